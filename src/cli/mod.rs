@@ -1,0 +1,38 @@
+//! The command line: what can be asked, and the exit code that answers.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Consumes rename requests from RabbitMQ, performs Dintero's change_username, tells what came of it.
+#[derive(Debug, Parser)]
+#[command(name = "rename-worker", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {}
+
+/// How a command ended; its number is the process's exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    /// Wrong usage or settings.
+    Usage = 2,
+    /// The broker or the API cannot be reached.
+    Unreachable = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Runs the command.
+pub async fn run(cli: Cli) -> Exit {
+    match cli.command {}
+}

@@ -1,0 +1,1 @@
+//! Settings: TOML and environment, parsed once into valid, immutable values.

@@ -1,0 +1,122 @@
+//! How a request ends, and what travels with it until then.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+/// The one end of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Renamed(Renamed),
+    Failed(Failed),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renamed {
+    pub how: How,
+    pub confirmed_by: ConfirmedBy,
+    pub user_id: Option<Uuid>,
+    pub attempts: u32,
+    pub completed_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    pub reason: Reason,
+    /// For a person, and to group by: no usernames, no free text of the API's.
+    pub detail: Box<str>,
+    pub http_status: Option<u16>,
+    pub attempts: u32,
+    pub first_attempt_at: Option<Timestamp>,
+    pub failed_at: Timestamp,
+}
+
+/// Whether this try did it, or an earlier one whose answer was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum How {
+    Applied,
+    AlreadyApplied,
+}
+
+/// What the worker's word rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConfirmedBy {
+    /// The API's own answer to the rename.
+    Answer,
+    /// A self-rename of the new name whose answer carried the requested user's id.
+    UserId,
+    /// A self-rename of the new name; whose it is could not be told.
+    Name,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    InvalidRequest,
+    UserNotFound,
+    UsernameTaken,
+    Forbidden,
+    Rejected,
+    UserMismatch,
+    DeadlineExceeded,
+    RetriesExhausted,
+    Poison,
+}
+
+impl How {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::AlreadyApplied => "already_applied",
+        }
+    }
+}
+
+impl ConfirmedBy {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::UserId => "user_id",
+            Self::Name => "name",
+        }
+    }
+}
+
+impl Reason {
+    pub const ALL: [Self; 9] = [
+        Self::InvalidRequest,
+        Self::UserNotFound,
+        Self::UsernameTaken,
+        Self::Forbidden,
+        Self::Rejected,
+        Self::UserMismatch,
+        Self::DeadlineExceeded,
+        Self::RetriesExhausted,
+        Self::Poison,
+    ];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::UserNotFound => "user_not_found",
+            Self::UsernameTaken => "username_taken",
+            Self::Forbidden => "forbidden",
+            Self::Rejected => "rejected",
+            Self::UserMismatch => "user_mismatch",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::RetriesExhausted => "retries_exhausted",
+            Self::Poison => "poison",
+        }
+    }
+}
+
+/// What earlier deliveries of a request left for the later ones; it travels in `x-rename-*` headers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Carried {
+    pub attempts: u32,
+    pub first_attempt_at: Option<Timestamp>,
+    /// An earlier try, or a twin of this message, may have been applied.
+    pub maybe_applied: bool,
+}

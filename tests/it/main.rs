@@ -1,0 +1,1 @@
+//! The integration tests, one binary: a real RabbitMQ, the sandbox for an API.
