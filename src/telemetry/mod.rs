@@ -1,1 +1,5 @@
-//! (room being built)
+//! What those who watch the worker see: every metric, every log event, the set-up of tracing.
+//!
+//! It reports and decides nothing; serving `/metrics` is `admin`'s business.
+
+pub mod metrics;

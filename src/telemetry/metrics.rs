@@ -1,0 +1,188 @@
+//! Every metric of the worker, in the verbs of what happened.
+//!
+//! They are declared in [`families`], each once beside its help; what a label may say is in
+//! [`labels`]. Nothing here decides or logs, and every verb costs an atomic add or two.
+
+pub mod calls;
+pub mod families;
+pub mod family;
+pub mod labels;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{Registry, TextEncoder};
+use serde::Serialize;
+
+pub use self::calls::{Call, CallStatus};
+use self::families::Families;
+pub use self::family::Given;
+use self::labels::{Build, Delay, EndWhy, Redelivered};
+pub use self::labels::{Confirmation, End, EventType, HoldCause};
+use crate::core::outcome::{Outcome, Reason};
+
+/// The worker's metrics; clones share them.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    registry: Registry,
+    families: Families,
+}
+
+/// What has happened since the start, for `/status` and summaries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    pub consumed: u64,
+    pub renamed: u64,
+    pub already_applied: u64,
+    pub failed: u64,
+    pub api_calls: u64,
+    pub deferred: u64,
+    pub events_published: u64,
+    pub dead_lettered: u64,
+    pub broker_reconnects: u64,
+}
+
+impl Metrics {
+    /// All of them, every series at zero.
+    pub fn new(given: &Given) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let families = Families::register(&registry, given)?;
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        families.build_info.set(Build, 1);
+        Ok(Self {
+            shared: Arc::new(Shared { registry, families }),
+        })
+    }
+
+    pub fn consumed(&self, redelivered: bool) {
+        self.all()
+            .requests_consumed_total
+            .inc(Redelivered(redelivered));
+    }
+
+    /// A request was received that no worker had seen before (neither redelivered nor deferred).
+    pub fn queue_head(&self, requested_at: Timestamp) {
+        self.all()
+            .queue_head_timestamp_seconds
+            .set((), requested_at.as_second());
+    }
+
+    /// A delivery whose count has come near the broker's delivery limit.
+    pub fn near_delivery_limit(&self) {
+        self.all().deliveries_near_limit_total.inc(());
+    }
+
+    /// A request has ended: `took` since its first receipt, `age` since it was asked for.
+    pub fn outcome(&self, outcome: &Outcome, took: Duration, age: Option<Duration>) {
+        let all = self.all();
+        all.outcomes_total.inc(EndWhy::from(outcome));
+        all.request_duration_seconds
+            .observe(End::from(outcome), took);
+        if let Some(age) = age {
+            all.request_age_seconds.observe((), age);
+        }
+    }
+
+    pub fn api_call(&self, kind: impl Into<Call>, status: CallStatus, took: Duration) {
+        let (all, kind) = (self.all(), kind.into());
+        all.api_calls_total.inc((kind, status));
+        all.api_call_duration_seconds.observe(kind, took);
+    }
+
+    pub fn confirmation(&self, result: Confirmation) {
+        self.all().confirmations_total.inc(result);
+    }
+
+    /// A request was moved to the ladder's step of this index.
+    pub fn deferred(&self, step: usize) {
+        self.all().deferrals_total.inc(Delay(step));
+    }
+
+    pub fn event_published(&self, kind: EventType) {
+        self.all().events_published_total.inc(kind);
+    }
+
+    pub fn event_publish_failed(&self, kind: EventType) {
+        self.all().event_publish_failures_total.inc(kind);
+    }
+
+    pub fn event_unrouted(&self, kind: EventType) {
+        self.all().events_unrouted_total.inc(kind);
+    }
+
+    pub fn dead_letter(&self, reason: Reason) {
+        self.all().dead_letters_total.inc(reason);
+    }
+
+    pub fn set_concurrency(&self, calls: i64) {
+        self.all().concurrency.set((), calls);
+    }
+
+    pub fn set_in_flight(&self, calls: i64) {
+        self.all().in_flight.set((), calls);
+    }
+
+    pub fn set_waiting(&self, requests: i64) {
+        self.all().waiting.set((), requests);
+    }
+
+    pub fn set_blocked_by_order(&self, requests: i64) {
+        self.all().blocked_by_order.set((), requests);
+    }
+
+    /// The worker holds for this cause, or not at all.
+    pub fn set_hold(&self, cause: Option<HoldCause>) {
+        for each in HoldCause::ALL {
+            self.all().hold.set(each, i64::from(cause == Some(each)));
+        }
+    }
+
+    pub fn broker_connected(&self, connected: bool) {
+        self.all().broker_connected.set((), i64::from(connected));
+    }
+
+    pub fn broker_reconnected(&self) {
+        self.all().broker_reconnects_total.inc(());
+    }
+
+    pub fn counts(&self) -> Counts {
+        let all = self.all();
+        let (renamed, already_applied) = (
+            all.outcomes_total.get(EndWhy::Renamed),
+            all.outcomes_total.get(EndWhy::AlreadyApplied),
+        );
+        Counts {
+            consumed: all.requests_consumed_total.total(),
+            renamed,
+            already_applied,
+            failed: all
+                .outcomes_total
+                .total()
+                .saturating_sub(renamed + already_applied),
+            api_calls: all.api_calls_total.total(),
+            deferred: all.deferrals_total.total(),
+            events_published: all.events_published_total.total(),
+            dead_lettered: all.dead_letters_total.total(),
+            broker_reconnects: all.broker_reconnects_total.total(),
+        }
+    }
+
+    /// Prometheus' text format, the process's own metrics included.
+    pub fn render(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.shared.registry.gather())
+    }
+
+    fn all(&self) -> &Families {
+        &self.shared.families
+    }
+}
+
+#[cfg(test)]
+mod tests;
