@@ -1,1 +1,194 @@
 //! Settings: TOML and environment, parsed once into valid, immutable values.
+//!
+//! [`keys`] is the one table of what can be set; reading, the did-you-means, `config show` and
+//! `docs/settings.md` all come from it. Every mistake is collected before any is told. Nothing here
+//! opens a secret's file: that happens at each use, so that a rotated secret needs no restart.
+
+pub mod keys;
+mod ladder;
+mod layers;
+mod mistakes;
+mod reader;
+mod secret;
+mod sections;
+mod values;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::core::request::AccountId;
+
+pub use ladder::{BadLadder, Ladder};
+pub use layers::environment;
+pub use mistakes::{Mistake, Mistakes, Origin};
+pub use reader::Effective;
+pub use secret::{Secret, SecretError};
+
+/// Everything that can be set, valid.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub amqp: Amqp,
+    pub api: Api,
+    pub consumer: Consumer,
+    pub retry: Retry,
+    pub hold: Hold,
+    pub admin: Admin,
+    pub log: Log,
+    pub events: Events,
+    pub otlp: Otlp,
+}
+
+/// The broker, and the names on it.
+#[derive(Debug, Clone)]
+pub struct Amqp {
+    /// `amqp://` or `amqps://`, with the password in it.
+    pub url: Secret,
+    pub ca_file: Option<PathBuf>,
+    pub client_cert_file: Option<PathBuf>,
+    /// Set exactly when `client_cert_file` is.
+    pub client_key_file: Option<PathBuf>,
+    pub prefix: String,
+    pub declare_topology: bool,
+}
+
+/// Dintero's API.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// Without a trailing slash.
+    pub base_url: String,
+    pub allow_insecure: bool,
+    pub ca_file: Option<PathBuf>,
+    /// For every account that has none of its own.
+    pub credentials: Option<Credentials>,
+    pub accounts: BTreeMap<AccountId, Credentials>,
+    pub timeout: Duration,
+    pub connect_timeout: Duration,
+    /// Per account.
+    pub requests_per_second: Option<NonZeroU32>,
+    pub verify_user: VerifyUser,
+}
+
+/// What opens the API.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// A token as it is.
+    Token(Secret),
+    /// What Get Token is asked with.
+    Client { id: String, secret: Secret },
+}
+
+/// When a request's `user_id` is compared with the user's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifyUser {
+    /// By a self-rename before the rename: a wrong user is never renamed.
+    Before,
+    /// In the rename's own answer: one call fewer, but a wrong user is told only afterwards.
+    After,
+}
+
+#[derive(Debug, Clone)]
+pub struct Consumer {
+    /// Calls in flight, and the prefetch.
+    pub concurrency: NonZeroU16,
+    pub drain_timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Retry {
+    pub initial_delay: Duration,
+    pub multiplier: f64,
+    /// The share by which a delay varies to either side, 0 to 1.
+    pub jitter: f64,
+    pub max_delay: Duration,
+    pub max_attempts: u32,
+    /// Since the first attempt.
+    pub max_elapsed: Duration,
+    /// The longest delay that is waited in the worker rather than in the ladder.
+    pub local_wait: Duration,
+    pub ladder: Ladder,
+}
+
+#[derive(Debug, Clone)]
+pub struct Hold {
+    /// Transient failures in a row that begin a hold.
+    pub failures: u32,
+    pub first_probe: Duration,
+    pub max_probe: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Admin {
+    pub listen: SocketAddr,
+}
+
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A level, or `target=level` pairs, separated by commas.
+    pub level: String,
+    pub usernames: Usernames,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    Text,
+    Json,
+}
+
+/// How usernames appear in logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usernames {
+    Hidden,
+    Hashed,
+    Shown,
+}
+
+#[derive(Debug, Clone)]
+pub struct Events {
+    /// The `source` of every event.
+    pub source: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct Otlp {
+    /// Where traces go; none are sent without it.
+    pub endpoint: Option<String>,
+}
+
+impl Settings {
+    /// Reads the file, if there is one, and lays the environment over it.
+    pub fn load(
+        config_file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, Mistakes> {
+        Self::explain(config_file, env).map(|(settings, _)| settings)
+    }
+
+    /// As [`Settings::load`], and says of each key what it is and where it came from.
+    pub fn explain(
+        config_file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<(Self, Vec<Effective>), Mistakes> {
+        let mut mistakes = Mistakes::default();
+        let layers = layers::gather(config_file, env, &mut mistakes);
+        let mut reader = reader::Reader::new(layers, mistakes);
+        let settings = sections::settings(&mut reader);
+        let effective = reader.finish()?;
+        Ok((settings, effective))
+    }
+}
+
+impl Default for Settings {
+    /// Every key at its default, as the table says it.
+    fn default() -> Self {
+        Self::load(None, std::iter::empty()).expect("the defaults have no mistakes")
+    }
+}
+
+#[cfg(test)]
+mod tests;

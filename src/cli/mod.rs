@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and the exit code that answers.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -8,6 +9,9 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "rename-worker", version, propagate_version = true)]
 pub struct Cli {
+    /// Settings, as TOML; RENAME_WORKER_<SECTION>__<KEY> variables override it
+    #[arg(long, global = true, value_name = "FILE", env = "RENAME_WORKER_CONFIG")]
+    pub config: Option<PathBuf>,
     #[command(subcommand)]
     pub command: Command,
 }

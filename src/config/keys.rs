@@ -1,0 +1,407 @@
+//! The table of every key: its type and bounds, its default, what it means.
+
+use std::time::Duration;
+
+/// One key of one section.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// `section.key`; the section `api.accounts.<aid>` stands for one account's.
+    pub path: &'static str,
+    pub kind: Kind,
+    /// As a person would write it in a variable; none when unset means something of its own.
+    pub default: Option<&'static str>,
+    pub meaning: &'static str,
+}
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    Text,
+    /// Text that never prints.
+    Secret,
+    Url,
+    File,
+    Flag,
+    Count {
+        min: u32,
+        max: u32,
+    },
+    Decimal {
+        min: f64,
+        max: f64,
+    },
+    Duration {
+        min: Duration,
+        max: Duration,
+    },
+    Durations,
+    Choice(&'static [&'static str]),
+    Address,
+}
+
+const fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+
+const fn key(
+    path: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    meaning: &'static str,
+) -> Key {
+    Key {
+        path,
+        kind,
+        default,
+        meaning,
+    }
+}
+
+/// Every key, in the order they are told.
+pub const KEYS: &[Key] = &[
+    key(
+        "amqp.url",
+        Kind::Secret,
+        Some("amqp://guest:guest@127.0.0.1:5672/%2f"),
+        "The broker: `amqp://` or `amqps://`, user, password, host, port and virtual host. It holds a password, so it never prints.",
+    ),
+    key(
+        "amqp.url_file",
+        Kind::File,
+        None,
+        "A file that holds the URL instead of `amqp.url`; read anew at each connect.",
+    ),
+    key(
+        "amqp.ca_file",
+        Kind::File,
+        None,
+        "PEM certificates to trust instead of the system's, for `amqps://`.",
+    ),
+    key(
+        "amqp.client_cert_file",
+        Kind::File,
+        None,
+        "The client's PEM certificate (chain), for `amqps://`; needs `amqp.client_key_file`.",
+    ),
+    key(
+        "amqp.client_key_file",
+        Kind::File,
+        None,
+        "The PEM private key of `amqp.client_cert_file`.",
+    ),
+    key(
+        "amqp.prefix",
+        Kind::Text,
+        Some("rename"),
+        "Begins the name of every queue and exchange: 1 to 64 letters, digits, `.`, `-` and `_`.",
+    ),
+    key(
+        "amqp.declare_topology",
+        Kind::Flag,
+        Some("true"),
+        "Declare queues and exchanges at start. When false, what is there is used and what is missing is told.",
+    ),
+    key(
+        "api.base_url",
+        Kind::Url,
+        Some("https://api.dintero.com/v1"),
+        "Where the API is. Plain http is refused off loopback unless `api.allow_insecure`.",
+    ),
+    key(
+        "api.allow_insecure",
+        Kind::Flag,
+        Some("false"),
+        "Allow plain http to any host: tokens and usernames then travel in the clear.",
+    ),
+    key(
+        "api.ca_file",
+        Kind::File,
+        None,
+        "PEM certificates to trust instead of the system's, for the API.",
+    ),
+    key(
+        "api.token",
+        Kind::Secret,
+        None,
+        "A bearer token, for accounts without credentials of their own. Instead of a client, which gets tokens by itself.",
+    ),
+    key(
+        "api.token_file",
+        Kind::File,
+        None,
+        "A file that holds the token instead of `api.token`; read anew at each use.",
+    ),
+    key(
+        "api.client_id",
+        Kind::Text,
+        None,
+        "The client that Get Token is asked with; needs `api.client_secret` or `api.client_secret_file`.",
+    ),
+    key(
+        "api.client_secret",
+        Kind::Secret,
+        None,
+        "The secret of `api.client_id`.",
+    ),
+    key(
+        "api.client_secret_file",
+        Kind::File,
+        None,
+        "A file that holds the secret instead of `api.client_secret`; read anew at each use.",
+    ),
+    key(
+        "api.accounts.<aid>.token",
+        Kind::Secret,
+        None,
+        "As `api.token`, for the account `<aid>` only.",
+    ),
+    key(
+        "api.accounts.<aid>.token_file",
+        Kind::File,
+        None,
+        "As `api.token_file`, for the account `<aid>` only.",
+    ),
+    key(
+        "api.accounts.<aid>.client_id",
+        Kind::Text,
+        None,
+        "As `api.client_id`, for the account `<aid>` only.",
+    ),
+    key(
+        "api.accounts.<aid>.client_secret",
+        Kind::Secret,
+        None,
+        "As `api.client_secret`, for the account `<aid>` only.",
+    ),
+    key(
+        "api.accounts.<aid>.client_secret_file",
+        Kind::File,
+        None,
+        "As `api.client_secret_file`, for the account `<aid>` only.",
+    ),
+    key(
+        "api.timeout",
+        Kind::Duration {
+            min: millis(10),
+            max: secs(300),
+        },
+        Some("10s"),
+        "How long one call may take, connecting included.",
+    ),
+    key(
+        "api.connect_timeout",
+        Kind::Duration {
+            min: millis(10),
+            max: secs(60),
+        },
+        Some("3s"),
+        "How long connecting may take; at most `api.timeout`.",
+    ),
+    key(
+        "api.requests_per_second",
+        Kind::Count {
+            min: 1,
+            max: 100_000,
+        },
+        None,
+        "The most calls a second to one account; unlimited when unset.",
+    ),
+    key(
+        "api.verify_user",
+        Kind::Choice(&["before", "after"]),
+        Some("before"),
+        "When a request's `user_id` is checked: `before` the rename, at the cost of one more call, or `after`, in its answer, when a wrong user is already renamed.",
+    ),
+    key(
+        "consumer.concurrency",
+        Kind::Count {
+            min: 1,
+            max: 10_000,
+        },
+        Some("64"),
+        "Calls in flight at once.",
+    ),
+    key(
+        "consumer.drain_timeout",
+        Kind::Duration {
+            min: Duration::ZERO,
+            max: secs(600),
+        },
+        Some("25s"),
+        "How long a stopping worker lets calls in flight end. Keep the platform's grace period above it.",
+    ),
+    key(
+        "retry.initial_delay",
+        Kind::Duration {
+            min: millis(1),
+            max: HOUR,
+        },
+        Some("500ms"),
+        "The delay before the second attempt.",
+    ),
+    key(
+        "retry.multiplier",
+        Kind::Decimal {
+            min: 1.0,
+            max: 10.0,
+        },
+        Some("2"),
+        "By how much each further delay grows.",
+    ),
+    key(
+        "retry.jitter",
+        Kind::Decimal { min: 0.0, max: 1.0 },
+        Some("0.5"),
+        "The share by which a delay varies at random, to either side.",
+    ),
+    key(
+        "retry.max_delay",
+        Kind::Duration {
+            min: millis(1),
+            max: DAY,
+        },
+        Some("1h"),
+        "The longest delay.",
+    ),
+    key(
+        "retry.max_attempts",
+        Kind::Count { min: 1, max: 1_000 },
+        Some("12"),
+        "After so many attempts a request fails as `retries_exhausted`.",
+    ),
+    key(
+        "retry.max_elapsed",
+        Kind::Duration {
+            min: secs(1),
+            max: Duration::from_hours(24 * 30),
+        },
+        Some("24h"),
+        "So long after its first attempt a request fails as `retries_exhausted`.",
+    ),
+    key(
+        "retry.local_wait",
+        Kind::Duration {
+            min: Duration::ZERO,
+            max: secs(60),
+        },
+        Some("2s"),
+        "Delays up to this are waited in the worker, longer ones in the ladder's queues.",
+    ),
+    key(
+        "retry.ladder",
+        Kind::Durations,
+        Some("5s,30s,2m,10m,1h"),
+        "The delays that have a queue of their own. Another ladder means other queues: drain the old ones first.",
+    ),
+    key(
+        "hold.failures",
+        Kind::Count {
+            min: 1,
+            max: 10_000,
+        },
+        Some("10"),
+        "After so many transient failures in a row the worker holds: it stops consuming and probes.",
+    ),
+    key(
+        "hold.first_probe",
+        Kind::Duration {
+            min: millis(10),
+            max: HOUR,
+        },
+        Some("1s"),
+        "The wait before the first probe; it doubles from probe to probe.",
+    ),
+    key(
+        "hold.max_probe",
+        Kind::Duration {
+            min: millis(10),
+            max: HOUR,
+        },
+        Some("60s"),
+        "The longest wait between probes.",
+    ),
+    key(
+        "admin.listen",
+        Kind::Address,
+        Some("127.0.0.1:9090"),
+        "Where `/livez`, `/readyz`, `/metrics` and `/status` are served.",
+    ),
+    key(
+        "log.format",
+        Kind::Choice(&["auto", "text", "json"]),
+        Some("auto"),
+        "`auto` is text on a terminal, else JSON.",
+    ),
+    key(
+        "log.level",
+        Kind::Text,
+        Some("info"),
+        "`error`, `warn`, `info`, `debug`, `trace` or `off`; or several, separated by commas, each for a target: `info,lapin=warn`.",
+    ),
+    key(
+        "log.usernames",
+        Kind::Choice(&["hidden", "hashed", "shown"]),
+        Some("hidden"),
+        "How usernames appear in logs.",
+    ),
+    key(
+        "events.source",
+        Kind::Text,
+        Some("/rename-worker"),
+        "The `source` of every event, a URI or a path.",
+    ),
+    key(
+        "otlp.endpoint",
+        Kind::Url,
+        None,
+        "Where traces are sent by OTLP over HTTP; none are sent when unset.",
+    ),
+];
+
+/// The key of that path; paths of accounts are looked up by [`account_key`].
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Where an account's keys begin.
+pub(super) const ACCOUNT: &str = "api.accounts.<aid>.";
+
+/// The key of that name in `api.accounts.<aid>`.
+pub(super) fn account_key(name: &str) -> Option<&'static Key> {
+    KEYS.iter()
+        .find(|key| key.path.strip_prefix(ACCOUNT) == Some(name))
+}
+
+impl Kind {
+    /// What is accepted, to end "say …" and to fill the table's column.
+    #[must_use]
+    pub fn accepted(&self) -> String {
+        match self {
+            Self::Text => "text".into(),
+            Self::Secret => "text (never shown)".into(),
+            Self::Url => "a URL".into(),
+            Self::File => "a file's path".into(),
+            Self::Flag => "true or false".into(),
+            Self::Count { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Decimal { min, max } => format!("a number from {min} to {max}"),
+            Self::Duration { min, max } => format!(
+                "a duration such as \"10s\" or \"2m\", from {} to {}",
+                humantime::format_duration(*min),
+                humantime::format_duration(*max)
+            ),
+            Self::Durations => "a list of ascending durations".into(),
+            Self::Choice(choices) => match choices {
+                [most @ .., last] if !most.is_empty() => {
+                    format!("{} or {last}", most.join(", "))
+                }
+                only => only.join(""),
+            },
+            Self::Address => "an IP address and port such as \"0.0.0.0:9090\"".into(),
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Each section from its keys, and the rules between keys.
+//!
+//! After a mistake a placeholder goes on in its place; nothing of it leaves, since the reader then
+//! ends in the mistakes.
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::path::PathBuf;
+
+use secrecy::ExposeSecret as _;
+use url::{Host, Url};
+
+use super::reader::Reader;
+use super::secret::Secret;
+use super::values;
+use super::{
+    Admin, Amqp, Api, Consumer, Credentials, Events, Hold, Log, LogFormat, Otlp, Retry, Settings,
+    Usernames, VerifyUser,
+};
+use crate::core::request::AccountId;
+
+pub(super) fn settings(reader: &mut Reader) -> Settings {
+    Settings {
+        amqp: amqp(reader),
+        api: api(reader),
+        consumer: consumer(reader),
+        retry: retry(reader),
+        hold: hold(reader),
+        admin: Admin {
+            listen: reader.required("admin.listen", values::address),
+        },
+        log: log(reader),
+        events: events(reader),
+        otlp: otlp(reader),
+    }
+}
+
+fn amqp(reader: &mut Reader) -> Amqp {
+    let url = secret(reader, "amqp.url", "amqp.url_file");
+    let mut plain = false;
+    if let Some(Secret::Inline(text)) = &url {
+        match amqp_scheme(text.expose_secret()) {
+            Ok(scheme) => plain = scheme == AmqpScheme::Plain,
+            Err(what) => reader.mistake("amqp.url", what),
+        }
+    }
+    let [ca_file, client_cert_file, client_key_file] = [
+        "amqp.ca_file",
+        "amqp.client_cert_file",
+        "amqp.client_key_file",
+    ]
+    .map(|path| {
+        if plain && reader.is_given(path) {
+            reader.mistake(path, "is of no use: amqp.url is amqp://; say amqps://");
+        }
+        file(reader, path)
+    });
+    match (&client_cert_file, &client_key_file) {
+        (Some(_), None) => reader.mistake(
+            "amqp.client_cert_file",
+            "needs its key: set amqp.client_key_file",
+        ),
+        (None, Some(_)) => reader.mistake(
+            "amqp.client_key_file",
+            "needs its certificate: set amqp.client_cert_file",
+        ),
+        _ => {}
+    }
+    let prefix = reader.text("amqp.prefix").unwrap_or_default();
+    if let Err(what) = check_prefix(&prefix) {
+        reader.mistake("amqp.prefix", what);
+    }
+    Amqp {
+        url: url.unwrap_or_else(|| Secret::inline("")),
+        ca_file,
+        client_cert_file,
+        client_key_file,
+        prefix,
+        declare_topology: reader.flag("amqp.declare_topology"),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AmqpScheme {
+    Plain,
+    Tls,
+}
+
+/// Checks an AMQP URL; what is wrong never quotes it, for the password in it.
+pub(super) fn amqp_scheme(text: &str) -> Result<AmqpScheme, String> {
+    let url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+    let scheme = match url.scheme() {
+        "amqp" => AmqpScheme::Plain,
+        "amqps" => AmqpScheme::Tls,
+        _ => return Err("is no AMQP URL; it begins with amqp:// or amqps://".into()),
+    };
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("has no host".into());
+    }
+    if url.path().matches('/').count() > 1 {
+        return Err(
+            "has more than one path segment; in a virtual host's name, write / as %2f".into(),
+        );
+    }
+    Ok(scheme)
+}
+
+fn check_prefix(prefix: &str) -> Result<(), &'static str> {
+    /// Leaves room in a queue's name, 255 bytes at most, for what follows; in bytes.
+    const MAX: usize = 64;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if prefix.len() > MAX || !prefix.chars().all(plain) {
+        return Err("does not fit; say 1 to 64 letters, digits, `.`, `-` and `_`");
+    }
+    if prefix == "amq" || prefix.starts_with("amq.") {
+        return Err("does not fit: names that begin with amq. are the broker's own");
+    }
+    Ok(())
+}
+
+fn api(reader: &mut Reader) -> Api {
+    let allow_insecure = reader.flag("api.allow_insecure");
+    let base_url = base_url(reader, allow_insecure);
+    let ca_file = file(reader, "api.ca_file");
+    let credentials = credentials_at(reader, "api.");
+    let mut accounts = BTreeMap::new();
+    for aid in reader.accounts() {
+        let given = credentials_at(reader, &format!("api.accounts.{aid}."));
+        if let (Ok(account), Some(given)) = (AccountId::parse(&aid), given) {
+            accounts.insert(account, given);
+        }
+    }
+    let timeout = reader.duration("api.timeout");
+    let connect_timeout = reader.duration_within("api.connect_timeout", ("api.timeout", timeout));
+    let verify_user = match reader.required("api.verify_user", values::choice) {
+        0 => VerifyUser::Before,
+        _ => VerifyUser::After,
+    };
+    Api {
+        base_url,
+        allow_insecure,
+        ca_file,
+        credentials,
+        accounts,
+        timeout,
+        connect_timeout,
+        requests_per_second: reader
+            .count("api.requests_per_second")
+            .and_then(NonZeroU32::new),
+        verify_user,
+    }
+}
+
+fn base_url(reader: &mut Reader, allow_insecure: bool) -> String {
+    let Some(text) = reader.text("api.base_url") else {
+        return String::new();
+    };
+    match http_url(&text) {
+        Err(what) => {
+            reader.mistake("api.base_url", what);
+            String::new()
+        }
+        Ok(url) => {
+            if url.scheme() == "http" && !is_loopback(&url) && !allow_insecure {
+                let what = "is plain http beyond this machine: tokens and usernames would travel \
+                    in the clear; say https://, or set api.allow_insecure";
+                reader.mistake("api.base_url", what);
+            }
+            url.as_str().trim_end_matches('/').into()
+        }
+    }
+}
+
+/// A URL that calls can be made below. What is wrong never quotes it.
+fn http_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("is no http URL; it begins with https:// or http://".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("holds a user or password; leave them out".into());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("has a query or fragment; leave it out".into());
+    }
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+/// A token, or a client, whole; `at` is where the keys are, with its last dot.
+fn credentials_at(reader: &mut Reader, at: &str) -> Option<Credentials> {
+    let path = |name: &str| format!("{at}{name}");
+    let [
+        token,
+        token_file,
+        client_id,
+        client_secret,
+        client_secret_file,
+    ] = [
+        "token",
+        "token_file",
+        "client_id",
+        "client_secret",
+        "client_secret_file",
+    ]
+    .map(path);
+    let has_token = reader.is_given(&token) || reader.is_given(&token_file);
+    let secret_path = [&client_secret, &client_secret_file]
+        .into_iter()
+        .find(|path| reader.is_given(path));
+    let has_id = reader.is_given(&client_id);
+    let has_client = has_id || secret_path.is_some();
+    if has_token && has_client {
+        let said = if has_id {
+            Some(&client_id)
+        } else {
+            secret_path
+        };
+        let both = format!("is set beside {at}token; a token and a client exclude each other");
+        reader.mistake(said.unwrap_or(&client_id), both);
+    } else if has_id && secret_path.is_none() {
+        let what = format!("needs its secret: set {client_secret} or {client_secret_file}");
+        reader.mistake(&client_id, what);
+    } else if let (false, Some(secret)) = (has_id, secret_path) {
+        reader.mistake(secret, format!("needs its client: set {client_id}"));
+    }
+    let token = secret(reader, &token, &token_file);
+    let id = reader.text(&client_id);
+    let client = secret(reader, &client_secret, &client_secret_file);
+    match (token, id, client) {
+        (Some(token), _, _) => Some(Credentials::Token(token)),
+        (None, Some(id), Some(secret)) => Some(Credentials::Client { id, secret }),
+        _ => None,
+    }
+}
+
+/// A secret given inline or in a file, not both; a default gives way to the file.
+fn secret(reader: &mut Reader, inline: &str, file: &str) -> Option<Secret> {
+    if !reader.is_given(file) {
+        reader.unset(file);
+        return reader.text(inline).map(|text| Secret::inline(&text));
+    }
+    if reader.is_given(inline) {
+        let other = reader.origin(inline);
+        reader.mistake(file, format!("is set beside {inline} ({other}); keep one"));
+    }
+    reader.unset(inline);
+    let path = reader.text(file)?;
+    // A secret put where its file belongs would be told with the first "cannot read".
+    if path.contains("://") || path.starts_with("eyJ") || path.len() > 1024 {
+        reader.mistake(
+            file,
+            format!("is no path; a secret itself belongs in {inline}"),
+        );
+    }
+    Some(Secret::File(path.into()))
+}
+
+fn file(reader: &mut Reader, path: &str) -> Option<PathBuf> {
+    reader.text(path).map(Into::into)
+}
+
+fn consumer(reader: &mut Reader) -> Consumer {
+    let concurrency = reader.required("consumer.concurrency", values::count);
+    let concurrency = u16::try_from(concurrency).ok().and_then(NonZeroU16::new);
+    Consumer {
+        concurrency: concurrency.expect("its bounds fit"),
+        drain_timeout: reader.duration("consumer.drain_timeout"),
+    }
+}
+
+fn retry(reader: &mut Reader) -> Retry {
+    let max_delay = reader.duration("retry.max_delay");
+    let bound = ("retry.max_delay", max_delay);
+    Retry {
+        initial_delay: reader.duration_within("retry.initial_delay", bound),
+        multiplier: reader.decimal("retry.multiplier"),
+        jitter: reader.decimal("retry.jitter"),
+        max_delay,
+        max_attempts: reader.required("retry.max_attempts", values::count),
+        max_elapsed: reader.duration("retry.max_elapsed"),
+        local_wait: reader.duration("retry.local_wait"),
+        ladder: reader.required("retry.ladder", values::ladder),
+    }
+}
+
+fn hold(reader: &mut Reader) -> Hold {
+    let max_probe = reader.duration("hold.max_probe");
+    Hold {
+        failures: reader.required("hold.failures", values::count),
+        first_probe: reader.duration_within("hold.first_probe", ("hold.max_probe", max_probe)),
+        max_probe,
+    }
+}
+
+fn log(reader: &mut Reader) -> Log {
+    let format = match reader.required("log.format", values::choice) {
+        0 => LogFormat::Auto,
+        1 => LogFormat::Text,
+        _ => LogFormat::Json,
+    };
+    let level = reader.required("log.level", values::text);
+    if !level.split(',').all(is_directive) {
+        let what = "does not fit; say error, warn, info, debug, trace or off, or several such as \
+            info,lapin=warn";
+        reader.mistake("log.level", what);
+    }
+    let usernames = match reader.required("log.usernames", values::choice) {
+        0 => Usernames::Hidden,
+        1 => Usernames::Hashed,
+        _ => Usernames::Shown,
+    };
+    Log {
+        format,
+        level,
+        usernames,
+    }
+}
+
+/// `level` or `target=level`. The subscriber would take a misspelt level for a target.
+fn is_directive(directive: &str) -> bool {
+    let (target, level) = directive.split_once('=').unwrap_or(("all", directive));
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "_:-".contains(c);
+    !target.is_empty()
+        && target.chars().all(is_name)
+        && ["off", "error", "warn", "info", "debug", "trace"].contains(&level)
+}
+
+fn events(reader: &mut Reader) -> Events {
+    /// CloudEvents asks for events under 64 KiB whole; no sensible source is longer, in bytes.
+    const SOURCE_MAX: usize = 255;
+    let source = reader.required("events.source", values::text);
+    // RFC 3986 leaves these out of every URI reference.
+    let stray = |c: char| c.is_whitespace() || c.is_control() || "<>\"{}|\\^`".contains(c);
+    if source.len() > SOURCE_MAX || source.contains(stray) {
+        let what = "is no URI reference; say one such as /rename-worker, without spaces";
+        reader.mistake("events.source", what);
+    }
+    Events { source }
+}
+
+fn otlp(reader: &mut Reader) -> Otlp {
+    let endpoint = reader.text("otlp.endpoint");
+    if let Some(Err(what)) = endpoint.as_deref().map(http_url) {
+        reader.mistake("otlp.endpoint", what);
+    }
+    Otlp { endpoint }
+}
