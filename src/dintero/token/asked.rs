@@ -1,0 +1,211 @@
+//! Tokens got from Get Token, one kept for each account.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::grant::{ClientCredentials, Grant};
+use super::{Bearer, locked};
+use crate::config::Secret;
+use crate::core::answer::NoToken;
+use crate::core::request::AccountId;
+use crate::dintero::http::Http;
+
+/// A token is renewed when this share of its lifetime is over, or this long before its end,
+/// whichever is later.
+const RENEWED_AT: f64 = 0.9;
+const RENEWED_BEFORE: Duration = Duration::from_mins(5);
+
+/// How long a failed renewal of a token that is still good is let rest.
+const RENEWAL_REST: Duration = Duration::from_secs(10);
+
+/// Accounts whose tokens are kept at once. Each takes some 2 KiB, and the accounts come from
+/// requests, so that without a bound a stream of made-up ones would fill the memory.
+const ACCOUNTS_MAX: usize = 4_096;
+
+/// A client's credentials, and the tokens got for them.
+pub(super) struct Asked {
+    credentials: ClientCredentials,
+    slots: Mutex<HashMap<AccountId, Arc<Slot>>>,
+}
+
+/// One account's token.
+#[derive(Default)]
+struct Slot {
+    /// Held for moments only.
+    known: Mutex<Known>,
+    /// Held by the one who asks, while it asks.
+    asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    token: Option<Kept>,
+    /// How many tokens were got.
+    generation: u64,
+    /// How many Get Tokens have ended.
+    asked: u64,
+    /// How the last one failed, if it did.
+    failure: Option<NoToken>,
+}
+
+struct Kept {
+    bearer: Bearer,
+    renew_at: Instant,
+    expires_at: Instant,
+}
+
+impl Asked {
+    pub(super) fn new(id: &str, secret: &Secret) -> Self {
+        Self {
+            credentials: ClientCredentials {
+                id: id.into(),
+                secret: secret.clone(),
+            },
+            slots: Mutex::default(),
+        }
+    }
+
+    /// The account's token, got anew if it ages or there is none.
+    pub(super) async fn bearer(&self, http: &Http, account: &AccountId) -> Result<Bearer, NoToken> {
+        let slot = self.slot(account);
+        slot.bearer(|| self.credentials.get_token(http, account))
+            .await
+    }
+
+    /// Another token than the one that was refused.
+    pub(super) async fn renewed(
+        &self,
+        http: &Http,
+        account: &AccountId,
+        refused: &Bearer,
+    ) -> Result<Bearer, NoToken> {
+        let slot = self.slot(account);
+        slot.forget(refused);
+        slot.bearer(|| self.credentials.get_token(http, account))
+            .await
+    }
+
+    fn slot(&self, account: &AccountId) -> Arc<Slot> {
+        let mut slots = locked(&self.slots);
+        if let Some(slot) = slots.get(account) {
+            return slot.clone();
+        }
+        if slots.len() >= ACCOUNTS_MAX {
+            // Rare and cheap to recover from, so it need not be clever: keep what is in use.
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        }
+        slots.entry(account.clone()).or_default().clone()
+    }
+}
+
+impl Slot {
+    async fn bearer<F>(&self, get_token: impl FnOnce() -> F) -> Result<Bearer, NoToken>
+    where
+        F: Future<Output = Result<Grant, NoToken>>,
+    {
+        let (good, seen) = {
+            let known = locked(&self.known);
+            let now = Instant::now();
+            match &known.token {
+                Some(kept) if now < kept.renew_at => return Ok(kept.bearer.clone()),
+                Some(kept) if now < kept.expires_at => (Some(kept.bearer.clone()), known.asked),
+                _ => (None, known.asked),
+            }
+        };
+        let _asking = match good {
+            // The first to see that the token ages renews it, the others go on with it meanwhile.
+            Some(bearer) => match self.asking.try_lock() {
+                Ok(asking) => asking,
+                Err(_taken) => return Ok(bearer),
+            },
+            None => self.asking.lock().await,
+        };
+        if let Some(answer) = self.answered_since(seen) {
+            return answer;
+        }
+        self.ask(get_token()).await
+    }
+
+    /// What another call was told while this one waited.
+    fn answered_since(&self, seen: u64) -> Option<Result<Bearer, NoToken>> {
+        let known = locked(&self.known);
+        if known.asked == seen {
+            return None;
+        }
+        match (&known.token, &known.failure) {
+            (Some(kept), _) if Instant::now() < kept.expires_at => Some(Ok(kept.bearer.clone())),
+            (_, Some(failure)) => Some(Err(failure.clone())),
+            // Got, and refused again already.
+            _ => None,
+        }
+    }
+
+    async fn ask(
+        &self,
+        get_token: impl Future<Output = Result<Grant, NoToken>>,
+    ) -> Result<Bearer, NoToken> {
+        let started = Instant::now();
+        let result = get_token.await;
+        let mut known = locked(&self.known);
+        known.asked += 1;
+        let got = result.and_then(|Grant { token, lifetime }| {
+            let bearer = Bearer::new(&token, known.generation + 1).ok_or(NoToken::Unavailable)?;
+            Ok((bearer, lifetime))
+        });
+        match got {
+            Ok((bearer, lifetime)) => {
+                known.generation = bearer.generation;
+                known.failure = None;
+                known.token = Some(Kept {
+                    bearer: bearer.clone(),
+                    renew_at: started + renewal(lifetime),
+                    expires_at: started + lifetime,
+                });
+                Ok(bearer)
+            }
+            Err(failure) => {
+                known.failure = Some(failure.clone());
+                let now = Instant::now();
+                match &mut known.token {
+                    Some(kept) if now < kept.expires_at => {
+                        kept.renew_at = now + RENEWAL_REST;
+                        Ok(kept.bearer.clone())
+                    }
+                    _ => Err(failure),
+                }
+            }
+        }
+    }
+
+    /// Forgets the token, unless it is another one already.
+    fn forget(&self, refused: &Bearer) {
+        let mut known = locked(&self.known);
+        let is_it = |kept: &Kept| kept.bearer.generation == refused.generation;
+        known.token.take_if(|kept| is_it(kept));
+    }
+}
+
+/// How long after it was asked for a token is renewed.
+fn renewal(lifetime: Duration) -> Duration {
+    lifetime
+        .mul_f64(RENEWED_AT)
+        .max(lifetime.saturating_sub(RENEWED_BEFORE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_token_is_renewed_five_minutes_ahead_and_a_short_one_at_nine_tenths() {
+        for (lifetime, renewed) in [(86_400, 86_100), (3_600, 3_300), (600, 540), (60, 54)] {
+            assert_eq!(
+                renewal(Duration::from_secs(lifetime)),
+                Duration::from_secs(renewed)
+            );
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Get Token: what is asked, and what each answer to it comes to.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use reqwest::header::HeaderValue;
+use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::Bearer;
+use crate::config::Secret;
+use crate::core::answer::{NoToken, Silence};
+use crate::core::request::AccountId;
+use crate::dintero::http::{Http, Reply, Unread};
+use crate::dintero::{Kind, Status};
+
+/// What the token is for, before the account's id: always the API's public name, wherever
+/// `api.base_url` reaches it.
+const AUDIENCE: &str = "https://api.dintero.com/v1/accounts/";
+
+/// The lifetime of a token that came without a credible one. A 401 renews it anyway.
+const LIFETIME_UNKNOWN: Duration = Duration::from_mins(1);
+
+/// The longest lifetime that is believed: what Get Token is documented to give.
+const LIFETIME_MAX: Duration = Duration::from_hours(24);
+
+/// What Get Token is asked with.
+pub(super) struct ClientCredentials {
+    pub(super) id: String,
+    pub(super) secret: Secret,
+}
+
+/// What Get Token gave. It has no `Debug`, so that the token never prints.
+pub(super) struct Grant {
+    pub(super) token: String,
+    pub(super) lifetime: Duration,
+}
+
+impl ClientCredentials {
+    pub(super) async fn get_token(
+        &self,
+        http: &Http,
+        account: &AccountId,
+    ) -> Result<Grant, NoToken> {
+        let secret = self.secret.read().map_err(|_| NoToken::Missing)?;
+        let pair = format!("{}:{}", self.id, secret.expose_secret());
+        let mut basic = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(pair)))
+            .expect("base64 fits a header");
+        basic.set_sensitive(true);
+        let body = serde_json::to_vec(&Ask {
+            grant_type: "client_credentials",
+            audience: &format!("{AUDIENCE}{account}"),
+        })
+        .expect("two strings serialise");
+        let started = Instant::now();
+        let reply = http
+            .post(http.paths.token(account), basic, body, None)
+            .await;
+        let (status, result) = outcome(reply);
+        http.observer
+            .call_ended(Kind::Token, status, started.elapsed());
+        result
+    }
+}
+
+/// Get Token's request.
+#[derive(Serialize)]
+struct Ask<'a> {
+    grant_type: &'a str,
+    audience: &'a str,
+}
+
+/// What Get Token came to.
+fn outcome(reply: Result<Reply, Silence>) -> (Status, Result<Grant, NoToken>) {
+    let reply = match reply {
+        Ok(reply) => reply,
+        Err(silence) => return (silence.into(), Err(NoToken::Unavailable)),
+    };
+    let status = reply.status;
+    if !reply.is_success() {
+        let none = match status {
+            408 | 425 | 429 => NoToken::Unavailable,
+            400..=499 => NoToken::Refused { status },
+            _ => NoToken::Unavailable,
+        };
+        return (Status::Code(status), Err(none));
+    }
+    match reply.body {
+        Ok(body) => match granted(&body) {
+            Some(grant) => (Status::Code(status), Ok(grant)),
+            None => (Status::Garbled, Err(NoToken::Unavailable)),
+        },
+        Err(Unread::TooLong) => (Status::Garbled, Err(NoToken::Unavailable)),
+        Err(Unread::Lost(silence)) => (silence.into(), Err(NoToken::Unavailable)),
+    }
+}
+
+fn granted(body: &[u8]) -> Option<Grant> {
+    #[derive(Deserialize)]
+    struct Shape<'a> {
+        #[serde(borrow)]
+        access_token: Cow<'a, str>,
+        #[serde(borrow)]
+        expires_in: Option<&'a RawValue>,
+    }
+    let Shape {
+        access_token,
+        expires_in,
+    } = serde_json::from_slice(body).ok()?;
+    // A token that no header can carry is none.
+    Bearer::new(&access_token, 0).filter(|_| !access_token.is_empty())?;
+    let seconds = expires_in.and_then(|raw| raw.get().trim_matches('"').parse::<f64>().ok());
+    Some(Grant {
+        token: access_token.into_owned(),
+        lifetime: lifetime(seconds),
+    })
+}
+
+fn lifetime(seconds: Option<f64>) -> Duration {
+    match seconds {
+        Some(seconds) if seconds >= 1.0 => {
+            Duration::from_secs_f64(seconds.min(LIFETIME_MAX.as_secs_f64()))
+        }
+        _ => LIFETIME_UNKNOWN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_that_is_not_credible_is_short_and_none_is_endless() {
+        for (body, seconds) in [
+            (r#"{"access_token":"t","expires_in":86400}"#, 86_400.0),
+            (r#"{"access_token":"t","expires_in":60.5}"#, 60.5),
+            (r#"{"access_token":"t","expires_in":"600"}"#, 600.0),
+            (r#"{"access_token":"t","expires_in":1e300}"#, 86_400.0),
+            (r#"{"access_token":"t","expires_in":0}"#, 60.0),
+            (r#"{"access_token":"t","expires_in":-5}"#, 60.0),
+            (r#"{"access_token":"t","expires_in":null}"#, 60.0),
+            (r#"{"access_token":"t","expires_in":"soon"}"#, 60.0),
+            (r#"{"access_token":"t","expires_in":{}}"#, 60.0),
+            (r#"{"access_token":"t","token_type":"Bearer"}"#, 60.0),
+        ] {
+            let Grant { token, lifetime } = granted(body.as_bytes()).unwrap();
+            assert_eq!(token, "t");
+            assert_eq!(lifetime, Duration::from_secs_f64(seconds), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_is_none() {
+        for body in [
+            "",
+            "<html>",
+            "{}",
+            r#"{"access_token":""}"#,
+            r#"{"access_token":7}"#,
+            r#"{"access_token":"a\nb"}"#,
+        ] {
+            assert!(granted(body.as_bytes()).is_none(), "{body}");
+        }
+    }
+
+    #[test]
+    fn get_tokens_refusals_are_told_from_its_absence() {
+        for (status, none) in [
+            (400, NoToken::Refused { status: 400 }),
+            (401, NoToken::Refused { status: 401 }),
+            (404, NoToken::Refused { status: 404 }),
+            (408, NoToken::Unavailable),
+            (425, NoToken::Unavailable),
+            (429, NoToken::Unavailable),
+            (302, NoToken::Unavailable),
+            (503, NoToken::Unavailable),
+        ] {
+            let reply = Reply {
+                status,
+                retry_after: None,
+                body: Ok("{}".into()),
+            };
+            let (told, result) = outcome(Ok(reply));
+            assert_eq!((told, result.err()), (Status::Code(status), Some(none)));
+        }
+    }
+}
