@@ -1,1 +1,25 @@
-//! (room being built)
+//! Everything that knows lapin, and nothing else does: the link to the broker that survives its
+//! end, deliveries that cost a proof to settle, publishes that tell their fate, the topology.
+//!
+//! It decides nothing about requests: what to publish and when to settle is the worker's business.
+
+mod connection;
+mod declare;
+mod delivery;
+mod link;
+mod outgoing;
+mod patience;
+mod proof;
+mod publisher;
+mod session;
+mod single;
+pub mod topology;
+mod trouble;
+
+pub use delivery::{Delivery, Received};
+pub use link::{BrokerEvent, Link, LinkHandle, LinkObserver, LinkSettings};
+pub use outgoing::{CopyTo, Event, HeaderValue, Headers, Outgoing, Request};
+pub use proof::{Confirmed, Publication, Settled};
+pub use publisher::Ticket;
+pub use single::{RequestPublisher, compare_topology, declare_topology};
+pub use trouble::{Pace, Trouble};

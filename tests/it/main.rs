@@ -1,1 +1,3 @@
 //! The integration tests, one binary: a real RabbitMQ, the sandbox for an API.
+
+mod broker_link;

@@ -1,0 +1,274 @@
+//! Opens a connection to the broker: URL, TLS, timeouts, heartbeat. No retry: `link` does that.
+//!
+//! # Why not lapin's own recovery
+//!
+//! lapin 4.12 can reconnect by itself (`enable_auto_recover`). We open every connection anew
+//! instead, in a loop of our own, because
+//!
+//! 1. **An ack must never reach a channel that did not deliver.** lapin keeps the channel objects
+//!    across a recovery and starts the delivery tags anew; until 4.12.3 (18 October 2026) an ack of
+//!    the old channel was sent on the new one, where the same tag is another request. Here an old
+//!    session's channel object is never used again, so the mistake cannot be written.
+//! 2. **It retries what cannot heal.** `Error::can_be_recovered` is true of every protocol error,
+//!    access refused and precondition failed among them, and the pace is one exponential series for
+//!    all of them. We tell them apart: a restart is tried again within a second, a refusal seldom.
+//! 3. **It gives up.** After 16 tries by default the connection is dead for good, and the waits in
+//!    between are a `std::thread::sleep` in the I/O loop.
+//! 4. **It connects with what it was given at first.** The URL and the certificates are captured
+//!    once, so a rotated password or certificate would need a restart of the process.
+//! 5. **It does not recover channels** ("Channels will still be recovered during connection
+//!    recovery, but not outside of this scenario", changelog of 4.0): a closed channel or a
+//!    cancelled consumer on a living connection needs a loop like ours anyway.
+//! 6. **It is young.** The prefetch was lost by a recovery until 4.12.1, a first connection hung
+//!    until 4.11 (issue 468), and issue 450, "Automatic recovery is not working" after a broker's
+//!    restart, is open.
+//!
+//! # What else lapin leaves to us
+//!
+//! - Its asynchronous connect ignores `connection_timeout`, and giving up the future leaves an I/O
+//!   thread behind that waits for the peer. So TCP and TLS are done here under a timeout, and a
+//!   second handle on the socket is kept, by which a stuck connection is cut off.
+//! - Its TLS always loads the system's roots and fails where there are none, as in an image
+//!   `FROM scratch`. So the rustls configuration is made here: `ca_file` replaces the roots.
+//! - Its URL parser turns an IPv6 address into `localhost`.
+
+use std::net::{Shutdown, TcpStream as Socket};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::Stream;
+use lapin::tcp::{
+    AMQPUriTcpExt as _, AsyncTcpStream, RustlsConnector, RustlsConnectorConfig, TLSConfig,
+};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Connection, ConnectionProperties, Event};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use secrecy::ExposeSecret as _;
+
+use super::trouble::Trouble;
+use crate::config::Amqp;
+
+/// TCP and TLS together. A broker in reach answers in milliseconds; 5 s outlast a lost SYN twice.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// From the first byte to an open connection, TCP and TLS included. RabbitMQ's own limit is 10 s.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Seconds between heartbeats, unless the URL says otherwise. RabbitMQ's 60 s would leave a cut
+/// cable unnoticed for two minutes; 10 s finds it in 20, and is well above what its
+/// documentation calls prone to false alarms (below 5 s).
+const HEARTBEAT: u16 = 10;
+/// How long a graceful close may take before the socket is cut.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A live connection, and the means to cut it.
+pub(super) struct Wire {
+    pub(super) connection: Connection,
+    /// What lapin tells of it, from its first moment on.
+    pub(super) events: Pin<Box<dyn Stream<Item = Event> + Send>>,
+    cutter: Cutter,
+}
+
+/// Opens a connection with the URL, certificates and key as they are now.
+pub(super) async fn open(amqp: &Amqp, name: &str) -> Result<Wire, Trouble> {
+    let amqp = amqp.clone();
+    let (uri, tls) = tokio::task::spawn_blocking(move || read_settings(&amqp))
+        .await
+        .map_err(|error| Trouble::Settings(error.to_string()))??;
+    let cutter = Cutter::default();
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let runtime =
+        lapin::runtime::default_runtime().map_err(|error| Trouble::Settings(error.to_string()))?;
+
+    let held = cutter.clone();
+    let connecting = Connection::connector(
+        uri,
+        runtime,
+        async move |uri: AMQPUri, runtime| {
+            let host = uri.authority.host.clone();
+            let plain = AMQPUri {
+                scheme: AMQPScheme::AMQP,
+                ..uri
+            };
+            let reach = async {
+                let stream = plain
+                    .connect_with_config_async(TLSConfig::default(), &runtime)
+                    .await?;
+                if let AsyncTcpStream::Plain(stream) = &stream {
+                    held.hold(stream.get_ref())?;
+                }
+                match &tls {
+                    Some(connector) => stream.into_rustls(connector, &host).await,
+                    None => Ok(stream),
+                }
+            };
+            let timed_out = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
+            let stream = tokio::time::timeout(CONNECT_TIMEOUT, reach)
+                .await
+                .map_err(timed_out)
+                .flatten()?;
+            Ok(stream)
+        },
+        properties,
+    );
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
+        Ok(Ok(connection)) => Ok(Wire {
+            events: Box::pin(connection.events_listener()),
+            connection,
+            cutter,
+        }),
+        Ok(Err(error)) => {
+            cutter.cut();
+            Err(Trouble::of_connecting(&error))
+        }
+        Err(_) => {
+            cutter.cut();
+            Err(Trouble::Silent(HANDSHAKE_TIMEOUT.as_secs()))
+        }
+    }
+}
+
+impl Wire {
+    /// Says goodbye if the broker listens, and cuts the connection if it does not.
+    pub(super) async fn close(self) {
+        let closing = self.connection.close(200, "OK".into());
+        tokio::time::timeout(CLOSE_TIMEOUT, closing).await.ok();
+        self.cutter.cut();
+    }
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire").finish_non_exhaustive()
+    }
+}
+
+/// A second handle on the connection's socket. lapin's I/O thread owns the first and lets go of it
+/// only when the peer does, so a dead peer would keep both for ever.
+#[derive(Clone, Default)]
+struct Cutter(Arc<Mutex<Option<Socket>>>);
+
+impl Cutter {
+    fn hold(&self, stream: &tokio::net::TcpStream) -> std::io::Result<()> {
+        let socket = Socket::from(stream.as_fd().try_clone_to_owned()?);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+        Ok(())
+    }
+
+    fn cut(&self) {
+        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(socket) = socket {
+            // It fails when the socket is closed already, which is what is wanted.
+            socket.shutdown(Shutdown::Both).ok();
+        }
+    }
+}
+
+type Tls = Option<RustlsConnector>;
+
+/// Reads files, so it may block for a moment.
+fn read_settings(amqp: &Amqp) -> Result<(AMQPUri, Tls), Trouble> {
+    let settings = |error: &dyn std::fmt::Display| Trouble::Settings(error.to_string());
+    let url = amqp.url.read().map_err(|error| settings(&error))?;
+    let uri = parse_url(url.expose_secret())?;
+    let tls = match uri.scheme {
+        AMQPScheme::AMQP => None,
+        AMQPScheme::AMQPS => Some(tls_connector(amqp)?),
+    };
+    Ok((uri, tls))
+}
+
+fn parse_url(url: &str) -> Result<AMQPUri, Trouble> {
+    // The parser's error may quote the URL, which has a password in it.
+    let mut uri: AMQPUri = url
+        .parse()
+        .map_err(|_| Trouble::Settings("amqp.url is no AMQP URL".to_owned()))?;
+    if let Some(address) = ipv6_of(url) {
+        uri.authority.host = address;
+    }
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    Ok(uri)
+}
+
+/// The address in `amqp://user:password@[::1]:5672/`.
+fn ipv6_of(url: &str) -> Option<String> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    let (address, _) = host.strip_prefix('[')?.split_once(']')?;
+    Some(address.to_owned())
+}
+
+fn tls_connector(amqp: &Amqp) -> Result<RustlsConnector, Trouble> {
+    let roots = match &amqp.ca_file {
+        Some(path) => {
+            RustlsConnectorConfig::default().with_parsable_certificates(certificates(path)?)
+        }
+        None => RustlsConnectorConfig::new_with_native_certs().map_err(|error| {
+            Trouble::Settings(format!(
+                "the system's CA certificates cannot be used, set amqp.ca_file: {error}"
+            ))
+        })?,
+    };
+    match (&amqp.client_cert_file, &amqp.client_key_file) {
+        (Some(cert), Some(key)) => roots
+            .connector_with_single_cert(certificates(cert)?, private_key(key)?)
+            .map_err(|error| unusable("client certificate", cert, &error)),
+        _ => roots
+            .connector_with_no_client_auth()
+            .map_err(|error| Trouble::Settings(error.to_string())),
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Trouble> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable("certificate", path, &error))?;
+    if certificates.is_empty() {
+        return Err(unusable("certificate", path, &"there is none in it"));
+    }
+    Ok(certificates)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Trouble> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| unusable("private key", path, &error))
+}
+
+fn unusable(what: &str, path: &Path, error: &dyn std::fmt::Display) -> Trouble {
+    Trouble::Settings(format!(
+        "cannot use the {what} in {}: {error}",
+        path.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_address_is_not_taken_for_localhost() {
+        for (url, host) in [
+            ("amqp://u:p@[2001:db8::1]:5673/%2f", "2001:db8::1"),
+            ("amqp://[::1]", "::1"),
+            ("amqp://127.0.0.1:5672/%2f", "127.0.0.1"),
+            ("amqps://mq.example.com/vhost", "mq.example.com"),
+        ] {
+            assert_eq!(parse_url(url).unwrap().authority.host, host, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_heartbeat_is_ours_unless_the_url_says_otherwise() {
+        let heartbeat = |url: &str| parse_url(url).unwrap().query.heartbeat;
+        assert_eq!(heartbeat("amqp://mq"), Some(HEARTBEAT));
+        assert_eq!(heartbeat("amqp://mq/?heartbeat=30"), Some(30));
+    }
+
+    #[test]
+    fn a_bad_url_is_not_quoted() {
+        let told = parse_url("http://user:hush@mq").unwrap_err().to_string();
+        assert!(!told.contains("hush"), "{told}");
+    }
+}

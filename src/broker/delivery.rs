@@ -1,0 +1,276 @@
+//! A request as the broker delivered it, and the obligation to settle it.
+//!
+//! What was received ([`Received`]) can be shared and kept; the right to settle it ([`Delivery`])
+//! cannot be copied and is used up by settling. It belongs to the session (epoch) that delivered
+//! it: when that has ended, settling does nothing, and the broker delivers the request again.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt as _;
+use lapin::options::{BasicAckOptions, BasicNackOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel};
+
+/// Where a request came from first, carried by its copies, which come back by the default exchange.
+pub(super) const ORIGINAL_EXCHANGE: &str = "x-rename-original-exchange";
+pub(super) const ORIGINAL_ROUTING_KEY: &str = "x-rename-original-routing-key";
+
+/// The broker's own counts of how often it handed a message out.
+pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
+pub(super) const ACQUIRED_COUNT: &str = "x-acquired-count";
+
+/// The longest exchange name or routing key, in bytes.
+const SHORT_STRING_MAX: usize = 255;
+
+/// A message as it came. `Debug` shows no content, which may name a person.
+pub struct Received {
+    body: Vec<u8>,
+    properties: BasicProperties,
+    exchange: ShortString,
+    routing_key: ShortString,
+    redelivered: bool,
+    epoch: u64,
+}
+
+/// A received message that is not settled yet. Dropped, it stays with the broker, which delivers
+/// it again when the session ends.
+#[must_use = "an unsettled delivery holds one place of the prefetch until the session ends"]
+pub struct Delivery {
+    received: Arc<Received>,
+    lane: Arc<Lane>,
+    tag: u64,
+}
+
+impl Received {
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Whether the broker knows that it handed this out before.
+    #[must_use]
+    pub const fn redelivered(&self) -> bool {
+        self.redelivered
+    }
+
+    /// How often the broker counted a failed delivery against its limit; 0 at first.
+    #[must_use]
+    pub fn delivery_count(&self) -> u32 {
+        self.count(DELIVERY_COUNT).unwrap_or(0)
+    }
+
+    /// How often it was handed out in all, told by RabbitMQ from 4.0 on.
+    #[must_use]
+    pub fn acquired_count(&self) -> Option<u32> {
+        self.count(ACQUIRED_COUNT)
+    }
+
+    /// The session that delivered it.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        text(self.properties.content_type().as_ref())
+    }
+
+    #[must_use]
+    pub fn correlation_id(&self) -> Option<&str> {
+        text(self.properties.correlation_id().as_ref())
+    }
+
+    #[must_use]
+    pub fn message_id(&self) -> Option<&str> {
+        text(self.properties.message_id().as_ref())
+    }
+
+    /// The publisher's clock, in seconds since 1970.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<u64> {
+        *self.properties.timestamp()
+    }
+
+    /// The W3C trace context that came with it.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        match self.header("traceparent")? {
+            AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+            AMQPValue::ShortString(text) => Some(text.as_str()),
+            _ => None,
+        }
+    }
+
+    /// The exchange it was first published to, before any detour through the ladder.
+    #[must_use]
+    pub fn exchange(&self) -> &str {
+        self.original(ORIGINAL_EXCHANGE)
+            .unwrap_or(self.exchange.as_str())
+    }
+
+    /// The routing key it was first published with.
+    #[must_use]
+    pub fn routing_key(&self) -> &str {
+        self.original(ORIGINAL_ROUTING_KEY)
+            .unwrap_or(self.routing_key.as_str())
+    }
+
+    pub(super) const fn properties(&self) -> &BasicProperties {
+        &self.properties
+    }
+
+    pub(super) fn header_table(&self) -> Option<&FieldTable> {
+        self.properties.headers().as_ref()
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&AMQPValue> {
+        self.header_table()?.inner().get(name)
+    }
+
+    /// Only copies come by the default exchange, so only there the headers are ours to believe.
+    fn original(&self, name: &str) -> Option<&str> {
+        if !self.exchange.as_str().is_empty() {
+            return None;
+        }
+        match self.header(name)? {
+            // A header may be longer than what it is to be used as.
+            AMQPValue::LongString(text) if text.len() <= SHORT_STRING_MAX => {
+                std::str::from_utf8(text.as_bytes()).ok()
+            }
+            _ => None,
+        }
+    }
+
+    fn count(&self, name: &str) -> Option<u32> {
+        let count = whole(self.header(name)?)?;
+        Some(u32::try_from(count.max(0)).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn new(message: lapin::message::Delivery, epoch: u64) -> Self {
+        Self {
+            body: message.data,
+            properties: message.properties,
+            exchange: message.exchange,
+            routing_key: message.routing_key,
+            redelivered: message.redelivered,
+            epoch,
+        }
+    }
+}
+
+impl Delivery {
+    pub(super) fn new(message: lapin::message::Delivery, lane: &Arc<Lane>) -> Self {
+        let tag = message.delivery_tag;
+        Self {
+            received: Arc::new(Received::new(message, lane.epoch)),
+            lane: Arc::clone(lane),
+            tag,
+        }
+    }
+
+    /// The message, to keep or to publish again while the delivery is still held.
+    #[must_use]
+    pub const fn received(&self) -> &Arc<Received> {
+        &self.received
+    }
+
+    pub(super) fn ack(self) {
+        if self.lane.is_live() {
+            let acking = self
+                .lane
+                .channel
+                .basic_ack(self.tag, BasicAckOptions::default());
+            // The first poll hands the frame over; what is left is to wait until it is written.
+            // An error means that the channel has just ended, which the session tells.
+            acking.now_or_never();
+        }
+    }
+
+    pub(super) fn requeue(self) {
+        if self.lane.is_live() {
+            let options = BasicNackOptions {
+                requeue: true,
+                multiple: false,
+            };
+            self.lane
+                .channel
+                .basic_nack(self.tag, options)
+                .now_or_never();
+        }
+    }
+}
+
+impl Deref for Delivery {
+    type Target = Received;
+
+    fn deref(&self) -> &Received {
+        &self.received
+    }
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivery")
+            .field("epoch", &self.lane.epoch)
+            .field("tag", &self.tag)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Received {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Received")
+            .field("epoch", &self.epoch)
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The consuming channel of one session. Deliveries hold on to it, so a delivery can be settled on
+/// the channel it came by and on no other.
+pub(super) struct Lane {
+    pub(super) epoch: u64,
+    pub(super) channel: Channel,
+    void: AtomicBool,
+}
+
+impl Lane {
+    pub(super) const fn new(epoch: u64, channel: Channel) -> Self {
+        Self {
+            epoch,
+            channel,
+            void: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on its deliveries can be settled no more.
+    pub(super) fn end(&self) {
+        self.void.store(true, Ordering::Release);
+    }
+
+    fn is_live(&self) -> bool {
+        !self.void.load(Ordering::Acquire)
+    }
+}
+
+fn text(property: Option<&ShortString>) -> Option<&str> {
+    property.map(ShortString::as_str)
+}
+
+/// A whole number, in whichever of AMQP's types it came.
+pub(super) fn whole(value: &AMQPValue) -> Option<i64> {
+    Some(match value {
+        AMQPValue::ShortShortInt(n) => i64::from(*n),
+        AMQPValue::ShortShortUInt(n) => i64::from(*n),
+        AMQPValue::ShortInt(n) => i64::from(*n),
+        AMQPValue::ShortUInt(n) => i64::from(*n),
+        AMQPValue::LongInt(n) => i64::from(*n),
+        AMQPValue::LongUInt(n) => i64::from(*n),
+        AMQPValue::LongLongInt(n) => *n,
+        AMQPValue::Timestamp(n) => i64::try_from(*n).ok()?,
+        _ => return None,
+    })
+}

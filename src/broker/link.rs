@@ -1,0 +1,320 @@
+//! The worker's link to the broker: one task that connects, keeps one session at a time, and
+//! connects again; and the handle by which it is told what to do.
+//!
+//! Everything that happens comes as a [`BrokerEvent`] on one bounded channel, in order. The handle
+//! never waits. What it is told while no session lives is answered at once: publishes are
+//! [`Publication::Lost`], the rest is void.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::connection::{self, Wire};
+use super::delivery::Delivery;
+use super::outgoing::{Addresses, Outgoing};
+use super::patience::Patience;
+use super::proof::{Publication, Settled};
+use super::publisher::Ticket;
+use super::session::{End, Session};
+use super::topology::{Names, Topology};
+use super::trouble::Trouble;
+use crate::config::Amqp;
+
+/// Sessions on one connection, at most. lapin never lets go of a closed channel's number, so after
+/// some thousand channels a connection would be used up.
+const SESSIONS_PER_CONNECTION: u32 = 50;
+/// Declaring and opening channels, at most. Leaders of quorum queues are elected within seconds.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone)]
+pub struct LinkSettings {
+    /// How many requests may be held unsettled at a time.
+    pub prefetch: u16,
+    /// The delays of the retry queues, ascending.
+    pub ladder: Vec<Duration>,
+    /// What the broker's tools show.
+    pub connection_name: String,
+}
+
+/// Everything that can happen on the broker's side.
+#[derive(Debug)]
+pub enum BrokerEvent {
+    /// A session is open: topology in place, channels open, not consuming yet.
+    Up {
+        epoch: u64,
+    },
+    /// The session is over: every delivery of it is void, and every publish has been answered.
+    Down {
+        epoch: u64,
+        why: Trouble,
+    },
+    /// A try to connect failed; the next one comes after a while.
+    Failed {
+        /// Tries since the last good session.
+        tries: u32,
+        why: Trouble,
+        again_in: Duration,
+    },
+    /// The broker has a memory or disk alarm and takes nothing (`true`), or takes again. A new
+    /// session begins unblocked.
+    Blocked(bool),
+    Delivered(Delivery),
+    /// The answer to a publish; answers come in any order.
+    Published {
+        ticket: Ticket,
+        result: Publication,
+    },
+    /// [`LinkHandle::fetch_one`] found nothing.
+    ProbeEmpty {
+        epoch: u64,
+    },
+    /// After [`LinkHandle::stop_consuming`]: no further delivery comes.
+    Stopped {
+        epoch: u64,
+    },
+}
+
+pub(super) enum Command {
+    Consume { epoch: u64 },
+    Stop { epoch: u64 },
+    Fetch { epoch: u64 },
+    Publish { ticket: Ticket, outgoing: Outgoing },
+    Close,
+}
+
+/// What every session needs, made once.
+pub(super) struct Plan {
+    pub(super) amqp: Amqp,
+    pub(super) names: Names,
+    pub(super) topology: Topology,
+    pub(super) addresses: Arc<Addresses>,
+    pub(super) prefetch: u16,
+    pub(super) connection_name: String,
+}
+
+/// Watches the link, to log and to count. Each does nothing by default.
+pub trait LinkObserver: Send + Sync + 'static {
+    fn connecting(&self, _tries: u32) {}
+    fn failed(&self, _tries: u32, _why: &Trouble, _again_in: Duration) {}
+    fn up(&self, _epoch: u64) {}
+    fn down(&self, _epoch: u64, _why: &Trouble) {}
+}
+
+/// Observes nothing.
+impl LinkObserver for () {}
+
+#[derive(Debug)]
+pub struct Link;
+
+/// Cheap to use, never waits.
+#[derive(Debug)]
+pub struct LinkHandle {
+    commands: mpsc::UnboundedSender<Command>,
+    task: JoinHandle<()>,
+}
+
+impl Link {
+    /// Starts to connect, and tells on `events` how it goes.
+    pub fn start(
+        amqp: Amqp,
+        settings: LinkSettings,
+        events: mpsc::Sender<BrokerEvent>,
+        observer: impl LinkObserver,
+    ) -> LinkHandle {
+        let names = Names::new(&amqp.prefix);
+        let plan = Plan {
+            topology: Topology::new(&names, &settings.ladder),
+            addresses: Arc::new(Addresses::new(&names, &settings.ladder)),
+            names,
+            amqp,
+            prefetch: settings.prefetch,
+            connection_name: settings.connection_name,
+        };
+        // Unbounded, but what its one user puts in is bounded by what it holds: some commands for
+        // each delivery of the prefetch.
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let keeper = Keeper {
+            plan,
+            events,
+            inbox,
+            observer,
+            patience: Patience::default(),
+            epoch: 0,
+        };
+        LinkHandle {
+            commands,
+            task: tokio::spawn(keeper.run()),
+        }
+    }
+}
+
+impl LinkHandle {
+    /// Begins to consume, in the session that [`BrokerEvent::Up`] told of.
+    pub fn consume(&self, epoch: u64) {
+        self.send(Command::Consume { epoch });
+    }
+
+    /// Stops consuming. What the broker sent before it knew still comes as
+    /// [`BrokerEvent::Delivered`]; then comes [`BrokerEvent::Stopped`]. Deliveries that are held
+    /// stay held and can be settled as before.
+    pub fn stop_consuming(&self, epoch: u64) {
+        self.send(Command::Stop { epoch });
+    }
+
+    /// Asks for one request, which comes as [`BrokerEvent::Delivered`], else
+    /// [`BrokerEvent::ProbeEmpty`].
+    pub fn fetch_one(&self, epoch: u64) {
+        self.send(Command::Fetch { epoch });
+    }
+
+    /// Publishes, in the order of the calls. Answered by [`BrokerEvent::Published`].
+    pub fn publish(&self, ticket: Ticket, outgoing: Outgoing) {
+        self.send(Command::Publish { ticket, outgoing });
+    }
+
+    /// Acks. It takes the proof that the broker has what the outcome published.
+    pub fn settle(&self, delivery: Delivery, _proof: Settled) {
+        delivery.ack();
+    }
+
+    /// Hands an unsettled request back to the queue. On RabbitMQ before 4.3 that counts against the
+    /// delivery limit, so it is for the drain only.
+    pub fn give_back(&self, delivery: Delivery) {
+        delivery.requeue();
+    }
+
+    /// Closes channels and connection; what was settled before is with the broker by then, and the
+    /// rest returns to the queue. Ends within seconds, whatever the broker does.
+    pub async fn close(self) {
+        self.send(Command::Close);
+        // A panic in the link's task was reported where it happened.
+        self.task.await.ok();
+    }
+
+    fn send(&self, command: Command) {
+        // It fails only when the task has ended because nobody listens to the events.
+        self.commands.send(command).ok();
+    }
+}
+
+/// The task that keeps the link.
+struct Keeper<O> {
+    plan: Plan,
+    events: mpsc::Sender<BrokerEvent>,
+    inbox: mpsc::UnboundedReceiver<Command>,
+    observer: O,
+    patience: Patience,
+    epoch: u64,
+}
+
+impl<O: LinkObserver> Keeper<O> {
+    async fn run(mut self) {
+        while self.one_connection().await.is_some() {}
+    }
+
+    /// Connects once and works until that connection ends. `None` when the link is to end.
+    async fn one_connection(&mut self) -> Option<()> {
+        self.observer.connecting(self.patience.tries());
+        let opening = connection::open(&self.plan.amqp, &self.plan.connection_name);
+        let opened = tokio::select! {
+            opened = opening => opened,
+            () = answer_idly(&mut self.inbox, &self.events) => return None,
+        };
+        let mut wire = match opened {
+            Ok(wire) => wire,
+            Err(trouble) => return self.wait_after(trouble, None).await,
+        };
+        let outcome = self.sessions(&mut wire).await;
+        wire.close().await;
+        outcome
+    }
+
+    /// Sessions on one connection, until it ends. `None` when the link is to end.
+    async fn sessions(&mut self, wire: &mut Wire) -> Option<()> {
+        for _ in 0..SESSIONS_PER_CONNECTION {
+            self.epoch += 1;
+            let opening = Session::open(self.epoch, wire, &self.plan, &self.events);
+            let opened = tokio::select! {
+                opened = tokio::time::timeout(OPEN_TIMEOUT, opening) => opened,
+                () = answer_idly(&mut self.inbox, &self.events) => return None,
+            };
+            let session = match opened {
+                Ok(Ok(session)) => session,
+                Ok(Err(trouble)) => {
+                    self.wait_after(trouble, None).await?;
+                    if wire.connection.status().connected() {
+                        continue;
+                    }
+                    return Some(());
+                }
+                Err(_) => {
+                    let silent = Trouble::Silent(OPEN_TIMEOUT.as_secs());
+                    return self.wait_after(silent, None).await;
+                }
+            };
+            self.observer.up(self.epoch);
+            self.tell(BrokerEvent::Up { epoch: self.epoch }).await?;
+            let began = Instant::now();
+            let end = session.run(&mut self.inbox).await;
+            self.patience.session_lived(began.elapsed());
+            match end {
+                End::Closed => return None,
+                End::Trouble(trouble) => self.wait_after(trouble, Some(self.epoch)).await?,
+            }
+            if !wire.connection.status().connected() {
+                return Some(());
+            }
+        }
+        Some(())
+    }
+
+    /// Tells of a failure, or of the end of a session, and waits before the next try. `None` when
+    /// the link is to end.
+    async fn wait_after(&mut self, why: Trouble, ended: Option<u64>) -> Option<()> {
+        let again_in = self.patience.after(why.pace(), rand::random());
+        let tries = self.patience.tries();
+        let event = if let Some(epoch) = ended {
+            self.observer.down(epoch, &why);
+            BrokerEvent::Down { epoch, why }
+        } else {
+            self.observer.failed(tries, &why, again_in);
+            BrokerEvent::Failed {
+                tries,
+                why,
+                again_in,
+            }
+        };
+        self.tell(event).await?;
+        tokio::select! {
+            () = tokio::time::sleep(again_in) => Some(()),
+            () = answer_idly(&mut self.inbox, &self.events) => None,
+        }
+    }
+
+    /// `None` when nobody listens any more.
+    async fn tell(&self, event: BrokerEvent) -> Option<()> {
+        self.events.send(event).await.ok()
+    }
+}
+
+/// Answers what is asked while no session lives. Ends when the link is to end.
+async fn answer_idly(
+    inbox: &mut mpsc::UnboundedReceiver<Command>,
+    events: &mpsc::Sender<BrokerEvent>,
+) {
+    while let Some(command) = inbox.recv().await {
+        match command {
+            Command::Close => return,
+            Command::Publish { ticket, .. } => {
+                let result = Publication::Lost;
+                let lost = BrokerEvent::Published { ticket, result };
+                if events.send(lost).await.is_err() {
+                    return;
+                }
+            }
+            Command::Consume { .. } | Command::Stop { .. } | Command::Fetch { .. } => {}
+        }
+    }
+}

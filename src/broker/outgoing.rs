@@ -1,0 +1,323 @@
+//! What the worker publishes, and how each kind looks on the wire.
+//!
+//! A dead letter and a copy are the request's own bytes and properties, unchanged but for what
+//! would hurt when published again:
+//!
+//! - `expiration`: a dead letter must never expire, a waiting copy not before its delay;
+//! - the property `user_id`: the broker closes the channel when it is not our own user;
+//! - the header `CC` (and `BCC`): it would route further copies to other queues;
+//! - `x-delivery-count`, `x-acquired-count`: the broker's counts of the message that was;
+//! - in a copy, `x-death` and its kin: the broker's cycle detection reads them, and drops a
+//!   message that expires into a queue that it was dead-lettered from before.
+//!
+//! The first three are kept as `x-rename-original-…` headers, for review.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use uuid::Uuid;
+
+use super::delivery::{
+    ACQUIRED_COUNT, DELIVERY_COUNT, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Received,
+};
+use super::topology::Names;
+
+const ORIGINAL_EXPIRATION: &str = "x-rename-original-expiration";
+const ORIGINAL_USER_ID: &str = "x-rename-original-user-id";
+const ORIGINAL_CC: &str = "x-rename-original-cc";
+
+/// AMQP's mark of a message that survives the broker's restart.
+const PERSISTENT: u8 = 2;
+
+/// One message to publish.
+#[derive(Debug)]
+pub enum Outgoing {
+    Event(Event),
+    /// The request as it came, into the dead letters.
+    DeadLetter {
+        of: Arc<Received>,
+        headers: Headers,
+    },
+    /// The request as it came, to wait. It is lost at once when the session that delivered the
+    /// request has ended, since the broker then delivers the request itself again.
+    Copy {
+        of: Arc<Received>,
+        to: CopyTo,
+        headers: Headers,
+    },
+    /// A new request, as `rename-worker publish` and replays make them.
+    Request(Request),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyTo {
+    /// The retry queue of this step of the ladder, by its place in it.
+    Retry(usize),
+    /// The tail of the requests' queue.
+    RequestsTail,
+}
+
+/// An event, ready made.
+pub struct Event {
+    /// The exchange routes by it; it equals the event's type.
+    pub routing_key: &'static str,
+    pub id: Uuid,
+    /// CloudEvents 1.0, structured.
+    pub body: Vec<u8>,
+    pub correlation_id: Option<String>,
+    pub traceparent: Option<String>,
+}
+
+/// A request that did not come from the queue.
+pub struct Request {
+    /// `None` is `<prefix>.requests`.
+    pub exchange: Option<String>,
+    pub routing_key: String,
+    pub body: Vec<u8>,
+    pub content_type: Option<String>,
+    pub message_id: Option<String>,
+    pub correlation_id: Option<String>,
+    /// Seconds since 1970.
+    pub timestamp: Option<u64>,
+    pub headers: Headers,
+}
+
+/// Headers to add; each replaces one of the same name.
+pub type Headers = Vec<(&'static str, HeaderValue)>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderValue {
+    Text(String),
+    Number(i64),
+    Flag(bool),
+}
+
+/// A message, its address, and whether a queue has to take it.
+pub(super) struct Parcel {
+    pub(super) exchange: ShortString,
+    pub(super) routing_key: ShortString,
+    pub(super) properties: BasicProperties,
+    pub(super) body: Body,
+    pub(super) must_route: bool,
+}
+
+/// The bytes, shared with the delivery where they are its own.
+pub(super) enum Body {
+    Own(Vec<u8>),
+    Of(Arc<Received>),
+}
+
+/// The addresses, as the wire wants them.
+pub(super) struct Addresses {
+    events: ShortString,
+    dead_letters: ShortString,
+    requests: ShortString,
+    retry: Vec<ShortString>,
+}
+
+impl Body {
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Of(received) => received.body(),
+        }
+    }
+}
+
+impl Addresses {
+    pub(super) fn new(names: &Names, ladder: &[Duration]) -> Self {
+        Self {
+            events: names.events.as_str().into(),
+            dead_letters: names.dead_letters.as_str().into(),
+            requests: names.requests.as_str().into(),
+            retry: ladder
+                .iter()
+                .map(|step| names.retry(*step).into())
+                .collect(),
+        }
+    }
+
+    /// `None` if there is no such step in the ladder, or an address is longer than AMQP's 255 bytes.
+    pub(super) fn parcel(&self, outgoing: Outgoing) -> Option<Parcel> {
+        Some(match outgoing {
+            Outgoing::Event(event) => self.event(event),
+            Outgoing::DeadLetter { of, headers } => Parcel {
+                exchange: self.dead_letters.clone(),
+                routing_key: of.routing_key().into(),
+                properties: republished(&of, Keep::Deaths, headers),
+                body: Body::Of(of),
+                must_route: true,
+            },
+            Outgoing::Copy { of, to, headers } => Parcel {
+                exchange: ShortString::default(),
+                routing_key: match to {
+                    CopyTo::Retry(step) => self.retry.get(step)?.clone(),
+                    CopyTo::RequestsTail => self.requests.clone(),
+                },
+                properties: republished(&of, Keep::NoDeaths, headers),
+                body: Body::Of(of),
+                must_route: true,
+            },
+            Outgoing::Request(request) => self.request(request)?,
+        })
+    }
+
+    fn event(&self, event: Event) -> Parcel {
+        let mut properties = BasicProperties::default()
+            .with_content_type("application/cloudevents+json".into())
+            .with_delivery_mode(PERSISTENT)
+            .with_message_id(event.id.to_string().into());
+        if let Some(id) = event.correlation_id.and_then(short) {
+            properties = properties.with_correlation_id(id);
+        }
+        if let Some(traceparent) = event.traceparent {
+            let mut headers = FieldTable::default();
+            headers.insert(
+                "traceparent".into(),
+                AMQPValue::LongString(traceparent.into()),
+            );
+            properties = properties.with_headers(headers);
+        }
+        Parcel {
+            exchange: self.events.clone(),
+            routing_key: event.routing_key.into(),
+            properties,
+            body: Body::Own(event.body),
+            must_route: false,
+        }
+    }
+
+    fn request(&self, request: Request) -> Option<Parcel> {
+        let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+        if let Some(value) = request.content_type.and_then(short) {
+            properties = properties.with_content_type(value);
+        }
+        if let Some(value) = request.message_id.and_then(short) {
+            properties = properties.with_message_id(value);
+        }
+        if let Some(value) = request.correlation_id.and_then(short) {
+            properties = properties.with_correlation_id(value);
+        }
+        if let Some(value) = request.timestamp {
+            properties = properties.with_timestamp(value);
+        }
+        if !request.headers.is_empty() {
+            let mut headers = FieldTable::default();
+            add(&mut headers, request.headers);
+            properties = properties.with_headers(headers);
+        }
+        Some(Parcel {
+            exchange: match request.exchange {
+                Some(exchange) => short(exchange)?,
+                None => self.requests.clone(),
+            },
+            routing_key: short(request.routing_key)?,
+            properties,
+            body: Body::Own(request.body),
+            must_route: true,
+        })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// History for the reviewer; harmless, since nothing is dead-lettered from the dead letters.
+    Deaths,
+    NoDeaths,
+}
+
+/// The properties of a request that is published again, see the head of this file.
+fn republished(of: &Received, keep: Keep, added: Headers) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    if let Some(table) = of.header_table() {
+        for (name, value) in table.inner() {
+            let kept = match name.as_str() {
+                DELIVERY_COUNT | ACQUIRED_COUNT | "BCC" => None,
+                "CC" => Some(ORIGINAL_CC),
+                name if keep == Keep::NoDeaths && tells_of_deaths(name) => None,
+                name => Some(name),
+            };
+            if let Some(name) = kept {
+                headers.insert(name.into(), value.clone());
+            }
+        }
+    }
+    let mut note = |name: &str, value: &str| {
+        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    };
+    note(ORIGINAL_EXCHANGE, of.exchange());
+    note(ORIGINAL_ROUTING_KEY, of.routing_key());
+    let original = of.properties();
+    if let Some(expiration) = original.expiration() {
+        note(ORIGINAL_EXPIRATION, expiration.as_str());
+    }
+    if let Some(user) = original.user_id() {
+        note(ORIGINAL_USER_ID, user.as_str());
+    }
+    add(&mut headers, added);
+    without_hazards(original).with_headers(headers)
+}
+
+fn tells_of_deaths(name: &str) -> bool {
+    name == "x-death" || name.starts_with("x-first-death-") || name.starts_with("x-last-death-")
+}
+
+/// All properties but `expiration` and `user_id`, which have no way of being unset; persistent.
+fn without_hazards(original: &BasicProperties) -> BasicProperties {
+    let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    macro_rules! keep {
+        ($($get:ident => $with:ident),+ $(,)?) => {$(
+            if let Some(value) = original.$get() {
+                properties = properties.$with(value.clone());
+            }
+        )+};
+    }
+    keep!(
+        content_type => with_content_type,
+        content_encoding => with_content_encoding,
+        priority => with_priority,
+        correlation_id => with_correlation_id,
+        reply_to => with_reply_to,
+        message_id => with_message_id,
+        timestamp => with_timestamp,
+        kind => with_type,
+        app_id => with_app_id,
+        cluster_id => with_cluster_id,
+    );
+    properties
+}
+
+fn add(table: &mut FieldTable, headers: Headers) {
+    for (name, value) in headers {
+        let value = match value {
+            HeaderValue::Text(text) => AMQPValue::LongString(text.into()),
+            HeaderValue::Number(number) => AMQPValue::LongLongInt(number),
+            HeaderValue::Flag(flag) => AMQPValue::Boolean(flag),
+        };
+        table.insert(name.into(), value);
+    }
+}
+
+/// AMQP's short strings hold 255 bytes.
+fn short(text: String) -> Option<ShortString> {
+    ShortString::try_new(text).ok()
+}
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Event")
+            .field("routing_key", &self.routing_key)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request")
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}

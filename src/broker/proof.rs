@@ -1,0 +1,46 @@
+//! The proof that the broker has what an outcome published, and what may be done with it.
+//!
+//! Contract 4.2: a request is acked only after the broker confirmed what its outcome publishes. So
+//! settling a delivery costs [`Confirmed`] tokens, and only a broker's confirm makes one.
+
+/// The broker has taken responsibility for one message. It cannot be made elsewhere, nor copied.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a confirm is the only thing a delivery can be settled with"]
+pub struct Confirmed {
+    routed: bool,
+}
+
+impl Confirmed {
+    pub(super) const fn by_broker(routed: bool) -> Self {
+        Self { routed }
+    }
+
+    /// Whether at least one queue took it. An event that no queue takes is no error.
+    #[must_use]
+    pub const fn routed(&self) -> bool {
+        self.routed
+    }
+}
+
+/// What came of one publish.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Publication {
+    Confirmed(Confirmed),
+    /// A dead letter or a copy that no queue took: the queue or the binding is gone.
+    Returned,
+    /// The broker refused it (a nack): a queue is full or has no leader.
+    Refused,
+    /// The connection or channel ended before the confirm; the broker may have it or not.
+    Lost,
+}
+
+/// Why a delivery may be acked.
+#[derive(Debug)]
+pub enum Settled {
+    /// Its `user.renamed` is out.
+    Outcome { event: Confirmed },
+    /// Its `user.rename-failed` is out, and the request is in the dead letters.
+    Failure { event: Confirmed, letter: Confirmed },
+    /// A copy of it waits in a retry queue or at the tail of the requests.
+    Copied(Confirmed),
+}

@@ -1,0 +1,389 @@
+//! One session (epoch): two channels on a live connection, from the moment they are open until
+//! one of them or the connection ends.
+//!
+//! Consuming and publishing have a channel each, so that a mistake in publishing does not hold up
+//! acks, and the broker's flow control of one does not touch the other. When either ends, both do:
+//! an outcome needs both. Nothing of a session outlives it: its deliveries are void, its publishes
+//! are lost or told.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::message::BasicGetMessage;
+use lapin::options::{
+    BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Consumer, Event};
+use tokio::sync::mpsc;
+
+use super::connection::Wire;
+use super::declare::{self, open_channel};
+use super::delivery::{Delivery, Lane};
+use super::link::{BrokerEvent, Command, Plan};
+use super::outgoing::Outgoing;
+use super::proof::Publication;
+use super::publisher::{Publisher, Told};
+use super::trouble::Trouble;
+
+/// How often the states are looked at, in case lapin closed something without a word, as it does
+/// when the broker closes a connection with a code that is no error.
+const WATCH: Duration = Duration::from_secs(1);
+/// How long closing a channel may take before it is left to the connection's end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(super) struct Session<'a> {
+    epoch: u64,
+    wire: &'a mut Wire,
+    plan: &'a Plan,
+    events: &'a mpsc::Sender<BrokerEvent>,
+    lane: Arc<Lane>,
+    publisher: Publisher,
+    intake: Intake,
+    fetching: Option<Reply<Option<BasicGetMessage>>>,
+}
+
+/// Why a session ended.
+pub(super) enum End {
+    /// We were asked to close, or nobody listens any more.
+    Closed,
+    Trouble(Trouble),
+}
+
+type Reply<T> = Pin<Box<dyn Future<Output = lapin::Result<T>> + Send>>;
+
+/// Whether deliveries flow, and whether they should.
+#[derive(Default)]
+struct Intake {
+    wanted: bool,
+    state: Flow,
+}
+
+#[derive(Default)]
+enum Flow {
+    #[default]
+    Stopped,
+    Starting(Reply<Consumer>),
+    Running(Consumer),
+    /// Cancelled; what the broker sent before it knew still comes.
+    Stopping(Consumer, Option<Reply<()>>),
+}
+
+impl<'a> Session<'a> {
+    /// Declares or checks the topology and opens the channels.
+    pub(super) async fn open(
+        epoch: u64,
+        wire: &'a mut Wire,
+        plan: &'a Plan,
+        events: &'a mpsc::Sender<BrokerEvent>,
+    ) -> Result<Self, Trouble> {
+        if plan.amqp.declare_topology {
+            declare::declare(&wire.connection, &plan.topology).await?;
+        } else {
+            declare::require(&wire.connection, &plan.topology).await?;
+        }
+        let told = |error: lapin::Error| Trouble::of_session(&error);
+        let consuming = open_channel(&wire.connection).await?;
+        consuming
+            .basic_qos(plan.prefetch, BasicQosOptions { global: false })
+            .await
+            .map_err(told)?;
+        let publishing = open_channel(&wire.connection).await?;
+        publishing
+            .confirm_select(ConfirmSelectOptions { nowait: false })
+            .await
+            .map_err(told)?;
+        become_a_publisher(&publishing, wire).await?;
+        Ok(Self {
+            epoch,
+            wire,
+            plan,
+            events,
+            lane: Arc::new(Lane::new(epoch, consuming)),
+            publisher: Publisher::new(publishing, Arc::clone(&plan.addresses)),
+            intake: Intake::default(),
+            fetching: None,
+        })
+    }
+
+    /// Works until the session ends; then nothing of it is left.
+    pub(super) async fn run(mut self, commands: &mut mpsc::UnboundedReceiver<Command>) -> End {
+        if self.wire.connection.status().blocked() && self.tell(BrokerEvent::Blocked(true)).await {
+            return self.finish(End::Closed).await;
+        }
+        let mut watch = tokio::time::interval(WATCH);
+        watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let ended = tokio::select! {
+                biased;
+                event = self.wire.events.next() => self.on_event(event).await,
+                told = self.publisher.told(), if !self.publisher.is_idle() => {
+                    self.on_told(told).await
+                }
+                command = commands.recv() => self.on_command(command).await,
+                step = self.intake.state.step() => self.on_intake(step).await,
+                fetched = reply(&mut self.fetching) => self.on_fetched(fetched).await,
+                _ = watch.tick() => self.on_watch(),
+            };
+            if let Some(end) = ended {
+                return self.finish(end).await;
+            }
+        }
+    }
+
+    /// `true` if nobody listens any more.
+    async fn tell(&mut self, event: BrokerEvent) -> bool {
+        self.events.send(event).await.is_err()
+    }
+
+    async fn say(&mut self, event: BrokerEvent) -> Option<End> {
+        self.tell(event).await.then_some(End::Closed)
+    }
+
+    async fn on_event(&mut self, event: Option<Event>) -> Option<End> {
+        match event {
+            Some(Event::ConnectionBlocked(_)) => self.say(BrokerEvent::Blocked(true)).await,
+            Some(Event::ConnectionUnblocked) => self.say(BrokerEvent::Blocked(false)).await,
+            // It may be about a channel of the topology's check, long gone; the states tell.
+            Some(Event::Error(error)) => self.broken(|| Trouble::of_session(&error)),
+            Some(_) => None,
+            None => Some(End::Trouble(ended_silently())),
+        }
+    }
+
+    fn on_watch(&self) -> Option<End> {
+        self.broken(ended_silently)
+    }
+
+    /// The end, if the connection or one of our channels is no more.
+    fn broken(&self, why: impl FnOnce() -> Trouble) -> Option<End> {
+        let whole = self.wire.connection.status().connected()
+            && self.lane.channel.status().connected()
+            && self.publisher.channel().status().connected();
+        (!whole).then(|| End::Trouble(why()))
+    }
+
+    async fn on_told(&mut self, told: Told) -> Option<End> {
+        for (ticket, result) in told.publications {
+            if self.tell(BrokerEvent::Published { ticket, result }).await {
+                return Some(End::Closed);
+            }
+        }
+        let error = told.broken?;
+        Some(End::Trouble(Trouble::of_session(&error)))
+    }
+
+    async fn on_command(&mut self, command: Option<Command>) -> Option<End> {
+        match command {
+            None | Some(Command::Close) => return Some(End::Closed),
+            Some(Command::Consume { epoch }) if epoch == self.epoch => self.want(true),
+            Some(Command::Stop { epoch }) if epoch == self.epoch => self.want(false),
+            Some(Command::Fetch { epoch }) if epoch == self.epoch => self.fetch(),
+            Some(Command::Publish { ticket, outgoing }) => {
+                let void =
+                    matches!(&outgoing, Outgoing::Copy { of, .. } if of.epoch() != self.epoch);
+                if void || !self.publisher.publish(ticket, outgoing) {
+                    let result = Publication::Lost;
+                    return self.say(BrokerEvent::Published { ticket, result }).await;
+                }
+            }
+            // Meant for a session that has ended.
+            Some(Command::Consume { .. } | Command::Stop { .. } | Command::Fetch { .. }) => {}
+        }
+        None
+    }
+
+    fn fetch(&mut self) {
+        if self.fetching.is_none() {
+            let lane = Arc::clone(&self.lane);
+            let queue = self.plan.names.requests.as_str().into();
+            self.fetching = Some(Box::pin(async move {
+                lane.channel
+                    .basic_get(queue, BasicGetOptions::default())
+                    .await
+            }));
+        }
+    }
+
+    async fn on_fetched(&mut self, fetched: lapin::Result<Option<BasicGetMessage>>) -> Option<End> {
+        self.fetching = None;
+        match fetched {
+            Ok(Some(message)) => {
+                let delivery = Delivery::new(message.delivery, &self.lane);
+                self.say(BrokerEvent::Delivered(delivery)).await
+            }
+            Ok(None) => {
+                self.say(BrokerEvent::ProbeEmpty { epoch: self.epoch })
+                    .await
+            }
+            Err(error) => Some(End::Trouble(Trouble::of_session(&error))),
+        }
+    }
+
+    async fn on_intake(&mut self, step: Step) -> Option<End> {
+        match step {
+            Step::Delivered(message) => {
+                let delivery = Delivery::new(*message, &self.lane);
+                return self.say(BrokerEvent::Delivered(delivery)).await;
+            }
+            Step::Started(consumer) => self.intake.state = Flow::Running(consumer),
+            Step::Stopped => {
+                self.intake.state = Flow::Stopped;
+                if !self.intake.wanted {
+                    let stopped = BrokerEvent::Stopped { epoch: self.epoch };
+                    if self.tell(stopped).await {
+                        return Some(End::Closed);
+                    }
+                }
+            }
+            Step::Cancelled => {
+                let end = self.broken(ended_silently);
+                return end.or(Some(End::Trouble(Trouble::ConsumerCancelled)));
+            }
+            Step::Failed(error) => return Some(End::Trouble(Trouble::of_session(&error))),
+        }
+        self.adjust_intake();
+        None
+    }
+
+    fn want(&mut self, deliveries: bool) {
+        self.intake.wanted = deliveries;
+        self.adjust_intake();
+    }
+
+    /// Takes the next step from what is to what is wanted.
+    fn adjust_intake(&mut self) {
+        let lane = Arc::clone(&self.lane);
+        let state = std::mem::take(&mut self.intake.state);
+        self.intake.state = match (state, self.intake.wanted) {
+            (Flow::Stopped, true) => {
+                let queue = self.plan.names.requests.as_str().into();
+                Flow::Starting(Box::pin(async move {
+                    let options = BasicConsumeOptions::default();
+                    lane.channel
+                        .basic_consume(queue, "".into(), options, FieldTable::default())
+                        .await
+                }))
+            }
+            (Flow::Running(consumer), false) => {
+                let tag = consumer.tag();
+                let cancelling: Reply<()> = Box::pin(async move {
+                    lane.channel
+                        .basic_cancel(tag, BasicCancelOptions::default())
+                        .await
+                });
+                Flow::Stopping(consumer, Some(cancelling))
+            }
+            (state, _) => state,
+        };
+    }
+
+    /// Voids the deliveries, tells what is lost, closes the channels.
+    async fn finish(mut self, end: End) -> End {
+        self.lane.end();
+        for ticket in self.publisher.give_up() {
+            let result = Publication::Lost;
+            if self.tell(BrokerEvent::Published { ticket, result }).await {
+                break;
+            }
+        }
+        // Acks were handed over before, and a channel keeps the order, so a close that is answered
+        // means that the broker has them.
+        let channels = [self.publisher.channel(), &self.lane.channel];
+        for channel in channels.into_iter().filter(|c| c.status().connected()) {
+            let closing = channel.close(200, "OK".into());
+            tokio::time::timeout(CLOSE_TIMEOUT, closing).await.ok();
+        }
+        end
+    }
+}
+
+enum Step {
+    Started(Consumer),
+    Delivered(Box<lapin::message::Delivery>),
+    /// By our own wish.
+    Stopped,
+    /// By the broker's.
+    Cancelled,
+    Failed(lapin::Error),
+}
+
+impl Flow {
+    /// The next thing that happens to it; never, while stopped.
+    async fn step(&mut self) -> Step {
+        match self {
+            Self::Stopped => std::future::pending().await,
+            Self::Starting(reply) => match reply.await {
+                Ok(consumer) => Step::Started(consumer),
+                Err(error) => Step::Failed(error),
+            },
+            Self::Running(consumer) => match consumer.next().await {
+                Some(Ok(message)) => Step::Delivered(Box::new(message)),
+                Some(Err(error)) => Step::Failed(error),
+                None => Step::Cancelled,
+            },
+            Self::Stopping(consumer, cancelling) => tokio::select! {
+                biased;
+                message = consumer.next() => match message {
+                    Some(Ok(message)) => Step::Delivered(Box::new(message)),
+                    Some(Err(error)) => Step::Failed(error),
+                    None => Step::Stopped,
+                },
+                Err(error) = reply(cancelling) => Step::Failed(error),
+            },
+        }
+    }
+}
+
+/// The answer that is awaited, if one is; else never.
+async fn reply<T>(awaited: &mut Option<Reply<T>>) -> lapin::Result<T> {
+    match awaited {
+        Some(reply) => {
+            let answer = reply.await;
+            *awaited = None;
+            answer
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn ended_silently() -> Trouble {
+    Trouble::ConnectionEnded("it was closed without a reason".to_owned())
+}
+
+/// Publishes one message to nowhere and waits for its confirm.
+///
+/// A broker in alarm (memory, disk) tells a connection so only once that has published. A worker
+/// that came up during an alarm would call the API and find out afterwards that it cannot tell the
+/// outcome; so it finds out now.
+async fn become_a_publisher(channel: &Channel, wire: &mut Wire) -> Result<(), Trouble> {
+    let nowhere = "rename-worker.hello".into();
+    let hello = async {
+        channel
+            .basic_publish(
+                "".into(),
+                nowhere,
+                BasicPublishOptions::default(),
+                &[],
+                BasicProperties::default(),
+            )
+            .await?
+            .await
+    };
+    let blocked = async {
+        while let Some(event) = wire.events.next().await {
+            if matches!(event, Event::ConnectionBlocked(_)) {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        () = blocked => Ok(()),
+        confirmed = hello => confirmed.map(|_| ()).map_err(|error| Trouble::of_session(&error)),
+    }
+}
