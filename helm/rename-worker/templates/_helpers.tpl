@@ -122,7 +122,7 @@ seccompProfile:
 {{- define "rename-worker.podBasics" -}}
 serviceAccountName: {{ include "rename-worker.serviceAccountName" . }}
 automountServiceAccountToken: false
-# A Service's variables (RENAME_WORKER_PORT and the like) would be taken for settings.
+# A Service's variables (RENAME_WORKER_PORT and the like) look too much like settings.
 enableServiceLinks: false
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
@@ -154,4 +154,13 @@ securityContext:
 {{- with $set }}{{ $_ := set $resources $kind . }}{{ end -}}
 {{- end -}}
 {{- toYaml $resources -}}
+{{- end -}}
+
+{{/* By a variable, not an argument: whatever is run by kubectl exec finds the settings too. */}}
+{{- define "rename-worker.env" -}}
+- name: RENAME_WORKER_CONFIG
+  value: {{ include "rename-worker.settingsFile" . }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}

@@ -71,13 +71,13 @@ like is values.schema.json's part, which Helm applies before it gets here. Never
 {{- toJson $mistakes -}}
 {{- end -}}
 
-{{/* The program's rules that a schema can't say; the chart's test holds both against each other. */}}
+{{/* The program's rules that a schema can't say; the chart's test holds the two against each other. */}}
 {{- define "rename-worker.mistakes.config" -}}
 {{- $mistakes := list -}}
 {{- range $section, $secrets := dict "amqp" (list "url" "url_file" "ca_file" "client_cert_file" "client_key_file") "api" (list "token" "token_file" "client_id" "client_secret" "client_secret_file" "ca_file" "accounts") -}}
 {{- range $key := $secrets -}}
 {{- if hasKey (get $.Values.config $section) $key -}}
-{{- $mistakes = append $mistakes (printf "config.%s.%s: secrets don't belong in the ConfigMap; use %s" $section $key (ternary (printf "tls.%s" $section) (printf "credentials.%s" $section) (regexMatch "^(ca|client_cert|client_key)_file$" $key))) -}}
+{{- $mistakes = append $mistakes (printf "config.%s.%s: does not belong in the ConfigMap; the chart wires it from %s" $section $key (ternary (printf "tls.%s" $section) (printf "credentials.%s" $section) (regexMatch "^(ca|client_cert|client_key)_file$" $key))) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -87,15 +87,30 @@ like is values.schema.json's part, which Helm applies before it gets here. Never
 {{- if and (hasPrefix "http://" $api.base_url) (not $loopback) (not $api.allow_insecure) -}}
 {{- $mistakes = append $mistakes (printf "config.api.base_url: plain http to %s would send credentials in the clear; use https, or allow it by config.api.allow_insecure" $host) -}}
 {{- end -}}
-{{- range $pair := list (list "retry.initial_delay" "retry.max_delay") (list "hold.first_probe" "hold.max_probe") -}}
-{{- $times := list -}}
-{{- range $pair -}}
-{{- $path := splitList "." . -}}
-{{- $times = append $times (get (get $.Values.config (first $path)) (last $path)) -}}
+{{- range $rule := include "rename-worker.durationBounds" . | fromJsonArray -}}
+{{- $path := splitList "." $rule.key -}}
+{{- $given := get (get $.Values.config (first $path)) (last $path) -}}
+{{- if $given -}}
+{{- $time := include "rename-worker.milliseconds" $given | int64 -}}
+{{- if or (lt $time (include "rename-worker.milliseconds" $rule.min | int64)) (gt $time (include "rename-worker.milliseconds" $rule.max | int64)) -}}
+{{- $mistakes = append $mistakes (printf "config.%s: %s does not fit; say a duration from %s to %s" $rule.key $given $rule.min $rule.max) -}}
 {{- end -}}
-{{- if gt (include "rename-worker.milliseconds" (first $times) | int64) (include "rename-worker.milliseconds" (last $times) | int64) -}}
-{{- $mistakes = append $mistakes (printf "config.%s: %s is longer than config.%s, %s" (first $pair) (first $times) (last $pair) (last $times)) -}}
+{{- if $rule.below -}}
+{{- $path = splitList "." $rule.below -}}
+{{- $bound := get (get $.Values.config (first $path)) (last $path) -}}
+{{- if and $bound (gt $time (include "rename-worker.milliseconds" $bound | int64)) -}}
+{{- $mistakes = append $mistakes (printf "config.%s: %s is longer than config.%s, %s" $rule.key $given $rule.below $bound) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $last := 0 -}}
+{{- range .Values.config.retry.ladder -}}
+{{- $step := include "rename-worker.milliseconds" . | int64 -}}
+{{- if or (le $step (int64 $last)) (gt $step (int64 86400000)) -}}
+{{- $mistakes = append $mistakes (printf "config.retry.ladder: %s does not fit; steps ascend, from 1ms to 24h" .) -}}
+{{- end -}}
+{{- $last = $step -}}
 {{- end -}}
 {{- toJson $mistakes -}}
 {{- end -}}
@@ -126,6 +141,19 @@ like is values.schema.json's part, which Helm applies before it gets here. Never
 {{- $mistakes = append $mistakes "autoscaling.minReplicas: from 0 workers none would ever declare the queue KEDA looks at; use 1, or declare the topology beforehand and set config.amqp.declare_topology: false" -}}
 {{- end -}}
 
+{{- $ours := list "helm.sh/chart" "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" -}}
+{{- range $at, $labels := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels "metrics.monitor.labels" .Values.metrics.monitor.labels "metrics.prometheusRule.labels" .Values.metrics.prometheusRule.labels "metrics.dashboards.labels" .Values.metrics.dashboards.labels -}}
+{{- range $label, $_ := $labels -}}
+{{- if has $label $ours }}{{ $mistakes = append $mistakes (printf "%s: %s is the chart's own label" $at $label) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{- range .Values.extraEnv -}}
+{{- if hasPrefix "RENAME_WORKER_" .name -}}
+{{- $mistakes = append $mistakes (printf "extraEnv: %s is a setting; set it under config, credentials or tls, where the chart sees it too" .name) -}}
+{{- end -}}
+{{- end -}}
+
 {{- $budget := .Values.podDisruptionBudget -}}
 {{- if and $budget.enabled (ne (kindIs "invalid" $budget.minAvailable) (not (kindIs "invalid" $budget.maxUnavailable))) -}}
 {{- $mistakes = append $mistakes "podDisruptionBudget: set one of maxUnavailable and minAvailable, and the other to null" -}}
@@ -145,4 +173,19 @@ like is values.schema.json's part, which Helm applies before it gets here. Never
 {{- end -}}
 {{- end -}}
 {{- toJson $mistakes -}}
+{{- end -}}
+
+{{/* The program's bounds of each duration. "below" names the setting it may not exceed. */}}
+{{- define "rename-worker.durationBounds" -}}
+[
+  {"key": "api.timeout", "min": "10ms", "max": "5m", "below": ""},
+  {"key": "api.connect_timeout", "min": "10ms", "max": "1m", "below": "api.timeout"},
+  {"key": "consumer.drain_timeout", "min": "0s", "max": "10m", "below": ""},
+  {"key": "retry.initial_delay", "min": "1ms", "max": "1h", "below": "retry.max_delay"},
+  {"key": "retry.max_delay", "min": "1ms", "max": "24h", "below": ""},
+  {"key": "retry.max_elapsed", "min": "1s", "max": "30d", "below": ""},
+  {"key": "retry.local_wait", "min": "0s", "max": "1m", "below": ""},
+  {"key": "hold.first_probe", "min": "10ms", "max": "1h", "below": "hold.max_probe"},
+  {"key": "hold.max_probe", "min": "10ms", "max": "1h", "below": ""}
+]
 {{- end -}}

@@ -1,0 +1,169 @@
+"""The values: what is refused and how that reads, and that the program agrees."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import tomllib
+import unittest
+
+from support import CASES, CHART, HERE, ROOT, TOOLS, Refused, Strict, files, overlaid, rendered
+from support import settings, settings_text, template, values, worker
+
+import yaml
+
+REFUSED = yaml.load((HERE / "refused.yaml").read_text(), Loader=Strict)
+# What the chart sets other than the program's default, and why.
+NOT_THE_DEFAULT = {
+    "admin.listen",  # the kubelet and Prometheus come from outside the pod
+    "log.format",  # never a terminal
+}
+
+
+def program() -> pathlib.Path | None:
+    """rename-worker, if it is built."""
+    named = os.environ.get("RENAME_WORKER_BIN")
+    built = [pathlib.Path(named)] if named else [ROOT / "target" / p / "rename-worker" for p in ("debug", "release")]
+    return next((path for path in built if path.exists()), None)
+
+
+class Refusals(unittest.TestCase):
+    def test_a_mistake_is_refused_with_its_place_and_the_way_out(self):
+        for row in REFUSED:
+            with self.subTest(values=row["values"]):
+                with self.assertRaises(Refused) as refusal:
+                    template(overlaid(values("minimal"), row["values"]))
+                for words in row["says"]:
+                    self.assertIn(words, str(refusal.exception))
+                for words in row.get("never", []):
+                    self.assertNotIn(words, str(refusal.exception))
+
+    def test_nothing_of_a_value_is_unknown_to_the_schema_nor_the_other_way_round(self):
+        schema = json.loads((CHART / "values.schema.json").read_text())
+        known = yaml.load((CHART / "values.yaml").read_text(), Loader=Strict)
+        self.assertEqual(paths_of_values(known, schema), paths_of_schema(schema, schema))
+
+
+@unittest.skipUnless(program(), "rename-worker is not built")
+class Settings(unittest.TestCase):
+    def check(self, text: str, mounted=()) -> subprocess.CompletedProcess:
+        """`config check` of a settings file whose secrets lie in a scratch directory."""
+        with tempfile.TemporaryDirectory() as scratch:
+            for path in mounted:
+                (pathlib.Path(scratch) / pathlib.Path(path).name).write_text("amqps://user:password@host/%2f" if "url" in path else "content")
+            file = pathlib.Path(scratch) / "rename-worker.toml"
+            file.write_text(text.replace("/etc/rename-worker/secrets", scratch))
+            env = {key: value for key, value in os.environ.items() if not key.startswith("RENAME_WORKER_")}
+            return subprocess.run(
+                [program(), "config", "check"], capture_output=True, text=True, env={**env, "RENAME_WORKER_CONFIG": str(file)}
+            )
+
+    def test_the_program_accepts_the_settings_of_every_case(self):
+        for case in CASES:
+            with self.subTest(case=case):
+                manifests = rendered(case)
+                done = self.check(settings_text(manifests), files(worker(manifests)))
+                self.assertEqual(done.returncode, 0, done.stderr + done.stdout)
+
+    def test_the_program_refuses_what_the_chart_refuses(self):
+        under = settings(rendered("minimal"))
+        for row in REFUSED:
+            if not row.get("config"):
+                continue
+            with self.subTest(values=row["values"]):
+                done = self.check(toml(overlaid(under, row["values"]["config"])), files(worker(rendered("minimal"))))
+                self.assertEqual(done.returncode, 2, done.stderr + done.stdout)
+
+    def test_the_values_are_the_program_s_defaults(self):
+        with tempfile.TemporaryDirectory() as scratch:
+            env = {key: value for key, value in os.environ.items() if not key.startswith("RENAME_WORKER_")}
+            done = subprocess.run([program(), "config", "show"], capture_output=True, text=True, env=env, cwd=scratch)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        shown = tomllib.loads(done.stdout)
+        ours = yaml.load((CHART / "values.yaml").read_text(), Loader=Strict)["config"]
+        for section, keys in ours.items():
+            for key, value in keys.items():
+                if f"{section}.{key}" not in NOT_THE_DEFAULT:
+                    with self.subTest(key=f"{section}.{key}"):
+                        self.assertEqual(plain(shown.get(section, {}).get(key)), plain(value))
+
+
+class BesideTheChart(unittest.TestCase):
+    def test_versions_are_the_crate_s(self):
+        crate = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]
+        chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+        self.assertEqual({chart["version"], chart["appVersion"]}, {crate["version"]})
+
+    def test_the_readme_tells_every_value(self):
+        subprocess.run([ROOT / "scripts" / "helm-readme.py", "--check"], check=True)
+
+    def test_promtool_accepts_the_rules(self):
+        promtool = shutil.which("promtool") or shutil.which(TOOLS / "promtool")
+        if not promtool:
+            self.skipTest("no promtool")
+        for case in ("everything", "sandbox"):
+            for manifest in rendered(case):
+                if manifest["kind"] == "PrometheusRule":
+                    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+                        yaml.safe_dump(manifest["spec"], file)
+                        file.flush()
+                        done = subprocess.run([promtool, "check", "rules", file.name], capture_output=True, text=True)
+                        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+
+def plain(value):
+    """Durations as the program writes them (1m 30s) and as people do (90s) are the same."""
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, str) and re.fullmatch(r"(\d+(ms|s|m|h|days?|d)\s?)+", value):
+        units = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+        return sum(int(n) * units[u[0] if u.startswith("day") else u] for n, u in re.findall(r"(\d+)(ms|s|m|h|days?|d)", value))
+    return value
+
+
+def toml(sections: dict) -> str:
+    """TOML of sections of plain values; JSON's values are TOML's."""
+    lines = []
+    for name, keys in sections.items():
+        lines.append(f"[{name}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+    return "\n".join(lines)
+
+
+# Filled by the user, so that values.yaml can't show what is in them.
+OPEN = {"credentials.api.accounts", "global"}
+# In the schema only so that a template can refuse them in words.
+WORDS = re.compile(r"^config\.(amqp|api)\.(url|token|accounts|client_id|client_secret|.*_file)$")
+
+
+def paths_of_values(value, schema, at="") -> set[str]:
+    if at in OPEN or not isinstance(value, dict) or "properties" not in schema_at(schema, at):
+        return {at}
+    return {path for key, inner in value.items() for path in paths_of_values(inner, schema, f"{at}.{key}".lstrip("."))}
+
+
+def paths_of_schema(node, schema, at="") -> set[str]:
+    node = resolve(node, schema)
+    if at in OPEN or "properties" not in node:
+        return {at} - {"global"} if not WORDS.match(at) else set()
+    assert node.get("additionalProperties") is False, f"{at or 'the root'} lets unknown keys pass"
+    # A map of quantities shows its usual keys in values.yaml.
+    return {path for key, inner in node["properties"].items() for path in paths_of_schema(inner, schema, f"{at}.{key}".lstrip("."))}
+
+
+def schema_at(schema, at):
+    node = schema
+    for key in filter(None, at.split(".")):
+        node = resolve(node, schema).get("properties", {}).get(key, {})
+    return resolve(node, schema)
+
+
+def resolve(node, schema):
+    return schema["definitions"][node["$ref"].split("/")[-1]] if "$ref" in node else node
+
+
+if __name__ == "__main__":
+    unittest.main()
