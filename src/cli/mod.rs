@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "rename-worker", version, propagate_version = true)]
 pub struct Cli {
-    /// Settings, as TOML; RENAME_WORKER_<SECTION>__<KEY> variables override it
+    /// Settings, as TOML; environment variables override it key by key
     #[arg(long, global = true, value_name = "FILE", env = "RENAME_WORKER_CONFIG")]
     pub config: Option<PathBuf>,
     #[command(subcommand)]

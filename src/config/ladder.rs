@@ -32,7 +32,7 @@ impl Ladder {
         }
         // A queue's TTL is in milliseconds.
         let fits = |step: &Duration| {
-            !step.is_zero() && *step <= MAX_STEP && step.subsec_nanos() % 1_000_000 == 0
+            !step.is_zero() && *step <= MAX_STEP && step.subsec_nanos().is_multiple_of(1_000_000)
         };
         if !steps.iter().all(fits) {
             return Err(BadLadder::Step);
@@ -54,7 +54,7 @@ impl Ladder {
     pub fn label(step: Duration) -> String {
         let millis = step.as_millis();
         for (unit, name) in [(3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
-            if millis >= unit && millis % unit == 0 {
+            if millis >= unit && millis.is_multiple_of(unit) {
                 return format!("{}{name}", millis / unit);
             }
         }

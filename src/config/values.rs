@@ -131,7 +131,7 @@ pub(super) fn shown(duration: Duration) -> toml::Value {
     humantime::format_duration(duration).to_string().into()
 }
 
-fn string<'a>(given: Given<'a>, kind: Kind) -> Result<&'a str, String> {
+fn string(given: Given<'_>, kind: Kind) -> Result<&str, String> {
     match given {
         Given::Text(text) => Ok(text),
         Given::Toml(value) => value.as_str().ok_or_else(|| wrong_type(given, kind)),

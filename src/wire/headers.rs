@@ -1,0 +1,305 @@
+//! The headers that travel with a message: their names, what they say, what is believed of them.
+//!
+//! Anyone who may publish may forge a header, so each is read as a hint within bounds: a wrong
+//! type, a time to come or an absurd count can neither crash a worker nor keep a request going.
+//! Turning them into the broker's own types is `broker`'s business.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::timestamp;
+use crate::core::outcome::{Carried, Failed};
+
+/// Attempts made so far; on deferred copies and dead letters.
+pub const ATTEMPTS: &str = "x-rename-attempts";
+/// When the first attempt was made, RFC 3339; on deferred copies and dead letters.
+pub const FIRST_ATTEMPT_AT: &str = "x-rename-first-attempt-at";
+/// That an earlier try may have been applied; on deferred copies.
+pub const MAYBE_APPLIED: &str = "x-rename-maybe-applied";
+/// The exchange the request was first published to; on deferred copies and dead letters.
+pub const ORIGINAL_EXCHANGE: &str = "x-rename-original-exchange";
+/// The routing key it was first published with; on deferred copies and dead letters.
+pub const ORIGINAL_ROUTING_KEY: &str = "x-rename-original-routing-key";
+/// Why the request failed; on dead letters.
+pub const REASON: &str = "x-rename-reason";
+/// What exactly was wrong, for a person; on dead letters.
+pub const DETAIL: &str = "x-rename-detail";
+/// The status of the answer that decided; on dead letters.
+pub const HTTP_STATUS: &str = "x-rename-http-status";
+/// When it failed, RFC 3339; on dead letters.
+pub const FAILED_AT: &str = "x-rename-failed-at";
+/// The request's id, when it has one; on dead letters.
+pub const REQUEST_ID: &str = "x-rename-request-id";
+
+/// Every header of ours. A replay leaves them all out, so that the request starts anew.
+pub const ALL: [&str; 10] = [
+    ATTEMPTS,
+    FIRST_ATTEMPT_AT,
+    MAYBE_APPLIED,
+    ORIGINAL_EXCHANGE,
+    ORIGINAL_ROUTING_KEY,
+    REASON,
+    DETAIL,
+    HTTP_STATUS,
+    FAILED_AT,
+    REQUEST_ID,
+];
+
+/// W3C Trace Context, as OpenTelemetry carries it over AMQP.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// What begins the attributes of a binary CloudEvent: the AMQP binding's own mark, and the one
+/// for clients that cannot write a colon.
+pub(super) const CLOUD_EVENT_PREFIXES: [&str; 2] = ["cloudEvents:", "cloudEvents_"];
+
+/// More attempts than any policy allows; a count beyond is taken for this.
+const ATTEMPTS_MAX: i64 = 10_000;
+
+/// The headers of a message, whatever holds them. A header of another type is none.
+pub trait HeaderSource {
+    fn text(&self, name: &str) -> Option<&str>;
+    /// Any whole number, however wide it was sent.
+    fn int(&self, name: &str) -> Option<i64>;
+    fn bool(&self, name: &str) -> Option<bool>;
+}
+
+/// No headers at all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoHeaders;
+
+impl HeaderSource for NoHeaders {
+    fn text(&self, _: &str) -> Option<&str> {
+        None
+    }
+    fn int(&self, _: &str) -> Option<i64> {
+        None
+    }
+    fn bool(&self, _: &str) -> Option<bool> {
+        None
+    }
+}
+
+/// A header to be sent. Times travel as RFC 3339 text: AMQP's own have whole seconds only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderValue {
+    Text(String),
+    Int(i64),
+    Bool(bool),
+}
+
+pub type Header = (&'static str, HeaderValue);
+
+impl HeaderSource for [Header] {
+    fn text(&self, name: &str) -> Option<&str> {
+        self.iter().find_map(|header| match header {
+            (key, HeaderValue::Text(text)) if *key == name => Some(text.as_str()),
+            _ => None,
+        })
+    }
+    fn int(&self, name: &str) -> Option<i64> {
+        self.iter().find_map(|header| match header {
+            (key, HeaderValue::Int(number)) if *key == name => Some(*number),
+            _ => None,
+        })
+    }
+    fn bool(&self, name: &str) -> Option<bool> {
+        self.iter().find_map(|header| match header {
+            (key, HeaderValue::Bool(flag)) if *key == name => Some(*flag),
+            _ => None,
+        })
+    }
+}
+
+/// Where a request was first published, kept across the ladder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin<'a> {
+    pub exchange: &'a str,
+    pub routing_key: &'a str,
+}
+
+impl<'a> Origin<'a> {
+    /// As the headers tell, else as it was delivered.
+    pub fn of(headers: &'a (impl HeaderSource + ?Sized), delivered: Self) -> Self {
+        let exchange = headers.text(ORIGINAL_EXCHANGE);
+        let routing_key = headers.text(ORIGINAL_ROUTING_KEY);
+        match (exchange, routing_key) {
+            (Some(exchange), Some(routing_key)) => Self {
+                exchange,
+                routing_key,
+            },
+            _ => delivered,
+        }
+    }
+}
+
+/// What earlier deliveries left, as far as it can be believed.
+pub fn carried(headers: &(impl HeaderSource + ?Sized), now: Timestamp) -> Carried {
+    let maybe_applied = headers.bool(MAYBE_APPLIED).unwrap_or_else(|| {
+        // Some tools turn every header into text. Wrongly believed, it costs one call.
+        headers.text(MAYBE_APPLIED) == Some("true")
+    });
+    // A dead letter that a shovel brought back starts anew, else it would fail at once again.
+    if headers.text(FAILED_AT).is_some() {
+        return Carried {
+            maybe_applied,
+            ..Carried::default()
+        };
+    }
+    let attempts = headers.int(ATTEMPTS).unwrap_or(0).clamp(0, ATTEMPTS_MAX);
+    let first_attempt_at = headers.text(FIRST_ATTEMPT_AT).and_then(timestamp::parse);
+    Carried {
+        attempts: u32::try_from(attempts).unwrap_or(0),
+        // Another worker's clock may be ahead; a time to come would never run out.
+        first_attempt_at: first_attempt_at.map(|first| first.min(now)),
+        maybe_applied,
+    }
+}
+
+/// What a deferred copy carries beside the message's own headers.
+#[must_use]
+pub fn copy_headers(carried: &Carried, origin: Origin<'_>) -> Vec<Header> {
+    let mut headers = origin_headers(origin);
+    headers.push((ATTEMPTS, HeaderValue::Int(carried.attempts.into())));
+    if let Some(first) = carried.first_attempt_at {
+        headers.push((FIRST_ATTEMPT_AT, time(first)));
+    }
+    // Said even when false, so that it overwrites what the message brought.
+    headers.push((MAYBE_APPLIED, HeaderValue::Bool(carried.maybe_applied)));
+    headers
+}
+
+/// What a dead letter carries beside the message's own headers.
+#[must_use]
+pub fn dead_letter_headers(
+    failed: &Failed,
+    request_id: Option<Uuid>,
+    origin: Origin<'_>,
+) -> Vec<Header> {
+    let text = |text: &str| HeaderValue::Text(text.into());
+    let mut headers = origin_headers(origin);
+    headers.push((REASON, text(failed.reason.as_str())));
+    headers.push((DETAIL, text(&failed.detail)));
+    headers.push((ATTEMPTS, HeaderValue::Int(failed.attempts.into())));
+    headers.push((FAILED_AT, time(failed.failed_at)));
+    if let Some(status) = failed.http_status {
+        headers.push((HTTP_STATUS, HeaderValue::Int(status.into())));
+    }
+    if let Some(first) = failed.first_attempt_at {
+        headers.push((FIRST_ATTEMPT_AT, time(first)));
+    }
+    if let Some(id) = request_id {
+        headers.push((REQUEST_ID, HeaderValue::Text(id.to_string())));
+    }
+    headers
+}
+
+fn origin_headers(origin: Origin<'_>) -> Vec<Header> {
+    let Origin {
+        exchange,
+        routing_key,
+    } = origin;
+    vec![
+        (ORIGINAL_EXCHANGE, HeaderValue::Text(exchange.into())),
+        (ORIGINAL_ROUTING_KEY, HeaderValue::Text(routing_key.into())),
+    ]
+}
+
+fn time(instant: Timestamp) -> HeaderValue {
+    HeaderValue::Text(timestamp::print(instant))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::outcome::Reason;
+
+    const ORIGIN: Origin<'_> = Origin {
+        exchange: "rename.requests",
+        routing_key: "rename.T12345678",
+    };
+
+    fn at(text: &str) -> Timestamp {
+        timestamp::parse(text).unwrap()
+    }
+
+    fn now() -> Timestamp {
+        at("2026-11-24T10:00:00Z")
+    }
+
+    #[test]
+    fn what_a_deferred_copy_carries_is_read_back() {
+        let carried_out = Carried {
+            attempts: 3,
+            first_attempt_at: Some(at("2026-11-24T09:00:00.125Z")),
+            maybe_applied: true,
+        };
+        let headers = copy_headers(&carried_out, ORIGIN);
+        assert_eq!(carried(&headers[..], now()), carried_out);
+        let ladder = Origin {
+            exchange: "",
+            routing_key: "rename.requests",
+        };
+        assert_eq!(Origin::of(&headers[..], ladder), ORIGIN);
+        assert_eq!(Origin::of(&NoHeaders, ladder), ladder);
+    }
+
+    #[test]
+    fn forged_headers_are_bounded_or_ignored() {
+        let text = |text: &str| HeaderValue::Text(text.into());
+        let anew = Carried::default();
+        for (header, believed) in [
+            ((ATTEMPTS, HeaderValue::Int(i64::MIN)), anew.clone()),
+            ((ATTEMPTS, text("7")), anew.clone()),
+            (
+                (ATTEMPTS, HeaderValue::Int(i64::MAX)),
+                Carried {
+                    attempts: 10_000,
+                    ..anew.clone()
+                },
+            ),
+            ((FIRST_ATTEMPT_AT, text("yesterday")), anew.clone()),
+            ((FIRST_ATTEMPT_AT, HeaderValue::Int(0)), anew.clone()),
+            (
+                (FIRST_ATTEMPT_AT, text("9999-12-31T23:59:59Z")),
+                Carried {
+                    first_attempt_at: Some(now()),
+                    ..anew.clone()
+                },
+            ),
+            ((MAYBE_APPLIED, HeaderValue::Int(1)), anew.clone()),
+            (
+                (MAYBE_APPLIED, text("true")),
+                Carried {
+                    maybe_applied: true,
+                    ..anew.clone()
+                },
+            ),
+        ] {
+            assert_eq!(
+                carried(&[header.clone()][..], now()),
+                believed,
+                "{header:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_that_comes_back_starts_anew() {
+        let failed = Failed {
+            reason: Reason::RetriesExhausted,
+            detail: "12 attempts, the last answered 503".into(),
+            http_status: Some(503),
+            attempts: 12,
+            first_attempt_at: Some(at("2026-11-23T10:00:00Z")),
+            failed_at: now(),
+        };
+        let mut headers = dead_letter_headers(&failed, Some(Uuid::nil()), ORIGIN);
+        assert_eq!(headers.len(), 9, "as many as the contract lists");
+        headers.push((MAYBE_APPLIED, HeaderValue::Bool(true)));
+        let anew = Carried {
+            maybe_applied: true,
+            ..Carried::default()
+        };
+        assert_eq!(carried(&headers[..], now()), anew);
+    }
+}

@@ -1,0 +1,159 @@
+//! A JSON object read into an array by known names, strictly and without building a tree.
+//!
+//! serde's derive would also take an array for a struct and skip unknown fields without looking
+//! into them; this takes objects only, refuses a known name said twice, and looks at all of it, so
+//! that it agrees with what a JSON Schema validator sees.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// The values of those names, in their order; none where it is absent or null.
+pub(super) fn read<'de, V: Deserialize<'de>, const N: usize>(
+    text: &'de str,
+    names: [&'static str; N],
+) -> Result<[Option<V>; N], serde_json::Error> {
+    let seed = Object {
+        names,
+        value: PhantomData,
+    };
+    let mut json = serde_json::Deserializer::from_str(text);
+    let values = seed.deserialize(&mut json)?;
+    json.end()?;
+    Ok(values)
+}
+
+struct Object<V, const N: usize> {
+    names: [&'static str; N],
+    value: PhantomData<V>,
+}
+
+impl<'de, V: Deserialize<'de>, const N: usize> DeserializeSeed<'de> for Object<V, N> {
+    type Value = [Option<V>; N];
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de, V: Deserialize<'de>, const N: usize> Visitor<'de> for Object<V, N> {
+    type Value = [Option<V>; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut values = [const { None }; N];
+        let mut seen = [false; N];
+        while let Some(place) = map.next_key_seed(Name(&self.names))? {
+            let Some(place) = place else {
+                map.next_value::<Ignored>()?;
+                continue;
+            };
+            if std::mem::replace(&mut seen[place], true) {
+                return Err(A::Error::duplicate_field(self.names[place]));
+            }
+            values[place] = map.next_value()?;
+        }
+        Ok(values)
+    }
+}
+
+/// The place of a known name, or none.
+pub(super) struct Name<'n>(pub &'n [&'static str]);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.iter().position(|known| *known == name))
+    }
+}
+
+/// Text, borrowed where it holds no escapes.
+#[derive(Clone)]
+pub(super) struct Text<'de>(pub Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visit;
+
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text")
+            }
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.into())))
+            }
+        }
+
+        from.deserialize_str(Visit)
+    }
+}
+
+/// Any value, thrown away, but looked at: its depth is bounded and its numbers are numbers.
+/// [`IgnoredAny`] promises neither.
+pub(super) struct Ignored;
+
+impl<'de> Deserialize<'de> for Ignored {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Ignored {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        while map.next_key::<IgnoredAny>()?.is_some() {
+            map.next_value::<Self>()?;
+        }
+        Ok(self)
+    }
+}
