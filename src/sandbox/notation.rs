@@ -1,0 +1,381 @@
+//! The notation a person writes a fault in: `KIND[=SHARE|=xCOUNT][,KEY[=VALUE]]…`, for example
+//! `503=0.05`, `429=x3,retry-after=2` or `lost,prefix=ola,on=rename`. [`KINDS`] and [`KEYS`] list
+//! the words; what they do is [`super::fault`]'s business.
+
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
+use super::fault::{Body, Fault, Garbage, Kind, Often, On, RetryAfter, SILENT, SLOW};
+use crate::core::request::AccountId;
+
+/// The kinds, as `--help` tells them.
+pub const KINDS: &str = "\
+NNN (that status, 200 to 599), slow (answers late), timeout (never answers), reset (breaks the \
+connection), cut (breaks it within a 200's body), lost (= reset,applied), late (= \
+timeout,applied), garbage (200 with HTML), truncated (200 with half a user), other-name (200 with \
+another user), flood (200 with 1 MiB), expired (401, and the token is revoked), gate (waits until \
+the faults are changed), outage (= 503,on=all), refuse (the listener is closed until the faults \
+are changed)";
+
+/// The keys, as `--help` tells them.
+pub const KEYS: &str = "\
+on=call|rename|confirm|token|all, account=ID, prefix=NAME (of the current name, percent-encoded), \
+applied (the rename takes effect first), retry-after=SECONDS, retry-date=SECONDS (the same as an \
+HTTP date), body=json|html|empty, delay=TIME, for=TIME";
+
+/// What a prefix encodes, so that the notation's own signs can't be mistaken.
+const IN_PREFIX: &AsciiSet = &CONTROLS.add(b',').add(b'%').add(b'=').add(b' ');
+
+/// Why a fault's text is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadFault {
+    #[error("unknown fault `{0}`; there are: {KINDS}")]
+    Kind(String),
+    #[error("`{0}` says how often: a share from 0 to 1 such as 0.05, or a count such as x3")]
+    Often(String),
+    #[error("unknown key `{0}`; there are: {KEYS}")]
+    Key(String),
+    #[error("`{0}` needs another value; the keys are: {KEYS}")]
+    Value(&'static str),
+    #[error("{0} says nothing for this fault")]
+    Misplaced(&'static str),
+}
+
+impl FromStr for Fault {
+    type Err = BadFault;
+
+    fn from_str(text: &str) -> Result<Self, BadFault> {
+        let mut words = text.split(',').map(str::trim);
+        let (word, often) = split_often(words.next().unwrap_or_default());
+        let mut fault = kind_from(word)?;
+        if let Some(often) = often {
+            fault.often = often_from(often)?;
+        }
+        for word in words {
+            let (key, value) = match word.split_once('=') {
+                Some((key, value)) => (key, Some(value)),
+                None => (word, None),
+            };
+            fault.set(key, value)?;
+        }
+        if fault.kind == Kind::Refuse && fault != Self::new(Kind::Refuse) {
+            return Err(BadFault::Misplaced("a share, a count or a key"));
+        }
+        Ok(fault)
+    }
+}
+
+impl Fault {
+    /// Sets what one `key[=value]` says.
+    fn set(&mut self, key: &str, value: Option<&str>) -> Result<(), BadFault> {
+        match (key, value) {
+            ("on", Some(value)) => self.on = on_from(value).ok_or(BadFault::Value("on"))?,
+            ("account", Some(value)) => {
+                let account = AccountId::parse(value).map_err(|_| BadFault::Value("account"))?;
+                self.account = Some(account);
+            }
+            ("prefix", Some(value)) => {
+                let prefix = percent_decode_str(value).decode_utf8();
+                self.prefix = Some(prefix.map_err(|_| BadFault::Value("prefix"))?.into());
+            }
+            ("applied", None) => self.applied = true,
+            ("delay", Some(value)) => match &mut self.kind {
+                Kind::Slow(delay) => *delay = time_from(value).ok_or(BadFault::Value("delay"))?,
+                _ => return Err(BadFault::Misplaced("delay")),
+            },
+            ("for", Some(value)) => match &mut self.kind {
+                Kind::Timeout(time) => *time = time_from(value).ok_or(BadFault::Value("for"))?,
+                _ => return Err(BadFault::Misplaced("for")),
+            },
+            ("body", Some(value)) => match &mut self.kind {
+                Kind::Status { body, .. } => {
+                    *body = body_from(value).ok_or(BadFault::Value("body"))?;
+                }
+                _ => return Err(BadFault::Misplaced("body")),
+            },
+            ("retry-after", Some(value)) => {
+                self.set_retry("retry-after", value.parse().map(RetryAfter::Seconds).ok())?;
+            }
+            ("retry-date", Some(value)) => {
+                self.set_retry("retry-date", value.parse().map(RetryAfter::Date).ok())?;
+            }
+            _ => return Err(BadFault::Key(key.to_owned())),
+        }
+        Ok(())
+    }
+
+    fn set_retry(&mut self, key: &'static str, value: Option<RetryAfter>) -> Result<(), BadFault> {
+        let Kind::Status { retry_after, .. } = &mut self.kind else {
+            return Err(BadFault::Misplaced(key));
+        };
+        *retry_after = Some(value.ok_or(BadFault::Value(key))?);
+        Ok(())
+    }
+}
+
+/// `503=0.05` and `503x3` as the kind and how often.
+fn split_often(word: &str) -> (&str, Option<&str>) {
+    if let Some((kind, often)) = word.split_once('=') {
+        return (kind, Some(often));
+    }
+    match word.rfind('x') {
+        Some(at) if word[at + 1..].parse::<u32>().is_ok() => (&word[..at], Some(&word[at..])),
+        _ => (word, None),
+    }
+}
+
+fn kind_from(word: &str) -> Result<Fault, BadFault> {
+    Ok(match word {
+        "slow" => Fault::new(Kind::Slow(SLOW)),
+        "timeout" => Fault::new(Kind::Timeout(SILENT)),
+        "late" => Fault::new(Kind::Timeout(SILENT)).applied(),
+        "reset" => Fault::new(Kind::Reset),
+        "lost" => Fault::lost(),
+        "cut" => Fault::new(Kind::Cut),
+        "garbage" => Fault::new(Kind::Garbage(Garbage::Html)),
+        "truncated" => Fault::new(Kind::Garbage(Garbage::Truncated)),
+        "other-name" => Fault::new(Kind::Garbage(Garbage::OtherName)),
+        "flood" => Fault::new(Kind::Garbage(Garbage::Flood)),
+        "expired" => Fault::new(Kind::Expired),
+        "gate" => Fault::new(Kind::Gate),
+        "outage" => Fault::outage(),
+        "refuse" => Fault::new(Kind::Refuse),
+        number => match number.parse() {
+            Ok(status @ 200..=599) => Fault::status(status),
+            _ => return Err(BadFault::Kind(number.to_owned())),
+        },
+    })
+}
+
+fn often_from(text: &str) -> Result<Often, BadFault> {
+    let often = match text.strip_prefix('x') {
+        Some(count) => count.parse().map(Often::Next).ok(),
+        None => match text.parse::<f64>() {
+            Ok(share) if (0.0..=1.0).contains(&share) => Some(Often::Share(share)),
+            _ => None,
+        },
+    };
+    often.ok_or_else(|| BadFault::Often(text.to_owned()))
+}
+
+fn on_from(text: &str) -> Option<On> {
+    Some(match text {
+        "call" => On::Call,
+        "rename" => On::Rename,
+        "confirm" => On::Confirm,
+        "token" => On::Token,
+        "all" => On::All,
+        _ => return None,
+    })
+}
+
+fn body_from(text: &str) -> Option<Body> {
+    Some(match text {
+        "json" => Body::Json,
+        "html" => Body::Html,
+        "empty" => Body::Empty,
+        _ => return None,
+    })
+}
+
+fn time_from(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text).ok()
+}
+
+impl fmt::Display for Fault {
+    /// The notation again: parsing it gives an equal fault.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Kind::Status { status, .. } => write!(f, "{status}")?,
+            Kind::Slow(_) => f.write_str("slow")?,
+            Kind::Timeout(_) => f.write_str("timeout")?,
+            Kind::Reset => f.write_str("reset")?,
+            Kind::Cut => f.write_str("cut")?,
+            Kind::Garbage(Garbage::Html) => f.write_str("garbage")?,
+            Kind::Garbage(Garbage::Truncated) => f.write_str("truncated")?,
+            Kind::Garbage(Garbage::OtherName) => f.write_str("other-name")?,
+            Kind::Garbage(Garbage::Flood) => f.write_str("flood")?,
+            Kind::Expired => f.write_str("expired")?,
+            Kind::Gate => f.write_str("gate")?,
+            Kind::Refuse => f.write_str("refuse")?,
+        }
+        match self.often {
+            Often::Always => {}
+            Often::Share(share) => write!(f, "={share}")?,
+            Often::Next(count) => write!(f, "=x{count}")?,
+        }
+        f.write_str(match self.on {
+            On::Call => "",
+            On::Rename => ",on=rename",
+            On::Confirm => ",on=confirm",
+            On::Token => ",on=token",
+            On::All => ",on=all",
+        })?;
+        if let Some(account) = &self.account {
+            write!(f, ",account={account}")?;
+        }
+        if let Some(prefix) = &self.prefix {
+            write!(f, ",prefix={}", utf8_percent_encode(prefix, IN_PREFIX))?;
+        }
+        if self.applied {
+            f.write_str(",applied")?;
+        }
+        self.kind.fmt_details(f)
+    }
+}
+
+impl Kind {
+    fn fmt_details(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status {
+                body, retry_after, ..
+            } => {
+                f.write_str(match body {
+                    Body::Json => "",
+                    Body::Html => ",body=html",
+                    Body::Empty => ",body=empty",
+                })?;
+                match retry_after {
+                    None => Ok(()),
+                    Some(RetryAfter::Seconds(seconds)) => write!(f, ",retry-after={seconds}"),
+                    Some(RetryAfter::Date(seconds)) => write!(f, ",retry-date={seconds}"),
+                }
+            }
+            Self::Slow(time) => fmt_time(f, "delay", time),
+            Self::Timeout(time) => fmt_time(f, "for", time),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A time without the spaces that `humantime` puts between its units.
+fn fmt_time(f: &mut fmt::Formatter<'_>, key: &str, time: Duration) -> fmt::Result {
+    write!(f, ",{key}=")?;
+    humantime::format_duration(time)
+        .to_string()
+        .chars()
+        .filter(|sign| *sign != ' ')
+        .try_for_each(|sign| f.write_char(sign))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fault(text: &str) -> Fault {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_notation_says_what_how_often_and_for_whom() {
+        assert_eq!(fault("503"), Fault::status(503));
+        assert_eq!(fault("503=0.05"), Fault::status(503).share(0.05));
+        assert_eq!(fault("503=x3"), Fault::status(503).next(3));
+        assert_eq!(fault("503x3"), fault("503=x3"));
+        assert_eq!(fault("lost"), Fault::new(Kind::Reset).applied());
+        assert_eq!(fault("outage"), Fault::status(503).on(On::All));
+        assert_eq!(
+            fault("429=1,retry-after=7,body=html,on=rename,account=T12345678,prefix=a%2Cb"),
+            Fault {
+                kind: Kind::Status {
+                    status: 429,
+                    body: Body::Html,
+                    retry_after: Some(RetryAfter::Seconds(7)),
+                },
+                often: Often::Share(1.0),
+                on: On::Rename,
+                account: Some(AccountId::parse("T12345678").unwrap()),
+                prefix: Some("a,b".into()),
+                applied: false,
+            }
+        );
+        assert_eq!(
+            fault("slow,delay=250ms").kind,
+            Kind::Slow(Duration::from_millis(250))
+        );
+    }
+
+    #[test]
+    fn a_wrong_notation_says_what_is_wrong() {
+        let told: Vec<String> = [
+            "",
+            "boom",
+            "99",
+            "503=1.5",
+            "503=xx",
+            "503,often",
+            "503,on=never",
+            "503,delay=1s",
+            "slow,delay=soon",
+            "reset,retry-after=1",
+            "refuse=0.5",
+            "503,account=X1",
+            "lost,applied=1",
+        ]
+        .into_iter()
+        .map(|text| format!("{text:?}: {}", text.parse::<Fault>().unwrap_err()))
+        .map(|line| line.split("; there are").next().unwrap().to_owned())
+        .map(|line| line.split("; the keys are").next().unwrap().to_owned())
+        .collect();
+        insta::assert_snapshot!(told.join("\n"));
+    }
+
+    fn any_kind() -> impl Strategy<Value = Kind> {
+        let retry_after = prop_oneof![
+            Just(None),
+            any::<u32>().prop_map(|n| Some(RetryAfter::Seconds(n))),
+            any::<u32>().prop_map(|n| Some(RetryAfter::Date(n))),
+        ];
+        let body = prop_oneof![Just(Body::Json), Just(Body::Html), Just(Body::Empty)];
+        prop_oneof![
+            (200_u16..600, body, retry_after).prop_map(|(status, body, retry_after)| {
+                Kind::Status {
+                    status,
+                    body,
+                    retry_after,
+                }
+            }),
+            (0_u64..10_000_000).prop_map(|ms| Kind::Slow(Duration::from_millis(ms))),
+            (0_u64..10_000_000).prop_map(|ms| Kind::Timeout(Duration::from_millis(ms))),
+            Just(Kind::Reset),
+            Just(Kind::Cut),
+            Just(Kind::Garbage(Garbage::Html)),
+            Just(Kind::Garbage(Garbage::Truncated)),
+            Just(Kind::Garbage(Garbage::OtherName)),
+            Just(Kind::Garbage(Garbage::Flood)),
+            Just(Kind::Expired),
+            Just(Kind::Gate),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_fault_written_down_reads_the_same(
+            kind in any_kind(),
+            often in prop_oneof![
+                Just(Often::Always),
+                (0.0..=1.0).prop_map(Often::Share),
+                any::<u32>().prop_map(Often::Next),
+            ],
+            on in prop::sample::select(vec![On::Call, On::Rename, On::Confirm, On::Token, On::All]),
+            account in prop::option::of("[PT][0-9]{8}"),
+            prefix in prop::option::of(any::<String>()),
+            applied in any::<bool>(),
+        ) {
+            let fault = Fault {
+                kind,
+                often,
+                on,
+                account: account.map(|id| AccountId::parse(&id).unwrap()),
+                prefix: prefix.map(Into::into),
+                applied,
+            };
+            prop_assert_eq!(fault.to_string().parse::<Fault>(), Ok(fault));
+        }
+    }
+}
