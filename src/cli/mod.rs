@@ -1,5 +1,7 @@
 //! The command line: what can be asked, and the exit code that answers.
 
+mod sandbox;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,7 +19,10 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Serve a stand-in for Dintero on loopback, with users, a ledger and faults on request
+    Sandbox(sandbox::SandboxArgs),
+}
 
 /// How a command ended; its number is the process's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,5 +43,7 @@ impl From<Exit> for ExitCode {
 
 /// Runs the command.
 pub async fn run(cli: Cli) -> Exit {
-    match cli.command {}
+    match cli.command {
+        Command::Sandbox(args) => sandbox::run(args).await,
+    }
 }

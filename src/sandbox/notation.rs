@@ -11,20 +11,49 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use super::fault::{Body, Fault, Garbage, Kind, Often, On, RetryAfter, SILENT, SLOW};
 use crate::core::request::AccountId;
 
-/// The kinds, as `--help` tells them.
-pub const KINDS: &str = "\
-NNN (that status, 200 to 599), slow (answers late), timeout (never answers), reset (breaks the \
-connection), cut (breaks it within a 200's body), lost (= reset,applied), late (= \
-timeout,applied), garbage (200 with HTML), truncated (200 with half a user), other-name (200 with \
-another user), flood (200 with 1 MiB), expired (401, and the token is revoked), gate (waits until \
-the faults are changed), outage (= 503,on=all), refuse (the listener is closed until the faults \
-are changed)";
+/// The kinds and what they do.
+pub const KINDS: [(&str, &str); 15] = [
+    ("NNN", "answers this status, 200 to 599"),
+    ("slow", "answers late"),
+    (
+        "timeout",
+        "never answers, and breaks the connection in the end",
+    ),
+    ("late", "timeout,applied"),
+    ("reset", "breaks the connection"),
+    ("lost", "reset,applied"),
+    ("cut", "breaks the connection within the body of a 200"),
+    ("garbage", "200 with HTML"),
+    ("truncated", "200 with half a user"),
+    ("other-name", "200 with a user of another name"),
+    ("flood", "200 with 1 MiB"),
+    ("expired", "401, and the token is revoked if it was issued"),
+    (
+        "gate",
+        "waits until the faults are changed, then answers truly",
+    ),
+    ("outage", "503,on=all"),
+    ("refuse", "takes no connection until the faults are changed"),
+];
 
-/// The keys, as `--help` tells them.
-pub const KEYS: &str = "\
-on=call|rename|confirm|token|all, account=ID, prefix=NAME (of the current name, percent-encoded), \
-applied (the rename takes effect first), retry-after=SECONDS, retry-date=SECONDS (the same as an \
-HTTP date), body=json|html|empty, delay=TIME, for=TIME";
+/// The keys and what they do.
+pub const KEYS: [(&str, &str); 9] = [
+    (
+        "on",
+        "call (rename and confirm, the default), rename, confirm, token, all",
+    ),
+    ("account", "only this account"),
+    (
+        "prefix",
+        "only current names that begin so; percent-encoded",
+    ),
+    ("applied", "the rename takes effect first; without a value"),
+    ("retry-after", "of a status: in so many seconds"),
+    ("retry-date", "of a status: the same as an HTTP date"),
+    ("body", "of a status: json, html, empty"),
+    ("delay", "of slow: how late"),
+    ("for", "of timeout: how long"),
+];
 
 /// What a prefix encodes, so that the notation's own signs can't be mistaken.
 const IN_PREFIX: &AsciiSet = &CONTROLS.add(b',').add(b'%').add(b'=').add(b' ');
@@ -32,13 +61,13 @@ const IN_PREFIX: &AsciiSet = &CONTROLS.add(b',').add(b'%').add(b'=').add(b' ');
 /// Why a fault's text is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadFault {
-    #[error("unknown fault `{0}`; there are: {KINDS}")]
+    #[error("unknown fault `{0}`; there are {kinds}", kinds = words(&KINDS))]
     Kind(String),
     #[error("`{0}` says how often: a share from 0 to 1 such as 0.05, or a count such as x3")]
     Often(String),
-    #[error("unknown key `{0}`; there are: {KEYS}")]
+    #[error("unknown key `{0}`; there are {keys}", keys = words(&KEYS))]
     Key(String),
-    #[error("`{0}` needs another value; the keys are: {KEYS}")]
+    #[error("`{0}` needs another value: {meaning}", meaning = meaning(.0))]
     Value(&'static str),
     #[error("{0} says nothing for this fault")]
     Misplaced(&'static str),
@@ -114,6 +143,17 @@ impl Fault {
         *retry_after = Some(value.ok_or(BadFault::Value(key))?);
         Ok(())
     }
+}
+
+fn words(pairs: &[(&str, &str)]) -> String {
+    let words: Vec<_> = pairs.iter().map(|(word, _)| *word).collect();
+    words.join(", ")
+}
+
+/// What a key does.
+fn meaning(key: &str) -> &'static str {
+    let pair = KEYS.iter().find(|(word, _)| *word == key);
+    pair.map_or("", |(_, meaning)| meaning)
 }
 
 /// `503=0.05` and `503x3` as the kind and how often.
@@ -319,8 +359,6 @@ mod tests {
         ]
         .into_iter()
         .map(|text| format!("{text:?}: {}", text.parse::<Fault>().unwrap_err()))
-        .map(|line| line.split("; there are").next().unwrap().to_owned())
-        .map(|line| line.split("; the keys are").next().unwrap().to_owned())
         .collect();
         insta::assert_snapshot!(told.join("\n"));
     }
