@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and the exit code that answers.
 
 mod sandbox;
+mod topology;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve a stand-in for Dintero on loopback, with users, a ledger and faults on request
     Sandbox(sandbox::SandboxArgs),
+    /// The exchanges and queues that are to be there: show, declare, check
+    Topology(topology::TopologyArgs),
 }
 
 /// How a command ended; its number is the process's exit code.
@@ -43,7 +46,9 @@ impl From<Exit> for ExitCode {
 
 /// Runs the command.
 pub async fn run(cli: Cli) -> Exit {
+    let config = cli.config.as_deref();
     match cli.command {
         Command::Sandbox(args) => sandbox::run(args).await,
+        Command::Topology(args) => topology::run(args, config).await,
     }
 }
