@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Consumes rename requests from RabbitMQ, performs Dintero's change_username, tells what came of it.
+/// Consumes rename requests from `RabbitMQ`, performs Dintero's `change_username`, tells what came of it.
 #[derive(Debug, Parser)]
 #[command(name = "rename-worker", version, propagate_version = true)]
 pub struct Cli {

@@ -1,0 +1,156 @@
+//! The broker comes and goes, the hold begins and ends, the worker is told to stop.
+
+use super::super::hold::{Cause, Event};
+use super::job::{Phase, What};
+use super::{Context, Destination, Effect, JobId, Machine, Note};
+
+impl Machine {
+    pub(super) fn up(&mut self, cx: &mut Context<'_>) {
+        self.connected = true;
+        if !self.draining && self.hold.cause().is_none() {
+            cx.emit(Effect::Consume);
+        }
+    }
+
+    /// Every delivery is void: its message comes again, here or elsewhere. Calls under way go on,
+    /// and what is known already is kept, so that it need not be asked twice.
+    pub(super) fn down(&mut self, cx: &mut Context<'_>) {
+        self.connected = false;
+        self.blocked = false;
+        self.ready.clear();
+        for id in self.ids() {
+            self.void(id);
+        }
+        self.probe_missed(cx);
+        cx.emit(Effect::ForgetAll);
+    }
+
+    fn void(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        if matches!(job.phase, Phase::Calling(_)) {
+            job.heir = None;
+            if !job.orphan {
+                job.orphan = true;
+                job.probe = false;
+                if let Some(identity) = job.identity {
+                    self.orphans.insert(identity, id);
+                }
+            }
+            return;
+        }
+        // An heir stands in its orphan's place; give the place back.
+        let heir_of = matches!(job.phase, Phase::Heir)
+            .then_some(job.identity)
+            .flatten()
+            .and_then(|identity| self.orphans.get(&identity).copied());
+        let Some(job) = self.remove(id) else { return };
+        let known = match job.phase {
+            Phase::Publishing(publishing) => match publishing.what {
+                // Its place is kept: the copy may be there already, and the original comes first.
+                What::Move(_) => return,
+                What::Tell(outcome) => Some(outcome),
+            },
+            Phase::Settling(outcome) => Some(*outcome),
+            _ => None,
+        };
+        if let (Some(identity), Some(outcome)) = (job.identity, known) {
+            self.recent.remember(identity, &outcome);
+        }
+        match (heir_of, job.ticket) {
+            (Some(orphan), Some(ticket)) => {
+                if let Some(orphan_job) = self.jobs.get_mut(&orphan)
+                    && orphan_job.ticket.is_none()
+                {
+                    orphan_job.ticket = Some(ticket);
+                    self.by_ticket.insert(ticket, orphan);
+                }
+            }
+            (None, Some(ticket)) => {
+                self.line.done(ticket);
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// Stop consuming, and give back what waits: a confirmed copy to the tail of the queue, which
+    /// spends none of the broker's delivery limit on any version.
+    pub(super) fn begin_hold(&mut self, cause: Cause, cx: &mut Context<'_>) {
+        cx.emit(Effect::Note(Note::Held(cause)));
+        if self.connected {
+            cx.emit(Effect::StopConsuming);
+        }
+        self.ready.clear();
+        for id in self.ids() {
+            if self.jobs.get(&id).is_some_and(|job| {
+                matches!(job.phase, Phase::Blocked | Phase::Ready | Phase::Waiting)
+            }) {
+                self.send_away(id, Destination::Tail, cx);
+            }
+        }
+    }
+
+    pub(super) fn end_hold(&mut self, cx: &mut Context<'_>) {
+        cx.emit(Effect::Note(Note::Resumed));
+        if self.connected && !self.draining {
+            cx.emit(Effect::Consume);
+        }
+    }
+
+    pub(super) const fn can_probe(&self) -> bool {
+        self.connected && !self.blocked && !self.draining
+    }
+
+    pub(super) fn probe_if_due(&mut self, cx: &mut Context<'_>) {
+        if self.can_probe()
+            && self.hold.probe_at().is_some_and(|at| at <= cx.now)
+            && self.hold.on(Event::ProbeStarted, cx.now).is_ok()
+        {
+            cx.emit(Effect::Probe);
+        }
+    }
+
+    /// No probe is on its way any more; if none was, there is nothing to be noted.
+    pub(super) fn probe_missed(&mut self, cx: &Context<'_>) {
+        if self.hold.cause().is_some() {
+            let _ = self.hold.on(Event::ProbeMissed, cx.now);
+        }
+    }
+
+    /// Calls that were begun are finished. What waits with a history goes to the ladder, where its
+    /// history is kept; what is untouched goes back to its old place in the queue.
+    pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
+        if self.draining {
+            return;
+        }
+        self.draining = true;
+        if !self.connected {
+            return;
+        }
+        cx.emit(Effect::StopConsuming);
+        self.ready.clear();
+        for id in self.ids() {
+            if let Some(job) = self.jobs.get(&id)
+                && matches!(job.phase, Phase::Waiting)
+            {
+                self.send_away(id, Destination::Ladder(0), cx);
+            }
+        }
+        for id in self.ids() {
+            let Some(job) = self.jobs.get(&id) else {
+                continue;
+            };
+            if matches!(job.phase, Phase::Blocked | Phase::Ready) {
+                if let Some(ticket) = self.remove(id).and_then(|job| job.ticket) {
+                    self.line.done(ticket);
+                }
+                cx.emit(Effect::GiveBack { job: id });
+            }
+        }
+    }
+
+    fn ids(&self) -> Vec<JobId> {
+        self.jobs.keys().copied().collect()
+    }
+}

@@ -1,0 +1,86 @@
+//! One request in hand, and the phases of its life.
+
+use jiff::Timestamp;
+
+use super::super::order::{Identity, Ticket};
+use super::super::outcome::{Carried, Outcome};
+use super::super::request::RenameRequest;
+use super::super::verdict::{Pending, Step};
+use super::{Destination, Part};
+
+#[derive(Debug)]
+pub(super) struct Job {
+    /// Nothing where the message was no valid request.
+    pub request: Option<Box<RenameRequest>>,
+    pub identity: Option<Identity>,
+    pub ticket: Option<Ticket>,
+    /// Attempts, first attempt, maybe applied: as carried here, and as it grows.
+    pub carried: Carried,
+    pub received_at: Timestamp,
+    pub phase: Phase,
+    /// Decided before any call: tell this failure, unless an earlier try was applied.
+    pub closing: Option<Pending>,
+    /// Where to go on within the try, when a call had to wait.
+    pub next_step: Option<Step>,
+    /// Delivered again, or copied: another message of the same request may be about.
+    pub maybe_twin: bool,
+    /// This is the hold's probe.
+    pub probe: bool,
+    /// Its delivery is void; its call still runs.
+    pub orphan: bool,
+    /// The delivery that came again for this orphan.
+    pub heir: Option<super::JobId>,
+    pub timer: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Others of its name are before it.
+    Blocked,
+    /// Waits for a call slot.
+    Ready,
+    /// In backoff, or paced.
+    Waiting,
+    /// Its call was begun under an earlier connection; waits for that answer.
+    Heir,
+    Calling(Step),
+    Publishing(Box<Publishing>),
+    /// Acked; the ack is on its way.
+    Settling(Box<Outcome>),
+}
+
+/// What is being published, and how far it is.
+#[derive(Debug)]
+pub(super) struct Publishing {
+    pub what: What,
+    pub parts: Vec<(Part, Progress)>,
+    /// How often some part of it failed.
+    pub failures: u32,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    Tell(Outcome),
+    Move(Destination),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    Due,
+    Sent,
+    Confirmed,
+}
+
+impl Job {
+    /// Tells requests apart, for the hold.
+    pub fn fingerprint(&self) -> u64 {
+        self.identity.map_or(0, |identity| identity.fingerprint())
+    }
+
+    /// The first receipt of the request, as far as it is known.
+    pub fn first_receipt_at(&self) -> Timestamp {
+        self.carried
+            .first_attempt_at
+            .map_or(self.received_at, |at| at.min(self.received_at))
+    }
+}

@@ -1,0 +1,440 @@
+//! The worker's mind: one state machine, an [`Input`] goes in, [`Effect`]s come out.
+//!
+//! It knows every request the worker has in hand and what each waits for. The shell performs the
+//! effects and reports what came of them; it decides nothing. Leaves out bodies, headers and
+//! connections: the shell keeps those by [`JobId`].
+//!
+//! - `job`: one request in hand and the phases of its life
+//! - `tries`: when a try starts, what an answer does
+//! - `telling`: publishing an outcome or a copy, then the ack
+//! - `circumstances`: the broker comes and goes, the hold, the drain
+
+mod circumstances;
+mod job;
+mod telling;
+mod tries;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::num::NonZeroU32;
+
+use jiff::Timestamp;
+
+use self::job::{Job, Phase};
+use super::answer::{Answer, CallKind};
+use super::hold::{Cause, Hold, HoldSettings};
+use super::order::{Identity, Line, Ticket};
+use super::outcome::{Carried, Failed, Outcome};
+use super::pace::Pacer;
+use super::recent::Recent;
+use super::request::RenameRequest;
+use super::retry::{RetryPolicy, RetrySettings};
+use super::verdict::{Confirmation, Which};
+
+/// Requests that wait in the worker (in backoff, for their turn) for each call slot. They hold no
+/// slot but are unacknowledged, so prefetch has room for them; past it, they wait in the ladder.
+const ROOM_PER_SLOT: usize = 3;
+
+/// What the machine goes by.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub retry: RetrySettings,
+    pub hold: HoldSettings,
+    /// Check `user_id` before the call, not after.
+    pub verify_before: bool,
+    /// Calls in flight at most.
+    pub concurrency: usize,
+    pub requests_per_second: Option<NonZeroU32>,
+    /// The requests queue's `x-delivery-limit`.
+    pub delivery_limit: u32,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            retry: RetrySettings::default(),
+            hold: HoldSettings::default(),
+            verify_before: true,
+            concurrency: 64,
+            requests_per_second: None,
+            delivery_limit: 20,
+        }
+    }
+}
+
+impl Rules {
+    /// How many requests may wait in the worker.
+    #[must_use]
+    pub const fn room(&self) -> usize {
+        self.concurrency * ROOM_PER_SLOT
+    }
+
+    /// How many unacknowledged deliveries the broker may hand out.
+    #[must_use]
+    pub fn prefetch(&self) -> u16 {
+        u16::try_from(self.concurrency + self.room()).unwrap_or(u16::MAX)
+    }
+}
+
+/// A request in hand, numbered by the shell in the order of receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
+/// Everything that can happen.
+#[derive(Debug)]
+pub enum Input {
+    /// The broker is connected, the topology is there.
+    Up,
+    /// The connection is gone, and every delivery of it is void.
+    Down,
+    /// The broker takes no publishes for now (`connection.blocked`), or does again.
+    Blocked(bool),
+    Delivered(Arrived),
+    /// The queue had nothing to probe with.
+    ProbeEmpty,
+    Answered {
+        job: JobId,
+        answer: Answer,
+    },
+    /// The broker confirmed what was published, or it did not get there.
+    Published {
+        job: JobId,
+        part: Part,
+        confirmed: bool,
+    },
+    /// The ack has reached the broker.
+    Settled {
+        job: JobId,
+    },
+    /// [`Machine::next_timer`] has come.
+    Timer,
+    /// Finish what is begun, give back the rest.
+    Drain,
+}
+
+/// A delivery, as far as decisions need it.
+#[derive(Debug)]
+pub struct Arrived {
+    pub job: JobId,
+    /// The request, or what is wrong with it.
+    pub request: Result<Box<RenameRequest>, Box<str>>,
+    pub carried: Carried,
+    pub redelivered: bool,
+    /// How often the broker says it was delivered before and not acknowledged.
+    pub delivery_count: u32,
+    /// Fetched by [`Effect::Probe`].
+    pub probe: bool,
+}
+
+/// What the shell is to do, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    Consume,
+    StopConsuming,
+    /// Fetch one message; it comes as a delivery marked `probe`, or as [`Input::ProbeEmpty`].
+    Probe,
+    Call {
+        job: JobId,
+        kind: CallKind,
+        path_name: Which,
+    },
+    /// Publishes of one place must leave in this order.
+    Publish {
+        job: JobId,
+        parcel: Parcel,
+    },
+    /// Everything was confirmed. With `settle`, the shell says [`Input::Settled`] once the broker
+    /// has the ack; without it, the job is over.
+    Ack {
+        job: JobId,
+        ended: Option<Box<Ended>>,
+        settle: Option<Settle>,
+    },
+    /// Requeue it untouched; the job is over.
+    GiveBack {
+        job: JobId,
+    },
+    /// Every delivery in hand is void.
+    ForgetAll,
+    /// The last job is over; the worker may go.
+    Drained,
+    /// For those who watch.
+    Note(Note),
+}
+
+/// How sure the ack must be before [`Input::Settled`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settle {
+    /// It has been sent.
+    Sent,
+    /// The broker has processed it: somebody waits whose call would make a redelivery of this one
+    /// undecidable.
+    Processed,
+}
+
+/// What is published.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parcel {
+    Event(Outcome),
+    Letter(Failed),
+    Copy { to: Destination, carried: Carried },
+}
+
+impl Parcel {
+    #[must_use]
+    pub const fn part(&self) -> Part {
+        match self {
+            Self::Event(_) => Part::Event,
+            Self::Letter(_) => Part::Letter,
+            Self::Copy { .. } => Part::Copy,
+        }
+    }
+}
+
+/// Which publish of a job's a confirm is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    Event,
+    Letter,
+    Copy,
+}
+
+/// Where a request waits outside the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// The tail of the requests queue.
+    Tail,
+    /// The retry queue of this step.
+    Ladder(usize),
+}
+
+/// A request that has ended, as metrics and logs want it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    pub outcome: Outcome,
+    pub first_receipt_at: Timestamp,
+}
+
+/// What is worth a line in the log or a count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    Deferred {
+        step: usize,
+    },
+    GivenBack,
+    Held(Cause),
+    ProbeFailed(Cause),
+    Resumed,
+    Confirmation(Confirmation),
+    /// An account's credentials are refused while another's work.
+    AccountPaused,
+}
+
+/// How many requests are where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub in_flight: usize,
+    pub waiting: usize,
+    pub blocked_by_order: usize,
+    /// Everything unacknowledged, the above included.
+    pub in_hand: usize,
+}
+
+/// What one input is handled with: the time, randomness, and where effects go.
+struct Context<'a> {
+    now: Timestamp,
+    roll: &'a mut dyn FnMut() -> f64,
+    effects: &'a mut Vec<Effect>,
+}
+
+impl Context<'_> {
+    fn emit(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+}
+
+#[derive(Debug)]
+pub struct Machine {
+    rules: Rules,
+    retry: RetryPolicy,
+    hold: Hold,
+    pacer: Pacer,
+    line: Line,
+    recent: Recent,
+    jobs: BTreeMap<JobId, Job>,
+    by_ticket: HashMap<Ticket, JobId>,
+    /// Calls under way whose delivery is void; their message will be delivered again.
+    orphans: HashMap<Identity, JobId>,
+    ready: VecDeque<JobId>,
+    timers: BTreeSet<(Timestamp, JobId)>,
+    counts: Counts,
+    connected: bool,
+    blocked: bool,
+    draining: bool,
+    drained: bool,
+}
+
+impl Machine {
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            retry: RetryPolicy::new(rules.retry.clone()),
+            hold: Hold::new(rules.hold),
+            pacer: Pacer::new(rules.requests_per_second),
+            line: Line::default(),
+            recent: Recent::default(),
+            jobs: BTreeMap::new(),
+            by_ticket: HashMap::new(),
+            orphans: HashMap::new(),
+            ready: VecDeque::new(),
+            timers: BTreeSet::new(),
+            counts: Counts::default(),
+            connected: false,
+            blocked: false,
+            draining: false,
+            drained: false,
+            rules,
+        }
+    }
+
+    /// Takes one input; `roll` gives random numbers from 0 to 1; effects are appended.
+    pub fn handle(
+        &mut self,
+        input: Input,
+        now: Timestamp,
+        roll: &mut dyn FnMut() -> f64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let cx = &mut Context { now, roll, effects };
+        match input {
+            Input::Up => self.up(cx),
+            Input::Down => self.down(cx),
+            Input::Blocked(blocked) => self.blocked = blocked,
+            Input::Delivered(arrived) => self.delivered(arrived, cx),
+            Input::ProbeEmpty => self.probe_missed(cx),
+            Input::Answered { job, answer } => self.answered(job, &answer, cx),
+            Input::Published {
+                job,
+                part,
+                confirmed,
+            } => self.published(job, part, confirmed, cx),
+            Input::Settled { job } => self.settled(job),
+            Input::Timer => self.timers_due(cx),
+            Input::Drain => self.drain(cx),
+        }
+        self.wake(cx);
+        self.probe_if_due(cx);
+        self.start_ready(cx);
+        if self.draining && !self.drained && self.jobs.is_empty() {
+            self.drained = true;
+            cx.emit(Effect::Drained);
+        }
+    }
+
+    /// When [`Input::Timer`] is wanted next.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<Timestamp> {
+        let waiting = self.timers.first().map(|&(at, _)| at);
+        let probe = self.hold.probe_at().filter(|_| self.can_probe());
+        match (waiting, probe) {
+            (Some(waiting), Some(probe)) => Some(waiting.min(probe)),
+            (waiting, probe) => waiting.or(probe),
+        }
+    }
+
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            in_hand: self.jobs.len(),
+            ..self.counts
+        }
+    }
+
+    #[must_use]
+    pub fn held(&self) -> Option<Cause> {
+        self.hold.cause()
+    }
+
+    /// When the next probe goes, while held.
+    #[must_use]
+    pub fn probe_at(&self) -> Option<Timestamp> {
+        self.hold.probe_at()
+    }
+
+    /// The request behind a job, for the call or the event the shell is to make.
+    #[must_use]
+    pub fn request(&self, job: JobId) -> Option<&RenameRequest> {
+        self.jobs.get(&job)?.request.as_deref()
+    }
+
+    /// Moves a job to another phase and keeps the counts true.
+    fn enter(&mut self, id: JobId, phase: Phase) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut job.phase, phase);
+        let after = count_of(&job.phase);
+        if let Some(count) = count_of(&before) {
+            *count(&mut self.counts) -= 1;
+        }
+        if let Some(count) = after {
+            *count(&mut self.counts) += 1;
+        }
+    }
+
+    /// The job is over: takes it out, and its place in the line with it if `done`.
+    fn remove(&mut self, id: JobId) -> Option<Job> {
+        let job = self.jobs.remove(&id)?;
+        if let Some(count) = count_of(&job.phase) {
+            *count(&mut self.counts) -= 1;
+        }
+        // A copy may be back, in its place, before the original is acknowledged.
+        if let Some(ticket) = job.ticket
+            && self.by_ticket.get(&ticket) == Some(&id)
+        {
+            self.by_ticket.remove(&ticket);
+        }
+        if let Some(at) = job.timer {
+            self.timers.remove(&(at, id));
+        }
+        Some(job)
+    }
+
+    fn set_timer(&mut self, id: JobId, at: Timestamp) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        if let Some(before) = job.timer.replace(at) {
+            self.timers.remove(&(before, id));
+        }
+        self.timers.insert((at, id));
+    }
+
+    fn timers_due(&mut self, cx: &mut Context<'_>) {
+        while let Some(&(at, id)) = self.timers.first()
+            && at <= cx.now
+        {
+            self.timers.remove(&(at, id));
+            let Some(job) = self.jobs.get_mut(&id) else {
+                continue;
+            };
+            job.timer = None;
+            match job.phase {
+                Phase::Waiting => self.make_ready(id),
+                Phase::Publishing(_) => self.publish_what_is_due(id, cx),
+                _ => {}
+            }
+        }
+    }
+}
+
+type Count = fn(&mut Counts) -> &mut usize;
+
+/// Which count a phase belongs to.
+fn count_of(phase: &Phase) -> Option<Count> {
+    match phase {
+        Phase::Calling(_) => Some(|counts| &mut counts.in_flight),
+        Phase::Waiting => Some(|counts| &mut counts.waiting),
+        Phase::Blocked => Some(|counts| &mut counts.blocked_by_order),
+        Phase::Ready | Phase::Heir | Phase::Publishing(_) | Phase::Settling(_) => None,
+    }
+}

@@ -1,0 +1,255 @@
+//! Publishing an outcome or a copy until the broker confirms it, then the ack, then whoever waited.
+
+use std::time::Duration;
+
+use super::super::order::Arrival;
+use super::super::outcome::{Failed, Outcome};
+use super::super::retry::{Place, later};
+use super::job::{Phase, Progress, Publishing, What};
+use super::{Context, Destination, Effect, Ended, JobId, Machine, Note, Parcel, Part, Settle};
+
+/// A publish that the broker refused or returned is tried again after so long, doubling …
+const FIRST_REPUBLISH: Duration = Duration::from_secs(1);
+/// … up to so long.
+const MAX_REPUBLISH: Duration = Duration::from_secs(30);
+
+impl Machine {
+    /// The request has ended: publish its event, and its dead letter if it failed.
+    pub(super) fn tell(&mut self, id: JobId, outcome: Outcome, cx: &mut Context<'_>) {
+        let parts = match outcome {
+            Outcome::Renamed(_) => vec![(Part::Event, Progress::Due)],
+            Outcome::Failed(_) => vec![(Part::Letter, Progress::Due), (Part::Event, Progress::Due)],
+        };
+        self.publish(id, What::Tell(outcome), parts, cx);
+    }
+
+    /// The request goes away, and those behind it after it.
+    pub(super) fn send_away(&mut self, id: JobId, to: Destination, cx: &mut Context<'_>) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        // A copy may have a twin: were the worker to die before the ack, the original would come
+        // again, and be applied, while the copy waits.
+        job.carried.maybe_applied = true;
+        job.carried.copied = true;
+        let ticket = job.ticket;
+        cx.emit(Effect::Note(match to {
+            Destination::Tail => Note::GivenBack,
+            Destination::Ladder(step) => Note::Deferred { step },
+        }));
+        self.publish(id, What::Move(to), vec![(Part::Copy, Progress::Due)], cx);
+        let Some(ticket) = ticket else { return };
+        for behind in self.line.behind(ticket) {
+            if let Some(&follower) = self.by_ticket.get(&behind)
+                && let Some(job) = self.jobs.get(&follower)
+                && matches!(job.phase, Phase::Blocked)
+            {
+                self.take_turn(follower, cx);
+            }
+        }
+    }
+
+    /// Sends a request after those before it, which are away: to the tail, or to the ladder where
+    /// it is not back before `due`.
+    pub(super) fn follow(&mut self, id: JobId, due: Option<jiff::Timestamp>, cx: &mut Context<'_>) {
+        let to = match due {
+            None => Destination::Tail,
+            Some(_) if self.hold.cause().is_some() => Destination::Tail,
+            Some(due) => {
+                let wait = Duration::try_from(due.duration_since(cx.now)).unwrap_or_default();
+                match self.retry.step(wait) {
+                    Place::Ladder(step) => Destination::Ladder(step),
+                    Place::Here => Destination::Ladder(0),
+                }
+            }
+        };
+        self.send_away(id, to, cx);
+    }
+
+    /// Whether the request may run, must wait here, or must follow.
+    pub(super) fn take_turn(&mut self, id: JobId, cx: &mut Context<'_>) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let turn = job
+            .ticket
+            .map_or(Arrival::Run, |ticket| self.line.turn_of(ticket));
+        match turn {
+            Arrival::Run => self.make_ready(id),
+            Arrival::Wait if self.counts.blocked_by_order < self.rules.room() => {
+                self.enter(id, Phase::Blocked);
+            }
+            // No room left: it keeps its place in the line, from the ladder.
+            Arrival::Wait => self.send_away(id, Destination::Ladder(0), cx),
+            Arrival::Follow { due } => self.follow(id, due, cx),
+        }
+    }
+
+    pub(super) fn published(
+        &mut self,
+        id: JobId,
+        part: Part,
+        confirmed: bool,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let Phase::Publishing(publishing) = &mut job.phase else {
+            return;
+        };
+        for (which, progress) in &mut publishing.parts {
+            if *which == part && *progress == Progress::Sent {
+                *progress = if confirmed {
+                    Progress::Confirmed
+                } else {
+                    Progress::Due
+                };
+            }
+        }
+        if !confirmed {
+            if let (Part::Copy, Some(ticket)) = (part, job.ticket) {
+                self.line.not_left(ticket);
+            }
+            publishing.failures = publishing.failures.saturating_add(1);
+            let doublings = (publishing.failures - 1).min(16);
+            let wait = FIRST_REPUBLISH
+                .saturating_mul(1 << doublings)
+                .min(MAX_REPUBLISH);
+            self.set_timer(id, later(cx.now, wait));
+        } else if publishing
+            .parts
+            .iter()
+            .all(|(_, progress)| *progress == Progress::Confirmed)
+        {
+            self.all_confirmed(id, cx);
+        }
+    }
+
+    /// Only here is a request acknowledged.
+    fn all_confirmed(&mut self, id: JobId, cx: &mut Context<'_>) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let first_receipt_at = job.first_receipt_at();
+        let (ticket, identity) = (job.ticket, job.identity);
+        let phase = std::mem::replace(&mut job.phase, Phase::Ready);
+        let Phase::Publishing(publishing) = phase else {
+            return;
+        };
+        match publishing.what {
+            What::Move(_) => {
+                self.remove(id);
+                cx.emit(Effect::Ack {
+                    job: id,
+                    ended: None,
+                    settle: None,
+                });
+            }
+            What::Tell(outcome) => {
+                if let Some(identity) = identity {
+                    self.recent.remember(identity, &outcome);
+                }
+                let ended = Some(Box::new(Ended {
+                    outcome: outcome.clone(),
+                    first_receipt_at,
+                }));
+                let followed = ticket.is_some_and(|ticket| self.line.is_followed(ticket));
+                let settle = if followed {
+                    Settle::Processed
+                } else {
+                    Settle::Sent
+                };
+                let settle = ticket.map(|_| settle);
+                if settle.is_some() {
+                    self.enter(id, Phase::Settling(Box::new(outcome)));
+                } else {
+                    self.remove(id);
+                }
+                cx.emit(Effect::Ack {
+                    job: id,
+                    ended,
+                    settle,
+                });
+            }
+        }
+    }
+
+    /// The ack is with the broker: those behind may run.
+    pub(super) fn settled(&mut self, id: JobId) {
+        if !self
+            .jobs
+            .get(&id)
+            .is_some_and(|job| matches!(job.phase, Phase::Settling(_)))
+        {
+            return;
+        }
+        if let Some(ticket) = self.remove(id).and_then(|job| job.ticket) {
+            self.line.done(ticket);
+        }
+    }
+
+    /// Lets those take their turn whose turn it may have become.
+    pub(super) fn wake(&mut self, cx: &mut Context<'_>) {
+        for next in self.line.woken() {
+            if let Some(&id) = self.by_ticket.get(&next)
+                && self
+                    .jobs
+                    .get(&id)
+                    .is_some_and(|job| matches!(job.phase, Phase::Blocked))
+            {
+                self.take_turn(id, cx);
+            }
+        }
+    }
+
+    pub(super) fn publish_what_is_due(&mut self, id: JobId, cx: &mut Context<'_>) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let Phase::Publishing(publishing) = &mut job.phase else {
+            return;
+        };
+        for (part, progress) in &mut publishing.parts {
+            if *progress != Progress::Due {
+                continue;
+            }
+            let parcel = match (&publishing.what, part) {
+                (What::Tell(Outcome::Failed(failed)), Part::Letter) => {
+                    Parcel::Letter(Failed::clone(failed))
+                }
+                (What::Tell(outcome), _) => Parcel::Event(outcome.clone()),
+                (What::Move(to), _) => Parcel::Copy {
+                    to: *to,
+                    carried: job.carried.clone(),
+                },
+            };
+            *progress = Progress::Sent;
+            cx.emit(Effect::Publish { job: id, parcel });
+        }
+        // Each time anew: a copy that was refused gets to its queue later than it first seemed.
+        if let (What::Move(to), Some(ticket)) = (&publishing.what, job.ticket) {
+            let (delay, tail) = match *to {
+                Destination::Tail => (Duration::ZERO, true),
+                Destination::Ladder(step) => (self.retry.step_delay(step), false),
+            };
+            self.line.leave(ticket, later(cx.now, delay), tail, cx.now);
+        }
+    }
+
+    fn publish(
+        &mut self,
+        id: JobId,
+        what: What,
+        parts: Vec<(Part, Progress)>,
+        cx: &mut Context<'_>,
+    ) {
+        let publishing = Publishing {
+            what,
+            parts,
+            failures: 0,
+        };
+        self.enter(id, Phase::Publishing(Box::new(publishing)));
+        self.publish_what_is_due(id, cx);
+    }
+}

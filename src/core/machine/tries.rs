@@ -1,0 +1,514 @@
+//! When a try starts, and what an answer does.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::super::answer::Answer;
+use super::super::hold::{Change, Event};
+use super::super::order::Identity;
+use super::super::outcome::{Failed, How, Outcome, Reason, Renamed};
+use super::super::pace::Pace;
+use super::super::retry::{Next, Place, Tried, later};
+use super::super::verdict::{self, Case, Pending, Retry, Sign, Step, Verdict};
+use super::job::{Job, Phase};
+use super::{Arrived, Context, Destination, Effect, JobId, Machine, Note};
+
+/// From this many deliveries below the broker's limit, a request is no longer tried: it may be what
+/// kills the worker. It is asked whether an earlier try was applied, and ends.
+const POISON_MARGIN: u32 = 5;
+
+/// From here on even asking is too much: the next death would make the broker drop it untold.
+const LAST_MARGIN: u32 = 2;
+
+impl Machine {
+    pub(super) fn delivered(&mut self, arrived: Arrived, cx: &mut Context<'_>) {
+        let Arrived {
+            job: id,
+            request,
+            carried,
+            redelivered,
+            delivery_count,
+            probe,
+        } = arrived;
+        if self.draining {
+            cx.emit(Effect::GiveBack { job: id });
+            return;
+        }
+        let maybe_applied = carried.maybe_applied || redelivered || delivery_count > 0;
+        let maybe_twin = redelivered || carried.copied;
+        let mut job = Job {
+            request: None,
+            identity: None,
+            ticket: None,
+            carried: super::Carried {
+                maybe_applied,
+                ..carried
+            },
+            received_at: cx.now,
+            phase: Phase::Ready,
+            closing: None,
+            next_step: None,
+            maybe_twin,
+            probe,
+            orphan: false,
+            heir: None,
+            timer: None,
+        };
+        let request = match request {
+            Ok(request) => request,
+            Err(detail) => {
+                self.jobs.insert(id, job);
+                self.tell_failed(id, Reason::InvalidRequest, None, detail, cx);
+                if probe {
+                    self.probe_missed(cx);
+                }
+                return;
+            }
+        };
+        let identity = Identity::of(&request, job.carried.replay);
+        let (ticket, _) = self.line.arrive(identity);
+        job.request = Some(request);
+        job.identity = Some(identity);
+        job.ticket = Some(ticket);
+        self.jobs.insert(id, job);
+        self.by_ticket.insert(ticket, id);
+        self.place_arrival(id, identity, maybe_twin, delivery_count, cx);
+        // A probe that could not be tried, whatever kept it, has found nothing out.
+        if probe
+            && !self
+                .jobs
+                .get(&id)
+                .is_some_and(|job| matches!(job.phase, Phase::Calling(_)))
+        {
+            self.probe_missed(cx);
+        }
+    }
+
+    fn place_arrival(
+        &mut self,
+        id: JobId,
+        identity: Identity,
+        maybe_twin: bool,
+        delivery_count: u32,
+        cx: &mut Context<'_>,
+    ) {
+        if self.tell_what_is_known(id, cx) {
+            return;
+        }
+        if !maybe_twin {
+            self.recent.forget_failure(identity);
+        }
+        if let Some(&orphan) = self.orphans.get(&identity)
+            && self
+                .jobs
+                .get(&orphan)
+                .is_some_and(|orphan| orphan.heir.is_none())
+        {
+            self.adopt(orphan, id);
+            return;
+        }
+        if delivery_count + LAST_MARGIN >= self.rules.delivery_limit {
+            let detail = "delivered again and again without an end, up to the queue's delivery \
+                          limit; whether a try took effect could not be asked";
+            self.tell_failed(id, Reason::Poison, None, detail.into(), cx);
+            return;
+        }
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        if delivery_count + POISON_MARGIN >= self.rules.delivery_limit {
+            job.closing = Some(Pending {
+                reason: Reason::Poison,
+                http_status: None,
+                detail: "delivered again and again without an end; it may be what stops the worker"
+                    .into(),
+            });
+        }
+        if self.hold.cause().is_some() {
+            let first = job.ticket.is_none_or(|ticket| {
+                self.line.turn_of(ticket) == super::super::order::Arrival::Run
+            });
+            if job.probe && first {
+                self.start_try(id, cx);
+            } else {
+                self.send_away(id, Destination::Tail, cx);
+            }
+        } else {
+            self.take_turn(id, cx);
+        }
+    }
+
+    /// A twin of this message may have come to its end while this one waited.
+    fn tell_what_is_known(&mut self, id: JobId, cx: &mut Context<'_>) -> bool {
+        let Some(job) = self.jobs.get(&id) else {
+            return false;
+        };
+        let Some(identity) = job.identity else {
+            return false;
+        };
+        let Some(outcome) = self.recent.known(identity, job.maybe_twin, cx.now) else {
+            return false;
+        };
+        self.tell(id, outcome, cx);
+        true
+    }
+
+    pub(super) fn make_ready(&mut self, id: JobId) {
+        self.enter(id, Phase::Ready);
+        self.ready.push_back(id);
+    }
+
+    /// Starts as many of the ready ones as there are slots.
+    pub(super) fn start_ready(&mut self, cx: &mut Context<'_>) {
+        while self.connected
+            && !self.blocked
+            && self.counts.in_flight < self.rules.concurrency
+            && let Some(id) = self.ready.pop_front()
+        {
+            let Some(job) = self.jobs.get_mut(&id) else {
+                continue;
+            };
+            if !matches!(job.phase, Phase::Ready) {
+                continue;
+            }
+            match job.next_step.take() {
+                Some(step) => self.call(id, step, cx),
+                None => self.start_try(id, cx),
+            }
+        }
+    }
+
+    fn start_try(&mut self, id: JobId, cx: &mut Context<'_>) {
+        if self.tell_what_is_known(id, cx) {
+            return;
+        }
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let Some(request) = job.request.as_deref() else {
+            return;
+        };
+        if job.closing.is_none()
+            && request
+                .not_after
+                .is_some_and(|not_after| cx.now >= not_after)
+        {
+            job.closing = Some(Pending {
+                reason: Reason::DeadlineExceeded,
+                http_status: None,
+                detail: "not_after passed before the rename could be made".into(),
+            });
+        }
+        if let Some(pending) = job.closing.clone() {
+            let verdict = verdict::failure(pending, job.carried.maybe_applied);
+            self.act_on(id, verdict, None, cx);
+            return;
+        }
+        let step = verdict::first_step(request, self.rules.verify_before);
+        let calls = if step == Step::Verify {
+            NonZeroU32::MIN.saturating_add(1)
+        } else {
+            NonZeroU32::MIN
+        };
+        match self.pacer.ask(&request.account_id, calls, cx.now) {
+            Pace::Go => {}
+            Pace::NotBefore(_) if job.probe => {
+                self.send_away(id, Destination::Tail, cx);
+                return;
+            }
+            Pace::NotBefore(until) => {
+                let wait = Duration::try_from(until.duration_since(cx.now)).unwrap_or_default();
+                self.wait(id, wait, cx);
+                return;
+            }
+        }
+        job.carried.attempts = job.carried.attempts.saturating_add(1);
+        job.carried.first_attempt_at.get_or_insert(cx.now);
+        self.call(id, step, cx);
+    }
+
+    fn call(&mut self, id: JobId, step: Step, cx: &mut Context<'_>) {
+        // A rename whose event could not be published must not be made.
+        if self.blocked && step == Step::Rename {
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.next_step = Some(step);
+                self.enter(id, Phase::Ready);
+                self.ready.push_front(id);
+            }
+            return;
+        }
+        let (kind, path_name) = (step.kind(), step.path_name());
+        self.enter(id, Phase::Calling(step));
+        cx.emit(Effect::Call {
+            job: id,
+            kind,
+            path_name,
+        });
+    }
+
+    pub(super) fn answered(&mut self, id: JobId, answer: &Answer, cx: &mut Context<'_>) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let (Phase::Calling(step), Some(request)) = (&job.phase, job.request.as_deref()) else {
+            return;
+        };
+        let step = step.clone();
+        if let Some(confirmation) = verdict::confirmation(&step, answer, request) {
+            cx.emit(Effect::Note(Note::Confirmation(confirmation)));
+        }
+        let sign = verdict::sign(answer);
+        let event = Event::Answered {
+            sign,
+            request: job.fingerprint(),
+            account: &request.account_id,
+            probe: job.probe,
+        };
+        // Answers are legal in every state of the hold.
+        let change = self.hold.on(event, cx.now).unwrap_or(Change::None);
+        let account = request.account_id.clone();
+        let case = Case {
+            request,
+            maybe_applied: job.carried.maybe_applied,
+            verify_before: self.rules.verify_before,
+        };
+        let verdict = verdict::judge(&step, answer, case);
+        match (sign, change) {
+            (_, Change::PauseAccount(wait)) => {
+                self.pacer.pause(&account, later(cx.now, wait), cx.now);
+                cx.emit(Effect::Note(Note::AccountPaused));
+            }
+            (Sign::Throttled(wait), _) => {
+                let attempts = job.carried.attempts;
+                let wait = wait.unwrap_or_else(|| self.retry.delay(attempts, (cx.roll)()));
+                let wait = wait.min(self.retry.settings().max_delay);
+                self.pacer.pause(&account, later(cx.now, wait), cx.now);
+            }
+            _ => {}
+        }
+        let was_probe = job.probe;
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.probe = false;
+        }
+        match change {
+            Change::Held(cause) if was_probe => cx.emit(Effect::Note(Note::ProbeFailed(cause))),
+            Change::Held(cause) => self.begin_hold(cause, cx),
+            Change::Resumed => self.end_hold(cx),
+            Change::None | Change::PauseAccount(_) => {}
+        }
+        if let Some(id) = self.rightful(id, &verdict, cx) {
+            self.act_on(id, verdict, Some(&step), cx);
+        }
+    }
+
+    /// Whose answer this is: the job itself, the heir of an orphan, or nobody.
+    fn rightful(&mut self, id: JobId, verdict: &Verdict, cx: &mut Context<'_>) -> Option<JobId> {
+        if !self.jobs.get(&id)?.orphan {
+            return Some(id);
+        }
+        let orphan = self.remove(id)?;
+        if let Some(identity) = orphan.identity {
+            self.orphans.remove(&identity);
+        }
+        let Some(heir) = orphan.heir else {
+            // What is known now is told when the message comes again.
+            let outcome = match verdict {
+                Verdict::Renamed {
+                    how,
+                    confirmed_by,
+                    user_id,
+                } => Some(renamed(&orphan, *how, *confirmed_by, *user_id, cx)),
+                Verdict::Failed(pending) => Some(failed(&orphan, pending.clone(), cx)),
+                Verdict::Ask(_) | Verdict::Retry(_) | Verdict::BadCredentials => None,
+            };
+            if let (Some(identity), Some(outcome)) = (orphan.identity, outcome) {
+                self.recent.remember(identity, &outcome);
+            }
+            if let Some(ticket) = orphan.ticket {
+                self.line.done(ticket);
+            }
+            return None;
+        };
+        let job = self.jobs.get_mut(&heir)?;
+        job.carried.attempts = orphan.carried.attempts;
+        job.carried.first_attempt_at = orphan.carried.first_attempt_at;
+        job.received_at = orphan.received_at;
+        Some(heir)
+    }
+
+    /// A message comes again whose call is still under way: it takes the call over.
+    fn adopt(&mut self, orphan: JobId, heir: JobId) {
+        let Some(job) = self.jobs.get_mut(&orphan) else {
+            return;
+        };
+        job.heir = Some(heir);
+        let ticket = job.ticket.take();
+        // The heir stands where the orphan stood.
+        if let (Some(ticket), Some(job)) = (ticket, self.jobs.get_mut(&heir)) {
+            let own = job.ticket.replace(ticket);
+            self.by_ticket.insert(ticket, heir);
+            if let Some(own) = own {
+                self.by_ticket.remove(&own);
+                self.line.done(own);
+            }
+        }
+        self.enter(heir, Phase::Heir);
+    }
+
+    fn act_on(&mut self, id: JobId, verdict: Verdict, step: Option<&Step>, cx: &mut Context<'_>) {
+        match verdict {
+            Verdict::Ask(step) => self.call(id, step, cx),
+            Verdict::Renamed {
+                how,
+                confirmed_by,
+                user_id,
+            } => {
+                let Some(job) = self.jobs.get(&id) else {
+                    return;
+                };
+                let outcome = renamed(job, how, confirmed_by, user_id, cx);
+                self.tell(id, outcome, cx);
+            }
+            Verdict::Failed(pending) => {
+                let Some(job) = self.jobs.get(&id) else {
+                    return;
+                };
+                let outcome = failed(job, pending, cx);
+                self.tell(id, outcome, cx);
+            }
+            Verdict::Retry(retry) => {
+                let confirms = matches!(step, Some(Step::ConfirmOld(_) | Step::ConfirmNew(_)));
+                self.retry_later(id, &retry, confirms, cx);
+            }
+            Verdict::BadCredentials => {
+                if let Some(job) = self.jobs.get_mut(&id) {
+                    job.carried.attempts = job.carried.attempts.saturating_sub(1);
+                }
+                if self.hold.cause().is_some() || self.draining {
+                    self.send_away(id, Destination::Tail, cx);
+                } else {
+                    // The account is paused: the pacer says until when.
+                    self.make_ready(id);
+                }
+            }
+        }
+    }
+
+    fn retry_later(&mut self, id: JobId, retry: &Retry, confirms: bool, cx: &mut Context<'_>) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let Some(request) = job.request.as_deref() else {
+            return;
+        };
+        job.carried.maybe_applied |= retry.maybe_applied;
+        let tried = Tried {
+            attempts: job.carried.attempts,
+            first_attempt_at: job.carried.first_attempt_at.unwrap_or(cx.now),
+            not_after: request.not_after,
+            not_before: retry.not_before,
+        };
+        let next = self.retry.next(tried, cx.now, (cx.roll)());
+        let suspect = self.hold.suspects_the_api(job.fingerprint());
+        if self.hold.cause().is_some() {
+            self.send_away(id, Destination::Tail, cx);
+            return;
+        }
+        match next {
+            Next::Wait(wait) => self.wait(id, wait, cx),
+            // It took effect or not, and only an answer can tell: until one comes, it is asked.
+            Next::Exhausted | Next::PastDeadline if (confirms && !retry.undecidable) || suspect => {
+                let wait = self.retry.delay(tried.attempts, (cx.roll)());
+                self.wait(id, wait.max(retry.not_before.unwrap_or_default()), cx);
+            }
+            Next::Exhausted | Next::PastDeadline => {
+                let reason = if next == Next::Exhausted {
+                    Reason::RetriesExhausted
+                } else {
+                    Reason::DeadlineExceeded
+                };
+                let pending = Pending {
+                    reason,
+                    http_status: retry.http_status,
+                    detail: retry.what.into(),
+                };
+                let verdict = if confirms {
+                    Verdict::Failed(Pending {
+                        detail: format!(
+                            "{}; whether an earlier try took effect could not be found out",
+                            retry.what
+                        )
+                        .into(),
+                        ..pending
+                    })
+                } else {
+                    verdict::failure(pending, job.carried.maybe_applied)
+                };
+                self.act_on(id, verdict, None, cx);
+            }
+        }
+    }
+
+    /// Waits in the worker if it is short and there is room, else in the ladder.
+    fn wait(&mut self, id: JobId, wait: Duration, cx: &mut Context<'_>) {
+        let here = self.retry.place(wait) == Place::Here
+            && self.counts.waiting < self.rules.room()
+            && !self.draining;
+        if here {
+            self.enter(id, Phase::Waiting);
+            self.set_timer(id, later(cx.now, wait));
+        } else if let Place::Ladder(step) = self.retry.step(wait) {
+            self.send_away(id, Destination::Ladder(step), cx);
+        }
+    }
+
+    fn tell_failed(
+        &mut self,
+        id: JobId,
+        reason: Reason,
+        http_status: Option<u16>,
+        detail: Box<str>,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let outcome = failed(
+            job,
+            Pending {
+                reason,
+                http_status,
+                detail,
+            },
+            cx,
+        );
+        self.tell(id, outcome, cx);
+    }
+}
+
+fn renamed(
+    job: &Job,
+    how: How,
+    confirmed_by: super::super::outcome::ConfirmedBy,
+    user_id: Option<uuid::Uuid>,
+    cx: &Context<'_>,
+) -> Outcome {
+    Outcome::Renamed(Renamed {
+        how,
+        confirmed_by,
+        user_id,
+        attempts: job.carried.attempts,
+        completed_at: cx.now,
+    })
+}
+
+fn failed(job: &Job, pending: Pending, cx: &Context<'_>) -> Outcome {
+    Outcome::Failed(Failed {
+        reason: pending.reason,
+        detail: pending.detail,
+        http_status: pending.http_status,
+        attempts: job.carried.attempts,
+        first_attempt_at: job.carried.first_attempt_at,
+        failed_at: cx.now,
+    })
+}
