@@ -30,9 +30,11 @@ pub const HTTP_STATUS: &str = "x-rename-http-status";
 pub const FAILED_AT: &str = "x-rename-failed-at";
 /// The request's id, when it has one; on dead letters.
 pub const REQUEST_ID: &str = "x-rename-request-id";
+/// The replay a message belongs to, a UUID; on replayed dead letters and their copies.
+pub const REPLAY: &str = "x-rename-replay";
 
 /// Every header of ours. A replay leaves them all out, so that the request starts anew.
-pub const ALL: [&str; 10] = [
+pub const ALL: [&str; 11] = [
     ATTEMPTS,
     FIRST_ATTEMPT_AT,
     MAYBE_APPLIED,
@@ -43,6 +45,7 @@ pub const ALL: [&str; 10] = [
     HTTP_STATUS,
     FAILED_AT,
     REQUEST_ID,
+    REPLAY,
 ];
 
 /// W3C Trace Context, as OpenTelemetry carries it over AMQP.
@@ -138,20 +141,26 @@ pub fn carried(headers: &(impl HeaderSource + ?Sized), now: Timestamp) -> Carrie
         // Some tools turn every header into text. Wrongly believed, it costs one call.
         headers.text(MAYBE_APPLIED) == Some("true")
     });
+    let replay = headers.text(REPLAY).and_then(|id| Uuid::try_parse(id).ok());
     // A dead letter that a shovel brought back starts anew, else it would fail at once again.
     if headers.text(FAILED_AT).is_some() {
         return Carried {
             maybe_applied,
+            replay,
             ..Carried::default()
         };
     }
-    let attempts = headers.int(ATTEMPTS).unwrap_or(0).clamp(0, ATTEMPTS_MAX);
+    let counted = headers.int(ATTEMPTS);
+    let attempts = counted.unwrap_or(0).clamp(0, ATTEMPTS_MAX);
     let first_attempt_at = headers.text(FIRST_ATTEMPT_AT).and_then(timestamp::parse);
     Carried {
         attempts: u32::try_from(attempts).unwrap_or(0),
         // Another worker's clock may be ahead; a time to come would never run out.
         first_attempt_at: first_attempt_at.map(|first| first.min(now)),
         maybe_applied,
+        // Only a copy counts its attempts.
+        copied: counted.is_some(),
+        replay,
     }
 }
 
@@ -165,6 +174,9 @@ pub fn copy_headers(carried: &Carried, origin: Origin<'_>) -> Vec<Header> {
     }
     // Said even when false, so that it overwrites what the message brought.
     headers.push((MAYBE_APPLIED, HeaderValue::Bool(carried.maybe_applied)));
+    if let Some(id) = carried.replay {
+        headers.push((REPLAY, HeaderValue::Text(id.to_string())));
+    }
     headers
 }
 
@@ -232,6 +244,8 @@ mod tests {
             attempts: 3,
             first_attempt_at: Some(at("2026-11-24T09:00:00.125Z")),
             maybe_applied: true,
+            copied: true,
+            replay: Some(Uuid::max()),
         };
         let headers = copy_headers(&carried_out, ORIGIN);
         assert_eq!(carried(&headers[..], now()), carried_out);
@@ -248,12 +262,20 @@ mod tests {
         let text = |text: &str| HeaderValue::Text(text.into());
         let anew = Carried::default();
         for (header, believed) in [
-            ((ATTEMPTS, HeaderValue::Int(i64::MIN)), anew.clone()),
+            (
+                (ATTEMPTS, HeaderValue::Int(i64::MIN)),
+                Carried {
+                    copied: true,
+                    ..anew.clone()
+                },
+            ),
+            ((REPLAY, text("again")), anew.clone()),
             ((ATTEMPTS, text("7")), anew.clone()),
             (
                 (ATTEMPTS, HeaderValue::Int(i64::MAX)),
                 Carried {
                     attempts: 10_000,
+                    copied: true,
                     ..anew.clone()
                 },
             ),
