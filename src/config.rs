@@ -4,10 +4,12 @@
 //! `docs/settings.md` all come from it. Every mistake is collected before any is told. Nothing here
 //! opens a secret's file: that happens at each use, so that a rotated secret needs no restart.
 
+mod check;
 pub mod keys;
 mod ladder;
 mod layers;
 mod mistakes;
+mod notes;
 mod reader;
 mod secret;
 mod sections;
@@ -190,5 +192,7 @@ impl Default for Settings {
     }
 }
 
+#[cfg(test)]
+mod docs;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,12 @@
 //! The command line: what can be asked, and the exit code that answers.
 
+mod completions;
+pub mod config;
 mod sandbox;
+mod schema;
 mod topology;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,6 +29,12 @@ pub enum Command {
     Sandbox(sandbox::SandboxArgs),
     /// The exchanges and queues that are to be there: show, declare, check
     Topology(topology::TopologyArgs),
+    /// Check or show the settings
+    Config(config::ConfigArgs),
+    /// Print the JSON Schema of a message
+    Schema(schema::SchemaArgs),
+    /// Print a shell's completion script
+    Completions(completions::CompletionsArgs),
 }
 
 /// How a command ended; its number is the process's exit code.
@@ -46,9 +56,24 @@ impl From<Exit> for ExitCode {
 
 /// Runs the command.
 pub async fn run(cli: Cli) -> Exit {
-    let config = cli.config.as_deref();
+    let config_file = cli.config.as_deref();
     match cli.command {
         Command::Sandbox(args) => sandbox::run(args).await,
-        Command::Topology(args) => topology::run(args, config).await,
+        Command::Topology(args) => topology::run(args, config_file).await,
+        Command::Config(args) => config::run(&args, config_file),
+        Command::Schema(args) => schema::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+/// Writes a result to standard output. A reader that has seen enough (`| head`) is no failure.
+fn print(text: &str) -> Exit {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("cannot write the result: {error}");
+            Exit::Failed
+        }
+        _ => Exit::Done,
     }
 }

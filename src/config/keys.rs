@@ -155,36 +155,6 @@ pub const KEYS: &[Key] = &[
         "A file that holds the secret instead of `api.client_secret`; read anew at each use.",
     ),
     key(
-        "api.accounts.<aid>.token",
-        Kind::Secret,
-        None,
-        "As `api.token`, for the account `<aid>` only.",
-    ),
-    key(
-        "api.accounts.<aid>.token_file",
-        Kind::File,
-        None,
-        "As `api.token_file`, for the account `<aid>` only.",
-    ),
-    key(
-        "api.accounts.<aid>.client_id",
-        Kind::Text,
-        None,
-        "As `api.client_id`, for the account `<aid>` only.",
-    ),
-    key(
-        "api.accounts.<aid>.client_secret",
-        Kind::Secret,
-        None,
-        "As `api.client_secret`, for the account `<aid>` only.",
-    ),
-    key(
-        "api.accounts.<aid>.client_secret_file",
-        Kind::File,
-        None,
-        "As `api.client_secret_file`, for the account `<aid>` only.",
-    ),
-    key(
         "api.timeout",
         Kind::Duration {
             min: millis(10),
@@ -216,6 +186,36 @@ pub const KEYS: &[Key] = &[
         Kind::Choice(&["before", "after"]),
         Some("before"),
         "When a request's `user_id` is checked: `before` the rename, at the cost of one more call, or `after`, in its answer, when a wrong user is already renamed.",
+    ),
+    key(
+        "api.accounts.<aid>.token",
+        Kind::Secret,
+        None,
+        "As `api.token`, for the account `<aid>` only.",
+    ),
+    key(
+        "api.accounts.<aid>.token_file",
+        Kind::File,
+        None,
+        "As `api.token_file`, for the account `<aid>` only.",
+    ),
+    key(
+        "api.accounts.<aid>.client_id",
+        Kind::Text,
+        None,
+        "As `api.client_id`, for the account `<aid>` only.",
+    ),
+    key(
+        "api.accounts.<aid>.client_secret",
+        Kind::Secret,
+        None,
+        "As `api.client_secret`, for the account `<aid>` only.",
+    ),
+    key(
+        "api.accounts.<aid>.client_secret_file",
+        Kind::File,
+        None,
+        "As `api.client_secret_file`, for the account `<aid>` only.",
     ),
     key(
         "consumer.concurrency",

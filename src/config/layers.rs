@@ -1,7 +1,7 @@
 //! The layers a setting can come from, laid over each other: file, then environment.
 //!
-//! Unknown keys are found layer by layer, before one can hide another; what a value must look like
-//! is [`super::reader`]'s business.
+//! Unknown keys are found layer by layer ([`super::check`]), before one can hide another; what a
+//! value must look like is [`super::reader`]'s business.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,9 +9,9 @@ use std::path::Path;
 use figment::value::{Dict, Map, Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider, Source};
 
-use super::keys::{self, ACCOUNT, KEYS};
+use super::check;
+use super::keys::KEYS;
 use super::mistakes::{Mistakes, Origin};
-use crate::core::request::AccountId;
 
 /// Begins every variable that is ours.
 const PREFIX: &str = "RENAME_WORKER_";
@@ -137,11 +137,7 @@ struct Layer {
 impl Layer {
     /// Keeps what is known, tells what is not.
     fn checked(dict: Dict, origin: Origin, mistakes: &mut Mistakes) -> Self {
-        let mut check = Check {
-            origin: &origin,
-            mistakes,
-        };
-        let dict = check.root(dict);
+        let dict = check::known(dict, &origin, mistakes);
         Self { dict, origin }
     }
 }
@@ -158,145 +154,6 @@ impl Provider for Layer {
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         Ok(Map::from([(Profile::Default, self.dict.clone())]))
     }
-}
-
-/// One layer's walk for keys that are none.
-struct Check<'a> {
-    origin: &'a Origin,
-    mistakes: &'a mut Mistakes,
-}
-
-impl Check<'_> {
-    fn root(&mut self, dict: Dict) -> Dict {
-        self.tables(dict, "", "a section", |check, name, table| {
-            check.section(name, table)
-        })
-    }
-
-    fn section(&mut self, section: &str, table: Dict) -> Option<Dict> {
-        let prefix = format!("{section}.");
-        if !KEYS.iter().any(|key| key.path.starts_with(&prefix)) {
-            let sections = KEYS.iter().filter_map(|key| key.path.split('.').next());
-            let hint = did_you_mean(section, sections);
-            self.add(section, format!("is no section{hint}"));
-            return None;
-        }
-        let mut kept = Dict::new();
-        for (name, value) in table {
-            let path = format!("{section}.{name}");
-            if path == "api.accounts" {
-                kept.extend(self.accounts(value).map(|dict| (name, dict.into())));
-            } else if keys::find(&path).is_some() && !path.contains('<') {
-                kept.extend(self.scalar(&path, value).map(|value| (name, value)));
-            } else {
-                let here = KEYS.iter().filter(|key| !key.path.contains('<'));
-                let hint = did_you_mean_key(section, &name, here.map(|key| key.path));
-                self.add(&path, format!("is no key{hint}"));
-            }
-        }
-        Some(kept)
-    }
-
-    fn accounts(&mut self, value: Value) -> Option<Dict> {
-        let Some(dict) = value.into_dict() else {
-            self.add(
-                "api.accounts",
-                "is no table; write [api.accounts.<aid>]".into(),
-            );
-            return None;
-        };
-        let kept = self.tables(dict, "api.accounts.", "a table", |check, aid, table| {
-            if let Err(bad) = AccountId::parse(aid) {
-                check.add(
-                    &format!("api.accounts.{aid}"),
-                    format!("is no account: {bad}"),
-                );
-                return None;
-            }
-            Some(check.account(aid, table))
-        });
-        Some(kept)
-    }
-
-    fn account(&mut self, aid: &str, table: Dict) -> Dict {
-        let mut kept = Dict::new();
-        for (name, value) in table {
-            let path = format!("api.accounts.{aid}.{name}");
-            if keys::account_key(&name).is_some() {
-                kept.extend(self.scalar(&path, value).map(|value| (name, value)));
-            } else {
-                let names = KEYS.iter().filter_map(|key| key.path.strip_prefix(ACCOUNT));
-                let hint = did_you_mean(&name, names);
-                self.add(&path, format!("is no key{hint}"));
-            }
-        }
-        kept
-    }
-
-    /// Goes into each table of `dict`, telling what is no table.
-    fn tables(
-        &mut self,
-        dict: Dict,
-        prefix: &str,
-        kind: &str,
-        mut enter: impl FnMut(&mut Self, &str, Dict) -> Option<Dict>,
-    ) -> Dict {
-        let mut kept = Dict::new();
-        for (name, value) in dict {
-            match value {
-                Value::Dict(_, table) => {
-                    kept.extend(enter(self, &name, table).map(|dict| (name, dict.into())));
-                }
-                _ => self.add(&format!("{prefix}{name}"), format!("is not in {kind}")),
-            }
-        }
-        kept
-    }
-
-    /// A table where a value belongs would swallow the layers below it.
-    fn scalar(&mut self, path: &str, value: Value) -> Option<Value> {
-        if value.as_dict().is_none() {
-            return Some(value);
-        }
-        self.add(path, "is a table; it takes a value".into());
-        None
-    }
-
-    fn add(&mut self, key: &str, what: String) {
-        self.mistakes.add(key, self.origin.clone(), what);
-    }
-}
-
-/// "; did you mean …?", or nothing when nothing is near.
-fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    nearest(name, known).map_or_else(String::new, |near| format!("; did you mean {near}?"))
-}
-
-/// As [`did_you_mean`], and finds the key of that name in another section.
-fn did_you_mean_key<'a>(
-    section: &str,
-    name: &str,
-    paths: impl Iterator<Item = &'a str> + Clone,
-) -> String {
-    let split = paths.filter_map(|path| path.split_once('.'));
-    let here = split.clone().filter(|(other, _)| *other == section);
-    if let Some(near) = nearest(name, here.map(|(_, key)| key)) {
-        return format!("; did you mean {section}.{near}?");
-    }
-    let elsewhere = split.clone().find(|(_, key)| *key == name);
-    elsewhere.map_or_else(String::new, |(other, key)| {
-        format!("; did you mean {other}.{key}?")
-    })
-}
-
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    /// Below this likeness (0 to 1) a suggestion misleads more than it helps.
-    const ALIKE: f64 = 0.8;
-    known
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
-        .filter(|(likeness, _)| *likeness >= ALIKE)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, candidate)| candidate)
 }
 
 /// The merged layers, each value by its full path.

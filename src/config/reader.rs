@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::keys::{self, ACCOUNT, KEYS, Key, Kind};
 use super::layers::{Found, Layers};
 use super::mistakes::{Mistakes, Origin};
@@ -17,23 +15,6 @@ pub struct Effective {
     /// Secrets are `[redacted]`; none when unset.
     pub value: Option<toml::Value>,
     pub origin: Origin,
-}
-
-impl Serialize for Effective {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Shown<'a> {
-            key: &'a str,
-            value: &'a Option<toml::Value>,
-            source: String,
-        }
-        let shown = Shown {
-            key: &self.key,
-            value: &self.value,
-            source: self.origin.to_string(),
-        };
-        shown.serialize(to)
-    }
 }
 
 /// What stands for a secret wherever settings are shown.

@@ -1,0 +1,130 @@
+//! `config check` and `config show`; and how every command gets its settings.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{Exit, print};
+use crate::config::{Effective, Mistakes, Origin, Settings, environment};
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Check the settings and tell every mistake
+    Check {
+        /// Tell it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the settings in effect and where each comes from; secrets are left out
+    Show {
+        /// Show them as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The settings, or every mistake on standard error.
+pub fn settings(config_file: Option<&Path>) -> Result<Settings, Exit> {
+    Settings::load(config_file, environment()).map_err(|mistakes| {
+        eprintln!("{mistakes}");
+        Exit::Usage
+    })
+}
+
+pub fn run(args: &ConfigArgs, config_file: Option<&Path>) -> Exit {
+    let found = Settings::explain(config_file, environment());
+    match (&args.what, found) {
+        (What::Check { json: false }, Ok((settings, effective))) => {
+            for note in settings.notes() {
+                eprintln!("note: {note}");
+            }
+            print(&summary(&effective))
+        }
+        (What::Check { json: true }, Ok((settings, _))) => print(&json_of(&json!({
+            "ok": true, "mistakes": [], "notes": settings.notes(),
+        }))),
+        (What::Show { json: false }, Ok((_, effective))) => print(&toml_of(&effective)),
+        (What::Show { json: true }, Ok((_, effective))) => print(&json_of(&shown(&effective))),
+        (What::Check { json: true } | What::Show { json: true }, Err(mistakes)) => {
+            match print(&json_of(&told(&mistakes))) {
+                Exit::Done => Exit::Usage,
+                failed => failed,
+            }
+        }
+        (_, Err(mistakes)) => {
+            eprintln!("{mistakes}");
+            Exit::Usage
+        }
+    }
+}
+
+fn summary(effective: &[Effective]) -> String {
+    let set = effective.iter().filter(|e| e.origin != Origin::Default);
+    let variables = set
+        .clone()
+        .filter(|e| matches!(e.origin, Origin::Variable(_)));
+    let (set, variables) = (set.count(), variables.count());
+    format!("settings ok: {set} set ({variables} by variables), the others at their defaults\n")
+}
+
+fn json_of(value: &serde_json::Value) -> String {
+    format!("{value:#}\n")
+}
+
+fn told(mistakes: &Mistakes) -> serde_json::Value {
+    let mistakes: Vec<_> = mistakes
+        .iter()
+        .map(|mistake| {
+            json!({
+                "key": mistake.key,
+                "source": mistake.origin.to_string(),
+                "what": mistake.what,
+            })
+        })
+        .collect();
+    json!({"ok": false, "mistakes": mistakes})
+}
+
+fn shown(effective: &[Effective]) -> serde_json::Value {
+    let settings: BTreeMap<_, _> = effective
+        .iter()
+        .map(|e| {
+            let source = e.origin.to_string();
+            (&e.key, json!({"value": e.value, "source": source}))
+        })
+        .collect();
+    json!(settings)
+}
+
+/// TOML that says of each key where it comes from; unset keys are comments.
+fn toml_of(effective: &[Effective]) -> String {
+    let mut tables: Vec<(&str, Vec<String>)> = Vec::new();
+    for Effective { key, value, origin } in effective {
+        let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+        let line = match value {
+            Some(value) => format!("{:<40} # {origin}", format!("{name} = {value}")),
+            None => format!("# {name} is not set"),
+        };
+        // An account's keys lie between its section's, and TOML wants a table in one piece.
+        match tables.iter_mut().find(|(known, _)| *known == table) {
+            Some((_, lines)) => lines.push(line),
+            None => tables.push((table, vec![line])),
+        }
+    }
+    let mut toml = String::new();
+    for (table, lines) in tables {
+        let gap = if toml.is_empty() { "" } else { "\n" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(toml, "{gap}[{table}]\n{}", lines.join("\n"));
+    }
+    toml
+}
