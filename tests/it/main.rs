@@ -1,3 +1,4 @@
 //! The integration tests, one binary: a real RabbitMQ, the sandbox for an API.
 
 mod broker_link;
+mod commands;
