@@ -48,7 +48,7 @@ class Refusals(unittest.TestCase):
 
 
 @unittest.skipUnless(program(), "rename-worker is not built")
-class Settings(unittest.TestCase):
+class Program(unittest.TestCase):
     def check(self, text: str, mounted=()) -> subprocess.CompletedProcess:
         """`config check` of a settings file whose secrets lie in a scratch directory."""
         with tempfile.TemporaryDirectory() as scratch:
@@ -77,18 +77,46 @@ class Settings(unittest.TestCase):
                 done = self.check(toml(overlaid(under, row["values"]["config"])), files(worker(rendered("minimal"))))
                 self.assertEqual(done.returncode, 2, done.stderr + done.stdout)
 
-    def test_the_values_are_the_program_s_defaults(self):
-        with tempfile.TemporaryDirectory() as scratch:
-            env = {key: value for key, value in os.environ.items() if not key.startswith("RENAME_WORKER_")}
-            done = subprocess.run([program(), "config", "show"], capture_output=True, text=True, env=env, cwd=scratch)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        shown = tomllib.loads(done.stdout)
+
+class SettingsTable(unittest.TestCase):
+    """The chart against docs/settings.md, which is generated from the program's own table."""
+
+    def test_every_setting_but_secrets_is_a_value_with_the_program_s_default(self):
         ours = yaml.load((CHART / "values.yaml").read_text(), Loader=Strict)["config"]
-        for section, keys in ours.items():
-            for key, value in keys.items():
-                if f"{section}.{key}" not in NOT_THE_DEFAULT:
-                    with self.subTest(key=f"{section}.{key}"):
-                        self.assertEqual(plain(shown.get(section, {}).get(key)), plain(value))
+        theirs = {key: row["default"] for key, row in table().items() if not WIRED.match(f"config.{key}")}
+        self.assertEqual({f"{s}.{k}" for s, keys in ours.items() for k in keys}, set(theirs))
+        for key, default in theirs.items():
+            if key in NOT_THE_DEFAULT:
+                continue
+            with self.subTest(key=key):
+                section, name = key.split(".")
+                value = ours[section][name]
+                self.assertEqual(",".join(value) if isinstance(value, list) else shown(value), default)
+
+    def test_bounds_are_the_program_s(self):
+        bounded = {key: row["bounds"] for key, row in table().items() if row["bounds"]}
+        self.assertGreater(len(bounded), 10)
+        for end in (0, 1):
+            self.accepted({key: bounds[end] for key, bounds in bounded.items()})
+        # One millisecond, or one, beyond either end. The schema speaks before the templates do.
+        durations = {key: bounds for key, bounds in bounded.items() if isinstance(bounds[0], str)}
+        numbers = {key: bounds for key, bounds in bounded.items() if key not in durations}
+        for beyond in (
+            {key: f"{milliseconds(least) - 1}ms" for key, (least, _) in durations.items() if milliseconds(least)},
+            {key: f"{milliseconds(most) + 1}ms" for key, (_, most) in durations.items()},
+            {key: least - 1 for key, (least, _) in numbers.items()},
+            {key: most + 1 for key, (_, most) in numbers.items()},
+        ):
+            with self.assertRaises(Refused) as refusal:
+                template(overlaid(values("minimal"), {"config": nested(beyond)}))
+            for key in beyond:
+                self.assertRegex(str(refusal.exception), f"config.{key}: .* does not fit|/config/{key.replace('.', '/')}'")
+
+    def accepted(self, given: dict):
+        rendered_ = settings(template(overlaid(values("minimal"), {"config": nested(given)})))
+        for key, value in given.items():
+            section, name = key.split(".")
+            self.assertEqual(rendered_[section][name], value)
 
 
 class BesideTheChart(unittest.TestCase):
@@ -114,14 +142,40 @@ class BesideTheChart(unittest.TestCase):
                         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
 
-def plain(value):
-    """Durations as the program writes them (1m 30s) and as people do (90s) are the same."""
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    if isinstance(value, str) and re.fullmatch(r"(\d+(ms|s|m|h|days?|d)\s?)+", value):
-        units = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-        return sum(int(n) * units[u[0] if u.startswith("day") else u] for n, u in re.findall(r"(\d+)(ms|s|m|h|days?|d)", value))
-    return value
+def table() -> dict[str, dict]:
+    """docs/settings.md: key → its default, and its bounds if it has any."""
+    found, section = {}, ""
+    for line in (ROOT / "docs" / "settings.md").read_text().splitlines():
+        if heading := re.match(r"## `(.+)`", line):
+            section = heading[1]
+        elif row := re.match(r"\| `(\w+)` \| (.+?) \| (?:`(.*?)`|none) \| ", line):
+            bounds = re.search(r"(duration|number) .*?from (\w+) to (\w+)$", row[2])
+            found[f"{section}.{row[1]}"] = {"default": row[3], "bounds": bounds and tuple(bound(b) for b in bounds.groups()[1:])}
+    return found
+
+
+def bound(text: str):
+    """An int, or a duration in the units the chart takes."""
+    return int(text) if text.isdigit() else re.sub("days?", "d", text)
+
+
+def milliseconds(duration: str) -> int:
+    units = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+    return sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)(ms|s|m|h|d)", duration))
+
+
+def shown(value) -> str | None:
+    """As the table shows it."""
+    return value if value is None else json.dumps(value).strip('"')
+
+
+def nested(keys: dict) -> dict:
+    """{"a.b": c} as {"a": {"b": c}}."""
+    sections: dict = {}
+    for key, value in keys.items():
+        section, name = key.split(".")
+        sections.setdefault(section, {})[name] = value
+    return sections
 
 
 def toml(sections: dict) -> str:
@@ -135,8 +189,8 @@ def toml(sections: dict) -> str:
 
 # Filled by the user, so that values.yaml can't show what is in them.
 OPEN = {"credentials.api.accounts", "global"}
-# In the schema only so that a template can refuse them in words.
-WORDS = re.compile(r"^config\.(amqp|api)\.(url|token|accounts|client_id|client_secret|.*_file)$")
+# The chart's to wire; in the schema only so that a template can refuse them in words.
+WIRED = re.compile(r"^config\.(amqp|api)\.(url|token|accounts|accounts\..*|client_id|client_secret|.*_file)$")
 
 
 def paths_of_values(value, schema, at="") -> set[str]:
@@ -148,9 +202,8 @@ def paths_of_values(value, schema, at="") -> set[str]:
 def paths_of_schema(node, schema, at="") -> set[str]:
     node = resolve(node, schema)
     if at in OPEN or "properties" not in node:
-        return {at} - {"global"} if not WORDS.match(at) else set()
+        return {at} - {"global"} if not WIRED.match(at) else set()
     assert node.get("additionalProperties") is False, f"{at or 'the root'} lets unknown keys pass"
-    # A map of quantities shows its usual keys in values.yaml.
     return {path for key, inner in node["properties"].items() for path in paths_of_schema(inner, schema, f"{at}.{key}".lstrip("."))}
 
 
