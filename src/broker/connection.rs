@@ -73,34 +73,24 @@ pub(super) struct Wire {
 
 /// Opens a connection with the URL, certificates and key as they are now.
 pub(super) async fn open(amqp: &Amqp, name: &str) -> Result<Wire, Trouble> {
-    let amqp = amqp.clone();
-    let (uri, tls) = tokio::task::spawn_blocking(move || read_settings(&amqp))
-        .await
-        .map_err(|error| Trouble::Settings(error.to_string()))??;
+    let door = Door::find(amqp).await?;
     let cutter = Cutter::default();
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let runtime =
-        lapin::runtime::default_runtime().map_err(|error| Trouble::Settings(error.to_string()))?;
-
     let held = cutter.clone();
     let connecting = Connection::connector(
-        uri,
-        runtime,
-        async move |uri: AMQPUri, runtime| {
-            let host = uri.authority.host.clone();
-            let plain = AMQPUri {
-                scheme: AMQPScheme::AMQP,
-                ..uri
-            };
+        door.plain.clone(),
+        lapin::runtime::default_runtime().map_err(|error| Trouble::of_session(&error))?,
+        async move |_, runtime| {
             let reach = async {
-                let stream = plain
+                let stream = door
+                    .plain
                     .connect_with_config_async(TLSConfig::default(), &runtime)
                     .await?;
                 if let AsyncTcpStream::Plain(stream) = &stream {
                     held.hold(stream.get_ref())?;
                 }
-                match &tls {
-                    Some(connector) => stream.into_rustls(connector, &host).await,
+                match &door.tls {
+                    Some(connector) => stream.into_rustls(connector, door.host()).await,
                     None => Ok(stream),
                 }
             };
@@ -166,18 +156,39 @@ impl Cutter {
     }
 }
 
-type Tls = Option<RustlsConnector>;
+/// Where the broker is and how to get in, as the settings and their files say it now.
+pub(super) struct Door {
+    /// Always `amqp`: for `amqps`, `tls` is laid over what it leads to.
+    pub(super) plain: AMQPUri,
+    pub(super) tls: Option<RustlsConnector>,
+}
 
-/// Reads files, so it may block for a moment.
-fn read_settings(amqp: &Amqp) -> Result<(AMQPUri, Tls), Trouble> {
-    let settings = |error: &dyn std::fmt::Display| Trouble::Settings(error.to_string());
-    let url = amqp.url.read().map_err(|error| settings(&error))?;
-    let uri = parse_url(url.expose_secret())?;
-    let tls = match uri.scheme {
-        AMQPScheme::AMQP => None,
-        AMQPScheme::AMQPS => Some(tls_connector(amqp)?),
-    };
-    Ok((uri, tls))
+impl Door {
+    pub(super) async fn find(amqp: &Amqp) -> Result<Self, Trouble> {
+        let amqp = amqp.clone();
+        // Files are read.
+        tokio::task::spawn_blocking(move || Self::read(&amqp))
+            .await
+            .map_err(|error| Trouble::Settings(error.to_string()))?
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.plain.authority.host
+    }
+
+    fn read(amqp: &Amqp) -> Result<Self, Trouble> {
+        let url = amqp
+            .url
+            .read()
+            .map_err(|error| Trouble::Settings(error.to_string()))?;
+        let mut uri = parse_url(url.expose_secret())?;
+        let tls = match uri.scheme {
+            AMQPScheme::AMQP => None,
+            AMQPScheme::AMQPS => Some(tls_connector(amqp)?),
+        };
+        uri.scheme = AMQPScheme::AMQP;
+        Ok(Self { plain: uri, tls })
+    }
 }
 
 fn parse_url(url: &str) -> Result<AMQPUri, Trouble> {

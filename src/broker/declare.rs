@@ -9,15 +9,21 @@ use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
+use super::greeting::major_version;
 use super::topology::{
     Argument, DELIVERY_LIMIT_ARGUMENT, Difference, Object, Topology, Value, What,
     read_inequivalence,
 };
 use super::trouble::Trouble;
+use crate::config::Amqp;
 
 /// Declares everything; what exists already must be as it is to be.
-pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Result<(), Trouble> {
-    report(each(connection, topology, Way::Declare).await?)
+pub(super) async fn declare(
+    connection: &Connection,
+    amqp: &Amqp,
+    topology: &Topology,
+) -> Result<(), Trouble> {
+    report(each(connection, topology, Way::Declare(amqp)).await?)
 }
 
 /// Looks whether every exchange and queue exists, with whatever arguments.
@@ -28,16 +34,17 @@ pub(super) async fn require(connection: &Connection, topology: &Topology) -> Res
 /// Everything that is missing or differs. It creates nothing, but needs the right to configure.
 pub(super) async fn compare(
     connection: &Connection,
+    amqp: &Amqp,
     topology: &Topology,
 ) -> Result<Vec<Difference>, Trouble> {
-    each(connection, topology, Way::Compare).await
+    each(connection, topology, Way::Compare(amqp)).await
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Declare,
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    Declare(&'a Amqp),
     Exists,
-    Compare,
+    Compare(&'a Amqp),
 }
 
 fn report(differences: Vec<Difference>) -> Result<(), Trouble> {
@@ -51,7 +58,7 @@ fn report(differences: Vec<Difference>) -> Result<(), Trouble> {
 async fn each(
     connection: &Connection,
     topology: &Topology,
-    way: Way,
+    way: Way<'_>,
 ) -> Result<Vec<Difference>, Trouble> {
     let mut desk = Desk::open(connection).await?;
     let mut differences = Vec::new();
@@ -67,36 +74,71 @@ async fn each(
     Ok(differences)
 }
 
-async fn one(desk: &mut Desk<'_>, object: &Object, way: Way) -> Result<Option<What>, Trouble> {
-    if matches!(object, Object::Binding { .. }) && way != Way::Declare {
-        return Ok(None);
+async fn one(desk: &mut Desk<'_>, object: &Object, way: Way<'_>) -> Result<Option<What>, Trouble> {
+    let unlimited = object.asks_for_no_delivery_limit();
+    match way {
+        Way::Declare(amqp) if unlimited => declare_unlimited(desk, object, amqp).await,
+        Way::Declare(_) => desk.declare(object).await,
+        Way::Exists | Way::Compare(_) if matches!(object, Object::Binding { .. }) => Ok(None),
+        Way::Exists => desk.find(object).await,
+        Way::Compare(amqp) => match desk.find(object).await? {
+            None if unlimited => desk.declare(&said_rightly(object, amqp).await?).await,
+            // A declare of what exists creates nothing; it only compares.
+            None => desk.declare(object).await,
+            misfit => Ok(misfit),
+        },
     }
-    if way != Way::Declare {
-        let found = desk.ask(object, true, Limit::Said).await?;
-        if found.is_some() || way == Way::Exists {
-            return Ok(found);
-        }
-    }
-    // A declare of what exists creates nothing; it only compares.
-    let misfit = desk.ask(object, false, Limit::Said).await?;
-    if misfit.as_ref().is_some_and(refuses_the_limit) {
-        return desk.ask(object, false, Limit::Unsaid).await;
-    }
-    Ok(misfit)
 }
 
-/// Whether a queue without delivery limit is asked for in so many words, see
-/// [`Argument::asks_for_no_delivery_limit`].
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Limit {
-    Said,
-    Unsaid,
+/// The first version of which a queue without delivery limit must be asked for in so many words.
+/// Before, none is the default, and -1 would drop a message at its first requeue.
+const UNLIMITED_IS_SAID: u32 = 4;
+
+/// The queue as this broker's version has to be asked for it.
+async fn said_rightly(object: &Object, amqp: &Amqp) -> Result<Object, Trouble> {
+    Ok(if major_version(amqp).await? < UNLIMITED_IS_SAID {
+        object.without_delivery_limit()
+    } else {
+        object.clone()
+    })
 }
 
-/// A broker before 4.0 says `invalid arg 'x-delivery-limit' for queue …` to a negative one.
-fn refuses_the_limit(what: &What) -> bool {
-    matches!(what, What::Refused { told }
-        if told.contains("invalid arg") && told.contains(DELIVERY_LIMIT_ARGUMENT))
+/// Declares a queue without delivery limit. The version is asked for only where it matters, since
+/// brokers note such a visit as a connection broken off.
+async fn declare_unlimited(
+    desk: &mut Desk<'_>,
+    object: &Object,
+    amqp: &Amqp,
+) -> Result<Option<What>, Trouble> {
+    match desk.find(object).await? {
+        Some(What::Missing) => return desk.declare(&said_rightly(object, amqp).await?).await,
+        Some(misfit) => return Ok(Some(misfit)),
+        None => {}
+    }
+    let misfit = desk.declare(object).await?;
+    if !misfit.as_ref().is_some_and(has_no_limit_argument) {
+        return Ok(misfit);
+    }
+    let misfit = desk.declare(&said_rightly(object, amqp).await?).await?;
+    Ok(tolerate_old(object, misfit))
+}
+
+fn has_no_limit_argument(what: &What) -> bool {
+    matches!(what, What::Argument { argument, found, .. }
+        if argument == DELIVERY_LIMIT_ARGUMENT && found.starts_with("none"))
+}
+
+/// A queue from before an upgrade to 4.x has no argument, hence a limit of 20. Arguments cannot be
+/// changed, and publishing to it loses nothing, so the worker works on and says so each time.
+fn tolerate_old(object: &Object, misfit: Option<What>) -> Option<What> {
+    if !misfit.as_ref().is_some_and(has_no_limit_argument) {
+        return misfit;
+    }
+    tracing::warn!(
+        "{object} was made before RabbitMQ 4.0 and now has a delivery limit of 20: lift it by a \
+         policy (delivery-limit: -1), or make the queue anew"
+    );
+    None
 }
 
 /// A channel to ask on, replaced each time the broker closes it.
@@ -114,14 +156,18 @@ impl<'a> Desk<'a> {
         })
     }
 
-    /// What does not fit, if anything.
-    async fn ask(
-        &mut self,
-        object: &Object,
-        passive: bool,
-        limit: Limit,
-    ) -> Result<Option<What>, Trouble> {
-        let Err(error) = self.send(object, passive, limit).await else {
+    /// What does not fit, if anything. It creates what is missing.
+    async fn declare(&mut self, object: &Object) -> Result<Option<What>, Trouble> {
+        self.ask(object, false).await
+    }
+
+    /// Whether it is missing.
+    async fn find(&mut self, object: &Object) -> Result<Option<What>, Trouble> {
+        self.ask(object, true).await
+    }
+
+    async fn ask(&mut self, object: &Object, passive: bool) -> Result<Option<What>, Trouble> {
+        let Err(error) = self.send(object, passive).await else {
             return Ok(None);
         };
         let what = misfit(&error).ok_or_else(|| Trouble::of_session(&error))?;
@@ -129,7 +175,7 @@ impl<'a> Desk<'a> {
         Ok(Some(what))
     }
 
-    async fn send(&self, object: &Object, passive: bool, limit: Limit) -> lapin::Result<()> {
+    async fn send(&self, object: &Object, passive: bool) -> lapin::Result<()> {
         match object {
             Object::Exchange { name, kind } => {
                 let options = ExchangeDeclareOptions {
@@ -149,7 +195,7 @@ impl<'a> Desk<'a> {
                     ..QueueDeclareOptions::default()
                 };
                 self.channel
-                    .queue_declare(name.as_str().into(), options, table(arguments, limit))
+                    .queue_declare(name.as_str().into(), options, table(arguments))
                     .await
                     .map(|_| ())
             }
@@ -179,12 +225,9 @@ pub(super) async fn open_channel(connection: &Connection) -> Result<Channel, Tro
         .map_err(|error| Trouble::of_session(&error))
 }
 
-fn table(arguments: &[Argument], limit: Limit) -> FieldTable {
+fn table(arguments: &[Argument]) -> FieldTable {
     let mut table = FieldTable::default();
     for argument in arguments {
-        if limit == Limit::Unsaid && argument.asks_for_no_delivery_limit() {
-            continue;
-        }
         let value = match &argument.value {
             Value::Text(text) => AMQPValue::LongString(text.as_str().into()),
             Value::Number(number) => AMQPValue::LongLongInt(*number),

@@ -13,9 +13,9 @@ use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};
 
-/// Where a request came from first, carried by its copies, which come back by the default exchange.
-pub(super) const ORIGINAL_EXCHANGE: &str = "x-rename-original-exchange";
-pub(super) const ORIGINAL_ROUTING_KEY: &str = "x-rename-original-routing-key";
+use crate::wire::headers::{
+    HeaderSource, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Origin, TRACEPARENT,
+};
 
 /// The broker's own counts of how often it handed a message out.
 pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
@@ -75,17 +75,17 @@ impl Received {
 
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
-        text(self.properties.content_type().as_ref())
+        short(self.properties.content_type())
     }
 
     #[must_use]
     pub fn correlation_id(&self) -> Option<&str> {
-        text(self.properties.correlation_id().as_ref())
+        short(self.properties.correlation_id())
     }
 
     #[must_use]
     pub fn message_id(&self) -> Option<&str> {
-        text(self.properties.message_id().as_ref())
+        short(self.properties.message_id())
     }
 
     /// The publisher's clock, in seconds since 1970.
@@ -97,10 +97,15 @@ impl Received {
     /// The W3C trace context that came with it.
     #[must_use]
     pub fn traceparent(&self) -> Option<&str> {
-        match self.header("traceparent")? {
-            AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
-            AMQPValue::ShortString(text) => Some(text.as_str()),
-            _ => None,
+        self.text(TRACEPARENT)
+    }
+
+    /// Where it was first published, before any detour through the ladder.
+    #[must_use]
+    pub fn origin(&self) -> Origin<'_> {
+        Origin {
+            exchange: self.exchange(),
+            routing_key: self.routing_key(),
         }
     }
 
@@ -126,7 +131,7 @@ impl Received {
         self.properties.headers().as_ref()
     }
 
-    pub(super) fn header(&self, name: &str) -> Option<&AMQPValue> {
+    fn header(&self, name: &str) -> Option<&AMQPValue> {
         self.header_table()?.inner().get(name)
     }
 
@@ -135,17 +140,13 @@ impl Received {
         if !self.exchange.as_str().is_empty() {
             return None;
         }
-        match self.header(name)? {
-            // A header may be longer than what it is to be used as.
-            AMQPValue::LongString(text) if text.len() <= SHORT_STRING_MAX => {
-                std::str::from_utf8(text.as_bytes()).ok()
-            }
-            _ => None,
-        }
+        // A header may be longer than what it is to be used as.
+        self.text(name)
+            .filter(|text| text.len() <= SHORT_STRING_MAX)
     }
 
     fn count(&self, name: &str) -> Option<u32> {
-        let count = whole(self.header(name)?)?;
+        let count = self.int(name)?;
         Some(u32::try_from(count.max(0)).unwrap_or(u32::MAX))
     }
 
@@ -157,6 +158,27 @@ impl Received {
             routing_key: message.routing_key,
             redelivered: message.redelivered,
             epoch,
+        }
+    }
+}
+
+impl HeaderSource for Received {
+    fn text(&self, name: &str) -> Option<&str> {
+        match self.header(name)? {
+            AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+            AMQPValue::ShortString(text) => Some(text.as_str()),
+            _ => None,
+        }
+    }
+
+    fn int(&self, name: &str) -> Option<i64> {
+        whole(self.header(name)?)
+    }
+
+    fn bool(&self, name: &str) -> Option<bool> {
+        match self.header(name)? {
+            AMQPValue::Boolean(flag) => Some(*flag),
+            _ => None,
         }
     }
 }
@@ -256,12 +278,13 @@ impl Lane {
     }
 }
 
-fn text(property: Option<&ShortString>) -> Option<&str> {
-    property.map(ShortString::as_str)
+#[expect(clippy::ref_option, reason = "it is what lapin's properties give")]
+fn short(property: &Option<ShortString>) -> Option<&str> {
+    property.as_ref().map(ShortString::as_str)
 }
 
 /// A whole number, in whichever of AMQP's types it came.
-pub(super) fn whole(value: &AMQPValue) -> Option<i64> {
+fn whole(value: &AMQPValue) -> Option<i64> {
     Some(match value {
         AMQPValue::ShortShortInt(n) => i64::from(*n),
         AMQPValue::ShortShortUInt(n) => i64::from(*n),

@@ -6,6 +6,7 @@
 mod connection;
 mod declare;
 mod delivery;
+mod greeting;
 mod link;
 mod outgoing;
 mod patience;
@@ -18,7 +19,7 @@ mod trouble;
 
 pub use delivery::{Delivery, Received};
 pub use link::{BrokerEvent, Link, LinkHandle, LinkObserver, LinkSettings};
-pub use outgoing::{CopyTo, Event, HeaderValue, Headers, Outgoing, Request};
+pub use outgoing::{CopyTo, Outgoing, Request};
 pub use proof::{Confirmed, Publication, Settled};
 pub use publisher::Ticket;
 pub use single::{RequestPublisher, compare_topology, declare_topology};

@@ -8,7 +8,9 @@
 //! - the header `CC` (and `BCC`): it would route further copies to other queues;
 //! - `x-delivery-count`, `x-acquired-count`: the broker's counts of the message that was;
 //! - in a copy, `x-death` and its kin: the broker's cycle detection reads them, and drops a
-//!   message that expires into a queue that it was dead-lettered from before.
+//!   message that expires into a queue that it was dead-lettered from before;
+//! - our own headers, which say what was true of the message that was. What is true now comes with
+//!   the order to publish.
 //!
 //! The first three are kept as `x-rename-original-…` headers, for review.
 
@@ -17,12 +19,13 @@ use std::time::Duration;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use uuid::Uuid;
 
-use super::delivery::{
-    ACQUIRED_COUNT, DELIVERY_COUNT, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Received,
-};
+use super::delivery::{ACQUIRED_COUNT, DELIVERY_COUNT, Received};
 use super::topology::Names;
+use crate::wire::event::{CONTENT_TYPE, EventMessage};
+use crate::wire::headers::{
+    self, Header, HeaderValue, MAYBE_APPLIED, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, TRACEPARENT,
+};
 
 const ORIGINAL_EXPIRATION: &str = "x-rename-original-expiration";
 const ORIGINAL_USER_ID: &str = "x-rename-original-user-id";
@@ -34,18 +37,23 @@ const PERSISTENT: u8 = 2;
 /// One message to publish.
 #[derive(Debug)]
 pub enum Outgoing {
-    Event(Event),
+    Event {
+        message: EventMessage,
+        correlation_id: Option<String>,
+        traceparent: Option<String>,
+    },
     /// The request as it came, into the dead letters.
     DeadLetter {
         of: Arc<Received>,
-        headers: Headers,
+        /// Each replaces one of the same name.
+        headers: Vec<Header>,
     },
     /// The request as it came, to wait. It is lost at once when the session that delivered the
     /// request has ended, since the broker then delivers the request itself again.
     Copy {
         of: Arc<Received>,
         to: CopyTo,
-        headers: Headers,
+        headers: Vec<Header>,
     },
     /// A new request, as `rename-worker publish` and replays make them.
     Request(Request),
@@ -59,17 +67,6 @@ pub enum CopyTo {
     RequestsTail,
 }
 
-/// An event, ready made.
-pub struct Event {
-    /// The exchange routes by it; it equals the event's type.
-    pub routing_key: &'static str,
-    pub id: Uuid,
-    /// CloudEvents 1.0, structured.
-    pub body: Vec<u8>,
-    pub correlation_id: Option<String>,
-    pub traceparent: Option<String>,
-}
-
 /// A request that did not come from the queue.
 pub struct Request {
     /// `None` is `<prefix>.requests`.
@@ -81,17 +78,7 @@ pub struct Request {
     pub correlation_id: Option<String>,
     /// Seconds since 1970.
     pub timestamp: Option<u64>,
-    pub headers: Headers,
-}
-
-/// Headers to add; each replaces one of the same name.
-pub type Headers = Vec<(&'static str, HeaderValue)>;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HeaderValue {
-    Text(String),
-    Number(i64),
-    Flag(bool),
+    pub headers: Vec<Header>,
 }
 
 /// A message, its address, and whether a queue has to take it.
@@ -142,7 +129,11 @@ impl Addresses {
     /// `None` if there is no such step in the ladder, or an address is longer than AMQP's 255 bytes.
     pub(super) fn parcel(&self, outgoing: Outgoing) -> Option<Parcel> {
         Some(match outgoing {
-            Outgoing::Event(event) => self.event(event),
+            Outgoing::Event {
+                message,
+                correlation_id,
+                traceparent,
+            } => self.event(message, correlation_id, traceparent),
             Outgoing::DeadLetter { of, headers } => Parcel {
                 exchange: self.dead_letters.clone(),
                 routing_key: of.routing_key().into(),
@@ -164,25 +155,30 @@ impl Addresses {
         })
     }
 
-    fn event(&self, event: Event) -> Parcel {
+    fn event(
+        &self,
+        event: EventMessage,
+        correlation_id: Option<String>,
+        traceparent: Option<String>,
+    ) -> Parcel {
         let mut properties = BasicProperties::default()
-            .with_content_type("application/cloudevents+json".into())
+            .with_content_type(CONTENT_TYPE.into())
             .with_delivery_mode(PERSISTENT)
             .with_message_id(event.id.to_string().into());
-        if let Some(id) = event.correlation_id.and_then(short) {
+        if let Some(id) = correlation_id.and_then(short) {
             properties = properties.with_correlation_id(id);
         }
-        if let Some(traceparent) = event.traceparent {
+        if let Some(traceparent) = traceparent {
             let mut headers = FieldTable::default();
             headers.insert(
-                "traceparent".into(),
+                TRACEPARENT.into(),
                 AMQPValue::LongString(traceparent.into()),
             );
             properties = properties.with_headers(headers);
         }
         Parcel {
             exchange: self.events.clone(),
-            routing_key: event.routing_key.into(),
+            routing_key: event.event_type.into(),
             properties,
             body: Body::Own(event.body),
             must_route: false,
@@ -229,23 +225,26 @@ enum Keep {
 }
 
 /// The properties of a request that is published again, see the head of this file.
-fn republished(of: &Received, keep: Keep, added: Headers) -> BasicProperties {
-    let mut headers = FieldTable::default();
+fn republished(of: &Received, keep: Keep, added: Vec<Header>) -> BasicProperties {
+    let mut kept = FieldTable::default();
     if let Some(table) = of.header_table() {
         for (name, value) in table.inner() {
-            let kept = match name.as_str() {
+            let name = match name.as_str() {
                 DELIVERY_COUNT | ACQUIRED_COUNT | "BCC" => None,
                 "CC" => Some(ORIGINAL_CC),
                 name if keep == Keep::NoDeaths && tells_of_deaths(name) => None,
+                // A replay of the letter has to know it.
+                MAYBE_APPLIED if keep == Keep::Deaths => Some(MAYBE_APPLIED),
+                name if headers::ALL.contains(&name) => None,
                 name => Some(name),
             };
-            if let Some(name) = kept {
-                headers.insert(name.into(), value.clone());
+            if let Some(name) = name {
+                kept.insert(name.into(), value.clone());
             }
         }
     }
     let mut note = |name: &str, value: &str| {
-        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        kept.insert(name.into(), AMQPValue::LongString(value.into()));
     };
     note(ORIGINAL_EXCHANGE, of.exchange());
     note(ORIGINAL_ROUTING_KEY, of.routing_key());
@@ -256,8 +255,8 @@ fn republished(of: &Received, keep: Keep, added: Headers) -> BasicProperties {
     if let Some(user) = original.user_id() {
         note(ORIGINAL_USER_ID, user.as_str());
     }
-    add(&mut headers, added);
-    without_hazards(original).with_headers(headers)
+    add(&mut kept, added);
+    without_hazards(original).with_headers(kept)
 }
 
 fn tells_of_deaths(name: &str) -> bool {
@@ -289,12 +288,12 @@ fn without_hazards(original: &BasicProperties) -> BasicProperties {
     properties
 }
 
-fn add(table: &mut FieldTable, headers: Headers) {
+fn add(table: &mut FieldTable, headers: Vec<Header>) {
     for (name, value) in headers {
         let value = match value {
             HeaderValue::Text(text) => AMQPValue::LongString(text.into()),
-            HeaderValue::Number(number) => AMQPValue::LongLongInt(number),
-            HeaderValue::Flag(flag) => AMQPValue::Boolean(flag),
+            HeaderValue::Int(number) => AMQPValue::LongLongInt(number),
+            HeaderValue::Bool(flag) => AMQPValue::Boolean(flag),
         };
         table.insert(name.into(), value);
     }
@@ -303,15 +302,6 @@ fn add(table: &mut FieldTable, headers: Headers) {
 /// AMQP's short strings hold 255 bytes.
 fn short(text: String) -> Option<ShortString> {
     ShortString::try_new(text).ok()
-}
-
-impl std::fmt::Debug for Event {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Event")
-            .field("routing_key", &self.routing_key)
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
 }
 
 impl std::fmt::Debug for Request {

@@ -81,7 +81,7 @@ impl<'a> Session<'a> {
         events: &'a mpsc::Sender<BrokerEvent>,
     ) -> Result<Self, Trouble> {
         if plan.amqp.declare_topology {
-            declare::declare(&wire.connection, &plan.topology).await?;
+            declare::declare(&wire.connection, &plan.amqp, &plan.topology).await?;
         } else {
             declare::require(&wire.connection, &plan.topology).await?;
         }

@@ -26,7 +26,7 @@ const QUEUE: usize = 256;
 pub async fn declare_topology(amqp: &Amqp, ladder: &[Duration]) -> Result<(), Trouble> {
     let wire = connection::open(amqp, CONNECTION_NAME).await?;
     let topology = Topology::new(&Names::new(&amqp.prefix), ladder);
-    let outcome = declare::declare(&wire.connection, &topology).await;
+    let outcome = declare::declare(&wire.connection, amqp, &topology).await;
     wire.close().await;
     outcome
 }
@@ -38,7 +38,7 @@ pub async fn compare_topology(
 ) -> Result<Vec<Difference>, Trouble> {
     let wire = connection::open(amqp, CONNECTION_NAME).await?;
     let topology = Topology::new(&Names::new(&amqp.prefix), ladder);
-    let outcome = declare::compare(&wire.connection, &topology).await;
+    let outcome = declare::compare(&wire.connection, amqp, &topology).await;
     wire.close().await;
     outcome
 }

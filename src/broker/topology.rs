@@ -164,11 +164,23 @@ const fn number(name: &'static str, value: i64) -> Argument {
 
 pub(super) const DELIVERY_LIMIT_ARGUMENT: &str = "x-delivery-limit";
 
+impl Object {
+    pub(super) fn asks_for_no_delivery_limit(&self) -> bool {
+        matches!(self, Self::Queue { arguments, .. } if arguments.iter().any(Argument::is_no_limit))
+    }
+
+    /// The same, for a broker on which no delivery limit is the default.
+    pub(super) fn without_delivery_limit(&self) -> Self {
+        let mut object = self.clone();
+        if let Self::Queue { arguments, .. } = &mut object {
+            arguments.retain(|argument| !argument.is_no_limit());
+        }
+        object
+    }
+}
+
 impl Argument {
-    /// "No delivery limit" must be said from RabbitMQ 4.0 on; before, it is the default, and older
-    /// brokers refuse to be told.
-    #[must_use]
-    pub fn asks_for_no_delivery_limit(&self) -> bool {
+    fn is_no_limit(&self) -> bool {
         self.name == DELIVERY_LIMIT_ARGUMENT && self.value == Value::Number(NO_DELIVERY_LIMIT)
     }
 }

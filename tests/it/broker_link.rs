@@ -6,10 +6,12 @@ use std::time::Duration;
 use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use rename_worker::broker::{
-    BrokerEvent, CopyTo, Delivery, Event, HeaderValue, Link, LinkHandle, LinkSettings, Outgoing,
-    Publication, Settled, Ticket,
+    BrokerEvent, CopyTo, Delivery, Link, LinkHandle, LinkSettings, Outgoing, Publication, Settled,
+    Ticket,
 };
 use rename_worker::config::{Amqp, Secret};
+use rename_worker::wire::event::{EventMessage, RENAMED};
+use rename_worker::wire::headers::HeaderValue;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -121,13 +123,15 @@ impl Bench {
 }
 
 fn event() -> Outgoing {
-    Outgoing::Event(Event {
-        routing_key: "user.renamed",
-        id: Uuid::new_v4(),
-        body: b"{}".to_vec(),
+    Outgoing::Event {
+        message: EventMessage {
+            event_type: RENAMED,
+            id: Uuid::new_v4(),
+            body: b"{}".to_vec(),
+        },
         correlation_id: Some("c".to_owned()),
         traceparent: None,
-    })
+    }
 }
 
 #[tokio::test]
@@ -159,7 +163,7 @@ async fn a_copy_comes_back_from_the_ladder_and_tells_where_it_came_from() {
         let copy = Outgoing::Copy {
             of: Arc::clone(delivery.received()),
             to: CopyTo::Retry(0),
-            headers: vec![("x-rename-attempts", HeaderValue::Number(round))],
+            headers: vec![("x-rename-attempts", HeaderValue::Int(round))],
         };
         bench.link.publish(Ticket(2), copy);
         let Publication::Confirmed(copy) = bench.published(2).await else {
