@@ -2,3 +2,4 @@
 
 mod broker_link;
 mod commands;
+mod watching;
