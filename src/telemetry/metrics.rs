@@ -20,8 +20,10 @@ pub use self::calls::{Call, CallStatus};
 use self::families::Families;
 pub use self::family::Given;
 use self::labels::{Build, Delay, EndWhy, Redelivered};
-pub use self::labels::{Confirmation, End, EventType, HoldCause};
+pub use self::labels::{End, EventType};
+use crate::core::hold::Cause;
 use crate::core::outcome::{Outcome, Reason};
+use crate::core::verdict::Confirmation;
 
 /// The worker's metrics; clones share them.
 #[derive(Debug, Clone)]
@@ -138,8 +140,8 @@ impl Metrics {
     }
 
     /// The worker holds for this cause, or not at all.
-    pub fn set_hold(&self, cause: Option<HoldCause>) {
-        for each in HoldCause::ALL {
+    pub fn set_hold(&self, cause: Option<Cause>) {
+        for each in Cause::ALL {
             self.all().hold.set(each, i64::from(cause == Some(each)));
         }
     }

@@ -4,8 +4,10 @@ use prometheus::{Histogram, IntCounter, IntGauge, Registry};
 
 use super::calls::{Call, CallStatus};
 use super::family::{About, Family, Given, Labels, Metric, families};
-use super::labels::{Build, Confirmation, Delay, End, EndWhy, EventType, HoldCause, Redelivered};
+use super::labels::{Build, Delay, End, EndWhy, EventType, Redelivered};
+use crate::core::hold::Cause;
 use crate::core::outcome::Reason;
+use crate::core::verdict::Confirmation;
 
 /// Seconds. A call takes some ms on a good day and is cut off after 10 s by default, so: from 5 ms
 /// to 30 s, about ×2 a step.
@@ -85,7 +87,7 @@ families! {
 
         /// 1 while the worker holds (consumes nothing and only probes), by cause: `api` is down,
         /// or refuses our `credentials`.
-        pub hold: IntGauge<HoldCause>;
+        pub hold: IntGauge<Cause>;
 
         /// 1 while there is a live connection to the broker.
         pub broker_connected: IntGauge<()>;

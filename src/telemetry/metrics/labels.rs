@@ -1,7 +1,9 @@
 //! The labels and every value each can have. A label that is no enum here cannot exist.
 
 use super::family::{Given, Labels};
+use crate::core::hold::Cause;
 use crate::core::outcome::{Failed, How, Outcome, Reason, Renamed};
+use crate::core::verdict::Confirmation;
 
 /// A label that is a plain enum with a text for each value.
 macro_rules! label {
@@ -142,39 +144,28 @@ impl Labels for Delay {
     }
 }
 
-/// What a self-rename, the only way to look, has shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Confirmation {
-    /// The name exists (and is the requested user's, if that is known).
-    Found,
-    /// The name does not exist.
-    Absent,
-    /// The name exists and is another user's.
-    Mismatch,
-    /// No answer that tells; asked again later.
-    Unclear,
-}
-
-impl Confirmation {
-    pub const ALL: [Self; 4] = [Self::Found, Self::Absent, Self::Mismatch, Self::Unclear];
-
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Found => "found",
-            Self::Absent => "absent",
-            Self::Mismatch => "mismatch",
-            Self::Unclear => "unclear",
-        }
-    }
-}
-
 label!(
     Confirmation,
     "result",
-    Confirmation::ALL,
-    Confirmation::as_str
+    CONFIRMATIONS,
+    confirmation_text
 );
+
+const CONFIRMATIONS: [Confirmation; 4] = [
+    Confirmation::Found,
+    Confirmation::Absent,
+    Confirmation::Mismatch,
+    Confirmation::Unclear,
+];
+
+const fn confirmation_text(confirmation: Confirmation) -> &'static str {
+    match confirmation {
+        Confirmation::Found => "found",
+        Confirmation::Absent => "absent",
+        Confirmation::Mismatch => "mismatch",
+        Confirmation::Unclear => "unclear",
+    }
+}
 
 /// What an outcome is told by; the routing key too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,26 +197,7 @@ impl From<&Outcome> for EventType {
     }
 }
 
-/// Why the worker holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HoldCause {
-    Api,
-    Credentials,
-}
-
-impl HoldCause {
-    pub const ALL: [Self; 2] = [Self::Api, Self::Credentials];
-
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Api => "api",
-            Self::Credentials => "credentials",
-        }
-    }
-}
-
-label!(HoldCause, "cause", HoldCause::ALL, HoldCause::as_str);
+label!(Cause, "cause", Cause::ALL, Cause::as_str);
 
 /// The program itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,13 +235,13 @@ mod tests {
         for end in End::ALL {
             assert_eq!(value(end), end.as_str());
         }
-        for result in Confirmation::ALL {
-            assert_eq!(value(result), result.as_str());
+        for result in CONFIRMATIONS {
+            assert_eq!(value(result), confirmation_text(result));
         }
         for kind in EventType::ALL {
             assert_eq!(value(kind), kind.as_str());
         }
-        for cause in HoldCause::ALL {
+        for cause in Cause::ALL {
             assert_eq!(value(cause), cause.as_str());
         }
         assert_eq!(value(Redelivered(true)), "true");

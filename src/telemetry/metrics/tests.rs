@@ -117,7 +117,7 @@ fn each_verb_moves_its_own_series_and_no_other() {
     metrics.set_in_flight(3);
     metrics.set_waiting(4);
     metrics.set_blocked_by_order(5);
-    metrics.set_hold(Some(HoldCause::Credentials));
+    metrics.set_hold(Some(Cause::Credentials));
     metrics.broker_connected(true);
     metrics.broker_reconnected();
     insta::assert_snapshot!(moved(&metrics).join("\n"));
@@ -133,9 +133,9 @@ fn the_hold_has_one_cause_at_most() {
             .filter(|line| line.contains("_hold"))
             .collect()
     };
-    metrics.set_hold(Some(HoldCause::Api));
+    metrics.set_hold(Some(Cause::Api));
     assert_eq!(holds(), [r#"rename_worker_hold{cause="api"} 1"#]);
-    metrics.set_hold(Some(HoldCause::Credentials));
+    metrics.set_hold(Some(Cause::Credentials));
     assert_eq!(holds(), [r#"rename_worker_hold{cause="credentials"} 1"#]);
     metrics.set_hold(None);
     assert!(holds().is_empty());
