@@ -47,7 +47,7 @@ pub async fn compare_topology(
 #[derive(Debug)]
 pub struct RequestPublisher {
     inbox: mpsc::Sender<(Request, oneshot::Sender<Publication>)>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Option<Trouble>>,
 }
 
 impl RequestPublisher {
@@ -78,20 +78,26 @@ impl RequestPublisher {
         fate.await.unwrap_or(Publication::Lost)
     }
 
-    pub async fn close(self) {
+    /// Leaves, and says what ended the connection before, if anything did.
+    pub async fn close(self) -> Option<Trouble> {
         drop(self.inbox);
         // A panic in the task was reported where it happened.
-        self.task.await.ok();
+        self.task.await.ok().flatten()
     }
 }
 
 type Asked = (Request, oneshot::Sender<Publication>);
 
 /// Ends when the connection does, or when nobody can ask any more and all is answered.
-async fn serve(wire: Wire, mut publisher: Publisher, mut requests: mpsc::Receiver<Asked>) {
+async fn serve(
+    wire: Wire,
+    mut publisher: Publisher,
+    mut requests: mpsc::Receiver<Asked>,
+) -> Option<Trouble> {
     let mut waiting = std::collections::HashMap::new();
     let mut next = 0;
     let mut open = true;
+    let mut trouble = None;
     while open || !publisher.is_idle() {
         tokio::select! {
             told = publisher.told(), if !publisher.is_idle() => {
@@ -102,7 +108,8 @@ async fn serve(wire: Wire, mut publisher: Publisher, mut requests: mpsc::Receive
                         answer.send(publication).ok();
                     }
                 }
-                if told.broken.is_some() {
+                if let Some(error) = told.broken {
+                    trouble = Some(Trouble::of_session(&error));
                     break;
                 }
             }
@@ -121,4 +128,5 @@ async fn serve(wire: Wire, mut publisher: Publisher, mut requests: mpsc::Receive
     // Those still waiting are told by their senders' end.
     drop(waiting);
     wire.close().await;
+    trouble
 }

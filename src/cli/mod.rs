@@ -2,6 +2,7 @@
 
 mod completions;
 pub mod config;
+mod publish;
 mod sandbox;
 mod schema;
 mod topology;
@@ -11,6 +12,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::broker::Trouble;
 
 /// Consumes rename requests from `RabbitMQ`, performs Dintero's `change_username`, tells what came of it.
 #[derive(Debug, Parser)]
@@ -25,6 +28,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Publish rename requests, from flags, a file or standard input
+    Publish(publish::PublishArgs),
     /// Serve a stand-in for Dintero on loopback, with users, a ledger and faults on request
     Sandbox(sandbox::SandboxArgs),
     /// The exchanges and queues that are to be there: show, declare, check
@@ -48,6 +53,18 @@ pub enum Exit {
     Unreachable = 3,
 }
 
+impl Exit {
+    /// How a command ends that the broker's trouble ends.
+    fn of(trouble: &Trouble) -> Self {
+        match trouble {
+            Trouble::Settings(_) => Self::Usage,
+            Trouble::ConnectionEnded(_) => Self::Unreachable,
+            trouble if trouble.is_unreachable() => Self::Unreachable,
+            _ => Self::Failed,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -58,6 +75,7 @@ impl From<Exit> for ExitCode {
 pub async fn run(cli: Cli) -> Exit {
     let config_file = cli.config.as_deref();
     match cli.command {
+        Command::Publish(args) => publish::run(args, config_file).await,
         Command::Sandbox(args) => sandbox::run(args).await,
         Command::Topology(args) => topology::run(args, config_file).await,
         Command::Config(args) => config::run(&args, config_file),

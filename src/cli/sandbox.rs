@@ -1,7 +1,6 @@
 //! `sandbox`: the stand-in for Dintero, served until it is told to stop.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -122,12 +121,9 @@ pub async fn run(args: SandboxArgs) -> Exit {
     } else {
         ready_text(&sandbox, own_client)
     };
-    let mut stdout = std::io::stdout().lock();
-    // Whoever closed standard output does not want to know.
-    let _ = stdout
-        .write_all(ready.as_bytes())
-        .and_then(|()| stdout.flush());
-    drop(stdout);
+    if super::print(&ready) != Exit::Done {
+        return Exit::Failed;
+    }
     first_of(&mut terminate, &mut interrupt).await;
     let (calls, renames) = (sandbox.calls().total(), sandbox.ledger().len());
     sandbox.shutdown().await;

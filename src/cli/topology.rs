@@ -71,9 +71,7 @@ pub async fn run(args: TopologyArgs, config: Option<&Path>) -> Exit {
 fn refuse(trouble: Trouble, json: bool) -> Exit {
     let exit = match &trouble {
         Trouble::Topology(differences) => return report(differences, json, ""),
-        Trouble::Settings(_) => Exit::Usage,
-        trouble if trouble.is_unreachable() => Exit::Unreachable,
-        _ => Exit::Failed,
+        other => Exit::of(other),
     };
     if json {
         print_json(&Report {

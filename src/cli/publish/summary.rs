@@ -1,0 +1,189 @@
+//! What was done: counted while it is done, told on standard error what is wrong, and in the end
+//! as one line or as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::super::Exit;
+use super::send::{Sent, Stop};
+use crate::broker::Trouble;
+
+/// Lines whose mistakes are listed in the JSON summary; all are told on standard error.
+const LISTED_MAX: usize = 1000;
+
+/// What was done, as `--json` tells it.
+#[derive(Debug, Default, Serialize)]
+pub struct Summary {
+    pub dry_run: bool,
+    pub valid: u64,
+    pub invalid: u64,
+    /// The first of the invalid lines.
+    pub mistakes: Vec<Mistake>,
+    pub published: u64,
+    /// Of the one request, when there is just one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Where to go on: lines from here may or may not have been published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_line: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Mistake {
+    pub line: u64,
+    pub detail: Box<str>,
+}
+
+impl Summary {
+    pub fn refuse(&mut self, line: u64, detail: Box<str>) {
+        if self.request_id.is_some() {
+            eprintln!("{detail}");
+        } else {
+            eprintln!("line {line}: {detail}");
+        }
+        self.invalid += 1;
+        if self.mistakes.len() < LISTED_MAX {
+            self.mistakes.push(Mistake { line, detail });
+        }
+    }
+
+    pub fn fail(&mut self, error: String) -> Exit {
+        eprintln!("{error}");
+        self.error = Some(error);
+        Exit::Failed
+    }
+
+    /// Tells why sending stopped, if it did, and where to go on.
+    pub fn conclude(&mut self, sent: Sent, trouble: Option<Trouble>, exchange: &str) -> Exit {
+        const DECLARE: &str = "`rename-worker topology declare` makes what is missing";
+        let Some(stop) = sent.stop else {
+            return Exit::Done;
+        };
+        // Of one request there is nowhere to go on.
+        self.next_line = sent.stopped_at.filter(|_| self.request_id.is_none());
+        let mut exit = Exit::Failed;
+        let why = match stop {
+            Stop::Returned => format!("no queue is bound to the exchange {exchange}; {DECLARE}"),
+            Stop::Refused => {
+                "the broker refused a request: its queue is full, or has no leader".to_owned()
+            }
+            Stop::Interrupted => "interrupted".to_owned(),
+            Stop::Changed => "the file was changed while it was read".to_owned(),
+            Stop::Unreadable(error) => format!("the requests cannot be read: {error}"),
+            Stop::Lost => match trouble {
+                Some(trouble @ Trouble::ChannelClosed(_)) => format!("{trouble}; {DECLARE}"),
+                Some(trouble) => {
+                    exit = Exit::of(&trouble);
+                    trouble.to_string()
+                }
+                None => "the connection to the broker ended".to_owned(),
+            },
+        };
+        let (published, valid) = (self.published, self.valid);
+        let again = match self.next_line {
+            Some(line) => format!(
+                "; go on with --from-line {line} (some from there on may have been published already)"
+            ),
+            None => String::new(),
+        };
+        self.fail(format!(
+            "{published} of {valid} requests were confirmed: {why}{again}"
+        ));
+        exit
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(id), false) = (&self.request_id, self.dry_run) {
+            return write!(f, "request {id} was published and confirmed");
+        }
+        if self.dry_run {
+            write!(f, "{} valid", are(self.valid))?;
+        } else {
+            write!(f, "{} published and confirmed", were(self.published))?;
+        }
+        if self.invalid > 0 {
+            write!(f, ", {} not valid and left out", self.invalid)?;
+        }
+        if self.dry_run {
+            f.write_str("; nothing was sent")?;
+        }
+        Ok(())
+    }
+}
+
+fn are(requests: u64) -> String {
+    match requests {
+        1 => "1 request is".to_owned(),
+        n => format!("{n} requests are"),
+    }
+}
+
+fn were(requests: u64) -> String {
+    match requests {
+        1 => "1 request was".to_owned(),
+        n => format!("{n} requests were"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn valid(from: u64) -> Summary {
+        Summary {
+            valid: 10,
+            published: from,
+            ..Summary::default()
+        }
+    }
+
+    #[test]
+    fn what_came_of_it_is_told_with_where_to_go_on() {
+        let stops = [
+            (Stop::Returned, None, Exit::Failed),
+            (Stop::Refused, None, Exit::Failed),
+            (Stop::Interrupted, None, Exit::Failed),
+            (Stop::Changed, None, Exit::Failed),
+            (Stop::Lost, None, Exit::Failed),
+            (
+                Stop::Lost,
+                Some(Trouble::ChannelClosed(
+                    "NOT_FOUND - no exchange 'x'".to_owned(),
+                )),
+                Exit::Failed,
+            ),
+            (
+                Stop::Lost,
+                Some(Trouble::ConnectionEnded("reset by peer".to_owned())),
+                Exit::Unreachable,
+            ),
+        ];
+        let mut told = vec![
+            valid(10).to_string(),
+            Summary {
+                invalid: 2,
+                dry_run: true,
+                ..valid(1)
+            }
+            .to_string(),
+        ];
+        for (stop, trouble, exit) in stops {
+            let mut summary = valid(6);
+            let sent = Sent {
+                confirmed: 6,
+                stopped_at: Some(7),
+                stop: Some(stop),
+            };
+            assert_eq!(summary.conclude(sent, trouble, "rename.requests"), exit);
+            told.push(json!(summary).to_string());
+        }
+        insta::assert_snapshot!(told.join("\n"));
+    }
+}
