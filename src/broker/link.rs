@@ -66,6 +66,10 @@ pub enum BrokerEvent {
         ticket: Ticket,
         result: Publication,
     },
+    /// The acks handed over before [`LinkHandle::flush`] have reached the broker.
+    Flushed {
+        ticket: Ticket,
+    },
     /// [`LinkHandle::fetch_one`] found nothing.
     ProbeEmpty {
         epoch: u64,
@@ -81,6 +85,7 @@ pub(super) enum Command {
     Stop { epoch: u64 },
     Fetch { epoch: u64 },
     Publish { ticket: Ticket, outgoing: Outgoing },
+    Flush { epoch: u64, ticket: Ticket },
     Close,
 }
 
@@ -177,6 +182,12 @@ impl LinkHandle {
     /// Acks. It takes the proof that the broker has what the outcome published.
     pub fn settle(&self, delivery: Delivery, _proof: Settled) {
         delivery.ack();
+    }
+
+    /// Asks to be told, by [`BrokerEvent::Flushed`], when the broker has taken every ack that was
+    /// handed over before. It is not told where the session ends first.
+    pub fn flush(&self, epoch: u64, ticket: Ticket) {
+        self.send(Command::Flush { epoch, ticket });
     }
 
     /// Hands an unsettled request back to the queue. On RabbitMQ before 4.3 that counts against the
@@ -314,7 +325,10 @@ async fn answer_idly(
                     return;
                 }
             }
-            Command::Consume { .. } | Command::Stop { .. } | Command::Fetch { .. } => {}
+            Command::Consume { .. }
+            | Command::Stop { .. }
+            | Command::Fetch { .. }
+            | Command::Flush { .. } => {}
         }
     }
 }

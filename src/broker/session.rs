@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use lapin::message::BasicGetMessage;
 use lapin::options::{
     BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions,
@@ -26,7 +27,7 @@ use super::delivery::{Delivery, Lane};
 use super::link::{BrokerEvent, Command, Plan};
 use super::outgoing::Outgoing;
 use super::proof::Publication;
-use super::publisher::{Publisher, Told};
+use super::publisher::{Publisher, Ticket, Told};
 use super::trouble::Trouble;
 
 /// How often the states are looked at, in case lapin closed something without a word, as it does
@@ -44,6 +45,7 @@ pub(super) struct Session<'a> {
     publisher: Publisher,
     intake: Intake,
     fetching: Option<Reply<Option<BasicGetMessage>>>,
+    flushing: FuturesUnordered<Flush>,
 }
 
 /// Why a session ended.
@@ -53,6 +55,7 @@ pub(super) enum End {
     Trouble(Trouble),
 }
 
+type Flush = Pin<Box<dyn Future<Output = (Ticket, lapin::Result<()>)> + Send>>;
 type Reply<T> = Pin<Box<dyn Future<Output = lapin::Result<T>> + Send>>;
 
 /// Whether deliveries flow, and whether they should.
@@ -106,6 +109,7 @@ impl<'a> Session<'a> {
             publisher: Publisher::new(publishing, Arc::clone(&plan.addresses)),
             intake: Intake::default(),
             fetching: None,
+            flushing: FuturesUnordered::new(),
         })
     }
 
@@ -126,6 +130,9 @@ impl<'a> Session<'a> {
                 command = commands.recv() => self.on_command(command).await,
                 step = self.intake.state.step() => self.on_intake(step).await,
                 fetched = reply(&mut self.fetching) => self.on_fetched(fetched).await,
+                Some((ticket, flushed)) = self.flushing.next() => {
+                    self.on_flushed(ticket, flushed).await
+                }
                 _ = watch.tick() => self.on_watch(),
             };
             if let Some(end) = ended {
@@ -182,6 +189,7 @@ impl<'a> Session<'a> {
             Some(Command::Consume { epoch }) if epoch == self.epoch => self.want(true),
             Some(Command::Stop { epoch }) if epoch == self.epoch => self.want(false),
             Some(Command::Fetch { epoch }) if epoch == self.epoch => self.fetch(),
+            Some(Command::Flush { epoch, ticket }) if epoch == self.epoch => self.flush(ticket),
             Some(Command::Publish { ticket, outgoing }) => {
                 let void =
                     matches!(&outgoing, Outgoing::Copy { of, .. } if of.epoch() != self.epoch);
@@ -191,7 +199,12 @@ impl<'a> Session<'a> {
                 }
             }
             // Meant for a session that has ended.
-            Some(Command::Consume { .. } | Command::Stop { .. } | Command::Fetch { .. }) => {}
+            Some(
+                Command::Consume { .. }
+                | Command::Stop { .. }
+                | Command::Fetch { .. }
+                | Command::Flush { .. },
+            ) => {}
         }
         None
     }
@@ -205,6 +218,24 @@ impl<'a> Session<'a> {
                     .basic_get(queue, BasicGetOptions::default())
                     .await
             }));
+        }
+    }
+
+    /// A channel works in order: when it answers a question, it has taken what was said before. To
+    /// set the prefetch again changes nothing for a consumer that runs.
+    fn flush(&mut self, ticket: Ticket) {
+        let lane = Arc::clone(&self.lane);
+        let prefetch = self.plan.prefetch;
+        self.flushing.push(Box::pin(async move {
+            let options = BasicQosOptions { global: false };
+            (ticket, lane.channel.basic_qos(prefetch, options).await)
+        }));
+    }
+
+    async fn on_flushed(&mut self, ticket: Ticket, flushed: lapin::Result<()>) -> Option<End> {
+        match flushed {
+            Ok(()) => self.say(BrokerEvent::Flushed { ticket }).await,
+            Err(error) => Some(End::Trouble(Trouble::of_session(&error))),
         }
     }
 
