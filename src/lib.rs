@@ -9,6 +9,8 @@ pub mod admin;
 pub mod broker;
 /// The commands: one file each; they print and decide nothing.
 pub mod cli;
+/// The one place that asks for the time and for chance.
+pub mod clock;
 /// Settings: one struct a section, every mistake collected, secrets never printed.
 pub mod config;
 /// Decisions: what an answer means, when to try again, who waits for whom. Pure: no clock, no I/O.

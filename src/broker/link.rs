@@ -6,7 +6,7 @@
 //! [`Publication::Lost`], the rest is void.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -267,7 +267,7 @@ impl<O: LinkObserver> Keeper<O> {
             };
             self.observer.up(self.epoch);
             self.tell(BrokerEvent::Up { epoch: self.epoch }).await?;
-            let began = Instant::now();
+            let began = tokio::time::Instant::now();
             let end = session.run(&mut self.inbox).await;
             self.patience.session_lived(began.elapsed());
             match end {
@@ -284,7 +284,7 @@ impl<O: LinkObserver> Keeper<O> {
     /// Tells of a failure, or of the end of a session, and waits before the next try. `None` when
     /// the link is to end.
     async fn wait_after(&mut self, why: Trouble, ended: Option<u64>) -> Option<()> {
-        let again_in = self.patience.after(why.pace(), rand::random());
+        let again_in = self.patience.after(why.pace(), crate::clock::chance());
         let tries = self.patience.tries();
         let event = if let Some(epoch) = ended {
             self.observer.down(epoch, &why);

@@ -154,7 +154,7 @@ impl Client {
         let started = tokio::time::Instant::now();
         let reply = http.post(url, bearer.header(), body, traceparent).await;
         let status = reply.as_ref().map_or(0, |reply| reply.status);
-        let answer = answer::to_change_username(reply, jiff::Timestamp::now());
+        let answer = answer::to_change_username(reply, crate::clock::now());
         http.observer.call_ended(
             call.kind.into(),
             Status::of(&answer, status),

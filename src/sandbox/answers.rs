@@ -146,7 +146,7 @@ pub(super) fn fault(status: u16, body: Body, retry_after: Option<RetryAfter>) ->
 /// None for a time so far ahead that it has no date.
 fn http_date(seconds: u32) -> Option<HeaderValue> {
     let ahead = jiff::SignedDuration::from_secs(seconds.into());
-    let at = Timestamp::now().checked_add(ahead).ok()?;
+    let at = crate::clock::now().checked_add(ahead).ok()?;
     HeaderValue::try_from(httpdate::fmt_http_date(at.into())).ok()
 }
 

@@ -1,7 +1,6 @@
 //! Dintero's two calls: `change_username` and Get Token, and what a fault makes of them.
 
 use std::borrow::Cow;
-use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body as HttpBody;
@@ -10,9 +9,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::answers::{self, Answer};
 use super::calls::{Begun, CallKind, Told};
@@ -209,7 +208,7 @@ fn rename(
         Ok(wanted) => wanted,
         Err(wrong) => return invalid(wrong),
     };
-    let now = Timestamp::now();
+    let now = crate::clock::now();
     let renamed = locked(&shared.table).rename(&account, username, wanted, now);
     // The names in these messages are on purpose: a caller that logs them shows it in its tests.
     match renamed {

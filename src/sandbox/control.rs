@@ -8,7 +8,6 @@ use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -73,7 +72,7 @@ async fn seed(State(at): State<At>, body: Bytes) -> Response {
         Ok(seeds) => seeds,
         Err(wrong) => return refused(&wrong.to_string()),
     };
-    let now = Timestamp::now();
+    let now = crate::clock::now();
     let count = seeds.len();
     let mut table = locked(&at.shared.table);
     for seed in seeds {

@@ -23,7 +23,6 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use rand::Rng as _;
 use secrecy::SecretString;
 use tokio::task::JoinHandle;
@@ -184,7 +183,7 @@ impl Sandbox {
         let control = door::listen(options.control).await?;
         let (address, control_address) = (door::address(&listener)?, door::address(&control)?);
         let mut table = Table::new(options.seed);
-        let now = Timestamp::now();
+        let now = crate::clock::now();
         for seed in options.users {
             table.put(seed, now);
         }
@@ -257,7 +256,7 @@ impl Sandbox {
     /// Lets users be there. Who bears a name already stays, with the id that is given, if any.
     pub fn seed(&self, users: impl IntoIterator<Item = Seed>) -> Vec<User> {
         let mut table = locked(&self.shared.table);
-        let now = Timestamp::now();
+        let now = crate::clock::now();
         users.into_iter().map(|seed| table.put(seed, now)).collect()
     }
 

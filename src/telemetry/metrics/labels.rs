@@ -144,12 +144,7 @@ impl Labels for Delay {
     }
 }
 
-label!(
-    Confirmation,
-    "result",
-    CONFIRMATIONS,
-    confirmation_text
-);
+label!(Confirmation, "result", CONFIRMATIONS, confirmation_text);
 
 const CONFIRMATIONS: [Confirmation; 4] = [
     Confirmation::Found,

@@ -61,6 +61,7 @@ fn escaped_keys_and_values_are_read() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn what_is_wrong_is_told_with_its_pointer() {
     let deep = "[".repeat(20_000);
     let within = |depth: usize| {

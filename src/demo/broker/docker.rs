@@ -1,0 +1,157 @@
+//! Docker, through its command: is there a daemon, and containers of RabbitMQ.
+
+use std::{net::TcpListener, time::Duration};
+
+use tokio::process::Command;
+use uuid::Uuid;
+
+use super::{
+    image::Image,
+    janitor::Janitor,
+    shell::{CommandFailed, run},
+};
+
+/// Marks every container that this project starts: `docker ps --filter label=rename-worker`.
+pub const LABEL: &str = "rename-worker=throw-away";
+
+/// For calls that only ask or tell the daemon something.
+const SHORT: Duration = Duration::from_secs(30);
+
+/// For calls that wait until a broker has stopped (2 s on an idle machine).
+const LONG: Duration = Duration::from_secs(90);
+
+/// How often another port is tried when somebody was faster to take it.
+const PORT_TRIES: usize = 5;
+
+/// Whether a daemon answers; the error says what the client said.
+pub async fn daemon_answers() -> Result<(), CommandFailed> {
+    docker(&["version", "--format", "{{.Server.Version}}"], SHORT)
+        .await
+        .map(drop)
+}
+
+pub(super) async fn docker(arguments: &[&str], limit: Duration) -> Result<String, CommandFailed> {
+    run(Command::new("docker").args(arguments), limit).await
+}
+
+/// A running RabbitMQ; removed when dropped, or when this process is gone.
+#[derive(Debug)]
+pub struct Container {
+    name: String,
+    pub amqp_port: u16,
+    pub management_port: u16,
+    pub prometheus_port: u16,
+    _janitor: Janitor,
+}
+
+impl Container {
+    /// Starts one. It is up once it greets.
+    pub async fn start(image: &Image) -> Result<Self, CommandFailed> {
+        let mut tries = 1;
+        loop {
+            match Self::start_on_free_ports(image).await {
+                Err(error) if tries < PORT_TRIES && error.why.contains("already allocated") => {
+                    tries += 1;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Docker could choose the ports itself, but would choose others after a restart.
+    async fn start_on_free_ports(image: &Image) -> Result<Self, CommandFailed> {
+        let cannot = |error: std::io::Error| CommandFailed {
+            program: "docker run".to_owned(),
+            why: format!("cannot be prepared: {error}"),
+        };
+        let [amqp_port, management_port, prometheus_port] = free_ports().map_err(cannot)?;
+        let name = format!("rename-worker-{}", Uuid::new_v4().simple());
+        // Hired first, so that not even an interrupted start leaves anything behind.
+        let janitor = Janitor::of_container(&name).map_err(cannot)?;
+        let publish = |host: u16, inside: u16| format!("127.0.0.1:{host}:{inside}");
+        docker(
+            &[
+                "run",
+                "--detach",
+                "--name",
+                &name,
+                "--label",
+                LABEL,
+                "--publish",
+                &publish(amqp_port, 5672),
+                "--publish",
+                &publish(management_port, 15672),
+                "--publish",
+                &publish(prometheus_port, 15692),
+                &image.to_string(),
+            ],
+            SHORT,
+        )
+        .await?;
+        Ok(Self {
+            name,
+            amqp_port,
+            management_port,
+            prometheus_port,
+            _janitor: janitor,
+        })
+    }
+
+    pub(super) fn amqp_address(&self) -> String {
+        format!("127.0.0.1:{}", self.amqp_port)
+    }
+
+    pub(super) async fn restart(&self) -> Result<(), CommandFailed> {
+        // Docker kills what has not stopped by itself after this many seconds.
+        docker(&["restart", "--time", "60", &self.name], LONG)
+            .await
+            .map(drop)
+    }
+
+    pub(super) async fn kill(&self) -> Result<(), CommandFailed> {
+        docker(&["kill", &self.name], SHORT).await.map(drop)
+    }
+
+    pub(super) async fn start_again(&self) -> Result<(), CommandFailed> {
+        docker(&["start", &self.name], SHORT).await.map(drop)
+    }
+
+    pub(super) async fn pause(&self) -> Result<(), CommandFailed> {
+        docker(&["pause", &self.name], SHORT).await.map(drop)
+    }
+
+    pub(super) async fn unpause(&self) -> Result<(), CommandFailed> {
+        docker(&["unpause", &self.name], SHORT).await.map(drop)
+    }
+
+    pub(super) async fn ctl(&self, arguments: &[&str]) -> Result<String, CommandFailed> {
+        let call = [&["exec", &self.name, "rabbitmqctl"], arguments].concat();
+        docker(&call, LONG).await
+    }
+}
+
+/// Ports that nothing listens on now.
+pub(super) fn free_ports<const N: usize>() -> std::io::Result<[u16; N]> {
+    // All are held until all are known, else the same one might be given twice.
+    let mut held = Vec::with_capacity(N);
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        *port = listener.local_addr()?.port();
+        held.push(listener);
+    }
+    Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn free_ports_differ_from_each_other() {
+        let ports: [u16; 8] = free_ports().unwrap();
+        assert_eq!(HashSet::from(ports).len(), 8);
+    }
+}
