@@ -1,5 +1,6 @@
 //! The sandbox as its callers meet it: over HTTP, with the client that the worker uses.
 
+use jiff::Timestamp;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
