@@ -11,3 +11,7 @@ dashboard: ## Print the Grafana dashboard anew from its script
 .PHONY: rules-test
 rules-test: ## Check and test the Prometheus rules (brings promtool when root and missing)
 	scripts/rules-test.sh
+
+.PHONY: schemas
+schemas: ## Write schemas/, docs/settings.md and examples/rename-worker.toml anew from the code
+	UPDATE_GENERATED=1 cargo test --lib committed

@@ -11,7 +11,7 @@ use super::{Settings, values};
 fn page() -> String {
     let mut page = String::from(
         "# Settings\n\n\
-         <!-- Generated from src/config/keys.rs: UPDATE_GENERATED=1 cargo test --lib committed -->\n\n\
+         <!-- Generated from src/config/keys.rs by make schemas -->\n\n\
          Settings come from a TOML file (`--config FILE`, or the variable `RENAME_WORKER_CONFIG`), \
          and each can be overridden by an environment variable: `api.timeout` by \
          `RENAME_WORKER_API__TIMEOUT`, an account's by \
@@ -49,7 +49,7 @@ fn page() -> String {
 fn example() -> String {
     let mut file = String::from(
         "# Every setting of rename-worker at its default; what has none shows an example.\n\
-         # Generated from src/config/keys.rs: UPDATE_GENERATED=1 cargo test --lib committed\n\
+         # Generated from src/config/keys.rs by make schemas\n\
          # Check your own with: rename-worker --config FILE config check\n",
     );
     let mut section = String::new();
@@ -93,7 +93,7 @@ fn assert_generated(path: &str, expected: &str) {
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         committed == expected,
-        "{} is out of date; regenerate it with: UPDATE_GENERATED=1 cargo test --lib committed",
+        "{} is out of date; regenerate it with: make schemas",
         path.display()
     );
 }

@@ -24,7 +24,7 @@ fn the_committed_schemas_are_those_of_the_types() {
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             committed == expected,
-            "{} is out of date; regenerate it with: UPDATE_GENERATED=1 cargo test --lib committed",
+            "{} is out of date; regenerate it with: make schemas",
             path.display()
         );
     }
