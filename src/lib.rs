@@ -21,6 +21,8 @@ pub mod dead_letters;
 pub mod demo;
 /// Everything that knows reqwest: the API client, its tokens, its paths.
 pub mod dintero;
+/// Requests into the queue: filled in, checked, confirmed.
+pub mod publish;
 /// The stand-in for Dintero, for demos and tests only.
 pub mod sandbox;
 /// Every metric, every log event, the set-up of tracing.

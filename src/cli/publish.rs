@@ -1,8 +1,5 @@
 //! `publish`: requests from flags, a file or standard input, checked before the first is sent.
 
-mod input;
-mod prepare;
-mod send;
 mod summary;
 
 use std::io::IsTerminal as _;
@@ -10,18 +7,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
-use self::input::Input;
-use self::prepare::{Defaults, prepare};
-use self::send::send;
 use self::summary::Summary;
 use super::Exit;
 use crate::broker::RequestPublisher;
 use crate::broker::topology::Names;
 use crate::config::{self, Amqp, Settings};
+use crate::publish::{Defaults, Input, Rules, check, send};
 
 const ONE: [&str; 5] = [
     "account",
@@ -83,15 +77,6 @@ pub async fn run(mut args: PublishArgs, config: Option<&Path>) -> Exit {
             return Exit::Usage;
         }
     };
-    let defaults = Defaults {
-        requested_by: args.requested_by,
-        not_after: args.not_after,
-    };
-    let mut summary = Summary {
-        dry_run: args.dry_run,
-        request_id: args.request_id,
-        ..Summary::default()
-    };
     let amqp = match settings(config, args.dry_run) {
         Ok(amqp) => amqp,
         Err(mistakes) => {
@@ -99,30 +84,28 @@ pub async fn run(mut args: PublishArgs, config: Option<&Path>) -> Exit {
             return Exit::Usage;
         }
     };
-    let checked = check(&mut input, args.from_line, &defaults, &mut summary);
-    let exit = match (checked, amqp) {
-        (Err(exit), _) => exit,
-        (Ok(()), _) if summary.invalid > 0 && !args.skip_invalid => {
-            let Summary { valid, invalid, .. } = summary;
-            let all = valid + invalid;
-            summary.fail(format!(
-                "nothing was sent: {invalid} of {all} requests are not valid; --skip-invalid sends the rest"
-            ))
-        }
-        (Ok(()), None) => Exit::Done,
-        (Ok(()), Some(_)) if summary.valid == 0 => Exit::Done,
-        (Ok(()), Some(amqp)) => {
-            let skip = args.skip_invalid;
-            publish(
-                &amqp,
-                &mut input,
-                args.from_line,
-                &defaults,
-                skip,
-                &mut summary,
-            )
-            .await
-        }
+    let rules = Rules {
+        defaults: Defaults {
+            requested_by: args.requested_by,
+            not_after: args.not_after,
+        },
+        from_line: args.from_line,
+        skip_invalid: args.skip_invalid,
+    };
+    let mut summary = Summary {
+        dry_run: args.dry_run,
+        request_id: args.request_id,
+        ..Summary::default()
+    };
+    let exit = match look(&mut input, &rules, &mut summary) {
+        Err(error) => summary.fail(format!("the requests cannot be read: {error}")),
+        Ok(()) if summary.invalid > 0 && !rules.skip_invalid => summary.refuse_all(),
+        Ok(()) => match amqp {
+            Some(amqp) if summary.valid > 0 => {
+                publish(&amqp, &mut input, &rules, &mut summary).await
+            }
+            _ => Exit::Done,
+        },
     };
     let written = if args.json {
         super::print(&format!("{}\n", json!(summary)))
@@ -167,59 +150,41 @@ fn input(args: &PublishArgs) -> anyhow::Result<Input> {
 }
 
 /// Looks at every line, and tells at once what is wrong with which.
-fn check(
-    input: &mut Input,
-    from: u64,
-    defaults: &Defaults,
-    summary: &mut Summary,
-) -> Result<(), Exit> {
-    let unreadable = |error: std::io::Error, summary: &mut Summary| {
-        summary.fail(format!("the requests cannot be read: {error}"))
-    };
-    let lines = match input.lines() {
-        Ok(lines) => lines,
-        Err(error) => return Err(unreadable(error, summary)),
-    };
-    for line in lines {
-        let line = line.map_err(|error| unreadable(error, summary))?;
-        if line.number < from {
-            continue;
-        }
-        match prepare(&line.text, defaults, Timestamp::now()) {
-            Ok(_) => summary.valid += 1,
-            Err(detail) => summary.refuse(line.number, detail),
+fn look(input: &mut Input, rules: &Rules, summary: &mut Summary) -> std::io::Result<()> {
+    for checked in check(input, rules)? {
+        match checked? {
+            (_, Ok(_)) => summary.valid += 1,
+            (line, Err(detail)) => summary.refuse(line, detail),
         }
     }
     Ok(())
 }
 
-async fn publish(
-    amqp: &Amqp,
-    input: &mut Input,
-    from: u64,
-    defaults: &Defaults,
-    skip: bool,
-    summary: &mut Summary,
-) -> Exit {
+async fn publish(amqp: &Amqp, input: &mut Input, rules: &Rules, summary: &mut Summary) -> Exit {
     let publisher = match RequestPublisher::connect(amqp).await {
         Ok(publisher) => publisher,
         Err(trouble) => {
-            let exit = Exit::of(&trouble);
             summary.fail(format!("nothing was sent: {trouble}"));
-            return exit;
+            return Exit::of(&trouble);
         }
     };
     let bar = progress_bar(summary.valid);
-    let sent = send(&publisher, input, from, defaults, skip, &bar).await;
+    let interrupt = async {
+        // Where signals can't be had, none is waited for.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let progress = |done| bar.set_position(done);
+    let sent = send(&publisher, input, rules, progress, interrupt).await;
     let trouble = publisher.close().await;
     bar.finish_and_clear();
-    summary.published = sent.confirmed;
     summary.conclude(sent, trouble, &Names::new(&amqp.prefix).requests)
 }
 
 /// On a terminal; elsewhere it draws nothing.
 fn progress_bar(requests: u64) -> ProgressBar {
-    let style = "{bar:40} {human_pos} of {human_len} requests, {per_sec}, {eta} to go";
+    let style = "{bar:40} {human_pos} of {human_len} requests, {eta} to go";
     let bar = ProgressBar::new(requests);
     match ProgressStyle::with_template(style) {
         Ok(style) => bar.with_style(style),
@@ -245,23 +210,6 @@ mod tests {
     }
 
     #[test]
-    fn every_invalid_line_is_counted_and_told_by_its_number() {
-        let lines =
-            "\n{}\n{\"account_id\":\"T12345678\",\"username\":\"a\",\"new_username\":\"b\"}\n7\n";
-        for (from, valid, invalid) in [(1, 1, vec![2, 4]), (3, 1, vec![4]), (4, 0, vec![4])] {
-            let mut input = Input::Kept(lines.into());
-            let mut summary = Summary::default();
-            check(&mut input, from, &Defaults::default(), &mut summary).unwrap();
-            let told: Vec<u64> = summary
-                .mistakes
-                .iter()
-                .map(|mistake| mistake.line)
-                .collect();
-            assert_eq!((summary.valid, told), (valid, invalid), "from line {from}");
-        }
-    }
-
-    #[test]
     fn flags_make_one_request_as_a_line_would() {
         let flags = [
             "--account",
@@ -274,11 +222,15 @@ mod tests {
         let more = ["--request-id", id, "--user-id", id];
         let args = parsed(&[&flags[..], &["b"], &more].concat()).unwrap();
         let mut input = input(&args).unwrap();
-        let [line] = &*input.lines().unwrap().collect::<Vec<_>>() else {
-            panic!("one line")
+        let rules = Rules {
+            defaults: Defaults::default(),
+            from_line: 1,
+            skip_invalid: false,
         };
-        let line = line.as_ref().unwrap();
-        let prepared = prepare(&line.text, &Defaults::default(), Timestamp::now()).unwrap();
+        let checked: Vec<_> = check(&mut input, &rules).unwrap().collect();
+        let [Ok((1, Ok(prepared)))] = &*checked else {
+            panic!("{checked:?}")
+        };
         assert_eq!(prepared.request.username.reveal(), "a\nb");
         assert_eq!(prepared.request.user_id, Some(id.parse().unwrap()));
         assert_eq!(prepared.request.request_id, id.parse::<Uuid>().unwrap());

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::super::Exit;
-use super::send::{Sent, Stop};
 use crate::broker::Trouble;
+use crate::publish::{Sent, Stop, Why};
 
 /// Lines whose mistakes are listed in the JSON summary; all are told on standard error.
 const LISTED_MAX: usize = 1000;
@@ -50,6 +50,14 @@ impl Summary {
         }
     }
 
+    pub fn refuse_all(&mut self) -> Exit {
+        let Self { valid, invalid, .. } = *self;
+        let all = valid + invalid;
+        self.fail(format!(
+            "nothing was sent: {invalid} of {all} requests are not valid; --skip-invalid sends the rest"
+        ))
+    }
+
     pub fn fail(&mut self, error: String) -> Exit {
         eprintln!("{error}");
         self.error = Some(error);
@@ -59,21 +67,22 @@ impl Summary {
     /// Tells why sending stopped, if it did, and where to go on.
     pub fn conclude(&mut self, sent: Sent, trouble: Option<Trouble>, exchange: &str) -> Exit {
         const DECLARE: &str = "`rename-worker topology declare` makes what is missing";
-        let Some(stop) = sent.stop else {
+        self.published = sent.confirmed;
+        let Some(Stop { why, at }) = sent.stop else {
             return Exit::Done;
         };
         // Of one request there is nowhere to go on.
-        self.next_line = sent.stopped_at.filter(|_| self.request_id.is_none());
+        self.next_line = self.request_id.is_none().then_some(at);
         let mut exit = Exit::Failed;
-        let why = match stop {
-            Stop::Returned => format!("no queue is bound to the exchange {exchange}; {DECLARE}"),
-            Stop::Refused => {
+        let why = match why {
+            Why::Returned => format!("no queue is bound to the exchange {exchange}; {DECLARE}"),
+            Why::Refused => {
                 "the broker refused a request: its queue is full, or has no leader".to_owned()
             }
-            Stop::Interrupted => "interrupted".to_owned(),
-            Stop::Changed => "the file was changed while it was read".to_owned(),
-            Stop::Unreadable(error) => format!("the requests cannot be read: {error}"),
-            Stop::Lost => match trouble {
+            Why::Interrupted => "interrupted".to_owned(),
+            Why::Changed => "the file was changed while it was read".to_owned(),
+            Why::Unreadable(error) => format!("the requests cannot be read: {error}"),
+            Why::Lost => match trouble {
                 Some(trouble @ Trouble::ChannelClosed(_)) => format!("{trouble}; {DECLARE}"),
                 Some(trouble) => {
                     exit = Exit::of(&trouble);
@@ -146,21 +155,21 @@ mod tests {
 
     #[test]
     fn what_came_of_it_is_told_with_where_to_go_on() {
-        let stops = [
-            (Stop::Returned, None, Exit::Failed),
-            (Stop::Refused, None, Exit::Failed),
-            (Stop::Interrupted, None, Exit::Failed),
-            (Stop::Changed, None, Exit::Failed),
-            (Stop::Lost, None, Exit::Failed),
+        let whys = [
+            (Why::Returned, None, Exit::Failed),
+            (Why::Refused, None, Exit::Failed),
+            (Why::Interrupted, None, Exit::Failed),
+            (Why::Changed, None, Exit::Failed),
+            (Why::Lost, None, Exit::Failed),
             (
-                Stop::Lost,
+                Why::Lost,
                 Some(Trouble::ChannelClosed(
                     "NOT_FOUND - no exchange 'x'".to_owned(),
                 )),
                 Exit::Failed,
             ),
             (
-                Stop::Lost,
+                Why::Lost,
                 Some(Trouble::ConnectionEnded("reset by peer".to_owned())),
                 Exit::Unreachable,
             ),
@@ -174,12 +183,11 @@ mod tests {
             }
             .to_string(),
         ];
-        for (stop, trouble, exit) in stops {
+        for (why, trouble, exit) in whys {
             let mut summary = valid(6);
             let sent = Sent {
                 confirmed: 6,
-                stopped_at: Some(7),
-                stop: Some(stop),
+                stop: Some(Stop { why, at: 7 }),
             };
             assert_eq!(summary.conclude(sent, trouble, "rename.requests"), exit);
             told.push(json!(summary).to_string());
