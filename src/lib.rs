@@ -3,6 +3,10 @@
 //! Dependencies point one way: `main → cli → app → worker → {broker, dintero, telemetry} → wire →
 //! core`. The test `tests/it/house.rs` reads the `use` lines and fails when one points back.
 
+/// The shell's one loop: an input goes into the core, its effects are performed.
+pub mod worker;
+/// The worker's life: configure, connect, run, drain.
+pub mod app;
 /// The admin endpoints: `/livez`, `/readyz`, `/metrics`, `/status`.
 pub mod admin;
 /// Everything that knows lapin: connection, topology, consumer, publisher.

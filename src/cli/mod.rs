@@ -3,6 +3,7 @@
 mod completions;
 pub mod config;
 mod publish;
+mod run;
 mod sandbox;
 mod schema;
 mod topology;
@@ -28,6 +29,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the worker until SIGTERM or SIGINT
+    Run,
     /// Publish rename requests, from flags, a file or standard input
     Publish(publish::PublishArgs),
     /// Serve a stand-in for Dintero on loopback, with users, a ledger and faults on request
@@ -75,6 +78,7 @@ impl From<Exit> for ExitCode {
 pub async fn run(cli: Cli) -> Exit {
     let config_file = cli.config.as_deref();
     match cli.command {
+        Command::Run => run::run(config_file).await,
         Command::Publish(args) => publish::run(args, config_file).await,
         Command::Sandbox(args) => sandbox::run(args).await,
         Command::Topology(args) => topology::run(args, config_file).await,

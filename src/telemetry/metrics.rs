@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::calls::{Call, CallStatus};
 use self::families::Families;
@@ -38,7 +38,7 @@ struct Shared {
 }
 
 /// What has happened since the start, for `/status` and summaries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub consumed: u64,
     pub renamed: u64,

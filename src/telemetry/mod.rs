@@ -2,4 +2,6 @@
 //!
 //! It reports and decides nothing; serving `/metrics` is `admin`'s business.
 
+pub mod events;
+pub mod log;
 pub mod metrics;

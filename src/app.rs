@@ -1,0 +1,201 @@
+//! The worker's life: configure → connect → run → drain.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin;
+use crate::broker::{BrokerEvent, Link, LinkSettings};
+use crate::clock;
+use crate::config::{Ladder, Settings, VerifyUser};
+use crate::core::answer::CallKind;
+use crate::core::hold::HoldSettings;
+use crate::core::machine::Rules;
+use crate::core::retry::RetrySettings;
+use crate::dintero::{self, Client};
+use crate::telemetry::events::Reporter;
+use crate::telemetry::metrics::{Call, CallStatus, Given, Metrics};
+use crate::worker::{State, Worker};
+
+/// The commit this was built from, where the build says so.
+pub const REVISION: &str = match option_env!("RENAME_WORKER_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// The program's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Broker events between the link and the loop: a few batches, so that neither waits for the other.
+const EVENTS: usize = 1024;
+
+/// Why the worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Api(#[from] dintero::ClientError),
+    #[error("cannot listen on admin.listen {at}: {why}")]
+    Admin { at: SocketAddr, why: std::io::Error },
+    #[error("cannot set the metrics up: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A worker that runs.
+#[derive(Debug)]
+pub struct App {
+    pub metrics: Metrics,
+    pub state: watch::Receiver<State>,
+    /// Where the admin endpoints are, with the port that was found where 0 was asked for.
+    pub admin: SocketAddr,
+    stop: CancellationToken,
+    work: JoinHandle<()>,
+}
+
+impl App {
+    /// Starts everything. The broker may be away still: connecting is part of the work.
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        let ladder = settings.retry.ladder.steps().to_vec();
+        let names: Vec<String> = ladder.iter().map(|&step| Ladder::label(step)).collect();
+        let metrics = Metrics::new(&Given {
+            version: VERSION.to_owned(),
+            revision: REVISION.to_owned(),
+            ladder: names.clone(),
+        })?;
+        let concurrency = usize::from(settings.consumer.concurrency.get());
+        metrics.set_concurrency(i64::from(settings.consumer.concurrency.get()));
+        let at = settings.admin.listen;
+        let listener = TcpListener::bind(at)
+            .await
+            .map_err(|why| StartError::Admin { at, why })?;
+        let admin = listener.local_addr().unwrap_or(at);
+        let client = Client::new(&settings.api, concurrency, Calls(metrics.clone()))?;
+        let rules = rules(&settings);
+        let (tell, events) = mpsc::channel::<BrokerEvent>(EVENTS);
+        let link = Link::start(
+            settings.amqp.clone(),
+            LinkSettings {
+                prefetch: rules.prefetch(),
+                ladder,
+                connection_name: format!("rename-worker {VERSION}"),
+            },
+            tell,
+            (),
+        );
+        let reporter = Reporter::new(metrics.clone(), settings.log.usernames, names);
+        let worker = Worker::new(rules, link, client, &settings.events.source, reporter);
+        let state = worker.state();
+        let stop = CancellationToken::new();
+        let serving = admin::serve(
+            listener,
+            admin::Watched {
+                metrics: metrics.clone(),
+                state: state.clone(),
+                concurrency: settings.consumer.concurrency.get(),
+                prefix: settings.amqp.prefix.clone(),
+                started_at: clock::now(),
+            },
+        );
+        let work = tokio::spawn(live(
+            worker,
+            events,
+            stop.clone(),
+            settings.consumer.drain_timeout,
+            serving,
+        ));
+        Ok(Self {
+            metrics,
+            state,
+            admin,
+            stop,
+            work,
+        })
+    }
+
+    /// Stops consuming, finishes what is in flight, gives back the rest.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.ended().await;
+    }
+
+    /// A way to stop it from elsewhere.
+    #[must_use]
+    pub fn stopper(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Waits until it has stopped.
+    pub async fn ended(self) {
+        // A panic in the worker is a mistake of ours; it must end the process, not be waited out.
+        if let Err(error) = self.work.await
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+/// Works, and serves the admin endpoints until the work is over.
+async fn live(
+    worker: Worker,
+    events: mpsc::Receiver<BrokerEvent>,
+    stop: CancellationToken,
+    drain_timeout: Duration,
+    serving: impl Future<Output = ()> + Send,
+) {
+    tokio::select! {
+        link = worker.run(events, stop, drain_timeout) => link.close().await,
+        () = serving => {}
+    }
+}
+
+/// What the core goes by, from the settings.
+#[must_use]
+pub fn rules(settings: &Settings) -> Rules {
+    let (retry, hold) = (&settings.retry, &settings.hold);
+    Rules {
+        retry: RetrySettings {
+            initial_delay: retry.initial_delay,
+            multiplier: retry.multiplier,
+            jitter: retry.jitter,
+            max_delay: retry.max_delay,
+            max_attempts: retry.max_attempts,
+            max_elapsed: retry.max_elapsed,
+            local_wait: retry.local_wait,
+            ladder: retry.ladder.steps().to_vec(),
+        },
+        hold: HoldSettings {
+            failures: hold.failures,
+            first_probe: hold.first_probe,
+            max_probe: hold.max_probe,
+        },
+        verify_before: settings.api.verify_user == VerifyUser::Before,
+        concurrency: usize::from(settings.consumer.concurrency.get()),
+        requests_per_second: settings.api.requests_per_second,
+        ..Rules::default()
+    }
+}
+
+/// Counts the API's exchanges.
+struct Calls(Metrics);
+
+impl dintero::Observer for Calls {
+    fn call_ended(&self, kind: dintero::Kind, status: dintero::Status, took: Duration) {
+        let kind = match kind {
+            dintero::Kind::Rename => Call::from(CallKind::Rename),
+            dintero::Kind::Confirm => Call::from(CallKind::Confirm),
+            dintero::Kind::Token => Call::Token,
+        };
+        let status = match status {
+            dintero::Status::Code(code) => CallStatus::Code(code),
+            dintero::Status::Timeout => CallStatus::Timeout,
+            dintero::Status::Connect => CallStatus::Connect,
+            dintero::Status::Reset => CallStatus::Reset,
+            dintero::Status::Garbled => CallStatus::Garbled,
+        };
+        self.0.api_call(kind, status, took);
+    }
+}

@@ -1,0 +1,504 @@
+//! The shell's one loop: whatever happens becomes an [`Input`] of the core's machine, and the
+//! effects it answers with are performed. Nothing is decided here.
+//!
+//! Everything runs in one task: the calls under way are polled by the loop, so nothing needs a lock
+//! and nothing can be lost between tasks. What is bounded: calls by `consumer.concurrency`,
+//! deliveries by the prefetch, events of the broker by their channel.
+
+mod hand;
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::hand::Hand;
+use crate::broker::{BrokerEvent, CopyTo, Delivery, LinkHandle, Outgoing, Publication, Ticket};
+use crate::clock;
+use crate::core::answer::{Answer, CallKind};
+use crate::core::hold::Cause;
+use crate::core::machine::{
+    Arrived, Counts, Destination, Effect, Ended, Input, JobId, Machine, Parcel, Part, Rules, Settle,
+};
+use crate::core::outcome::{Failed, Outcome};
+use crate::core::verdict::Which;
+use crate::dintero::{Call, Client};
+use crate::telemetry::events::{Reporter, RequestEnded};
+use crate::telemetry::metrics::EventType;
+use crate::wire;
+
+/// Broker events handled before anything else gets a turn.
+const BATCH: usize = 64;
+
+/// How often an idle loop shows that it turns.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// From so many deliveries below the limit on, watchers are told.
+const NEAR_LIMIT: u32 = 5;
+
+/// What others may know of the loop.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct State {
+    pub connected: bool,
+    pub blocked: bool,
+    pub epoch: u64,
+    pub held: Option<Cause>,
+    pub probe_at: Option<Timestamp>,
+    pub draining: bool,
+    pub counts: Counts,
+    /// When the loop last turned.
+    pub turned_at: Option<Timestamp>,
+}
+
+type Calling = Pin<Box<dyn Future<Output = (JobId, Answer)> + Send>>;
+
+/// The worker: the machine and what it acts through.
+pub struct Worker {
+    machine: Machine,
+    delivery_limit: u32,
+    link: LinkHandle,
+    client: Client,
+    /// The events' `source`.
+    source: Box<str>,
+    reporter: Reporter,
+    hands: HashMap<JobId, Hand>,
+    calls: FuturesUnordered<Calling>,
+    /// Inputs that effects brought about.
+    pending: VecDeque<Input>,
+    next_job: u64,
+    epoch: u64,
+    /// The next delivery is the one that was fetched as a probe.
+    probing: bool,
+    drained: bool,
+    state: watch::Sender<State>,
+}
+
+impl Worker {
+    #[must_use]
+    pub fn new(
+        rules: Rules,
+        link: LinkHandle,
+        client: Client,
+        source: &str,
+        reporter: Reporter,
+    ) -> Self {
+        Self {
+            delivery_limit: rules.delivery_limit,
+            machine: Machine::new(rules),
+            link,
+            client,
+            source: source.into(),
+            reporter,
+            hands: HashMap::new(),
+            calls: FuturesUnordered::new(),
+            pending: VecDeque::new(),
+            next_job: 0,
+            epoch: 0,
+            probing: false,
+            drained: false,
+            state: watch::Sender::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// Works until told to stop; then finishes what is in flight, for at most `drain_timeout`, and
+    /// gives back the link for closing.
+    pub async fn run(
+        mut self,
+        mut events: mpsc::Receiver<BrokerEvent>,
+        stop: CancellationToken,
+        drain_timeout: Duration,
+    ) -> LinkHandle {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut timer = std::pin::pin!(tokio::time::sleep(HEARTBEAT));
+        let mut drain_by = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if drain_by.is_none() => {
+                    drain_by = Some(Instant::now() + drain_timeout);
+                    self.reporter.draining(self.machine.counts().in_hand);
+                    self.take(Input::Drain);
+                }
+                Some((job, answer)) = self.calls.next() => self.take(Input::Answered { job, answer }),
+                received = events.recv_many(&mut batch, BATCH) => {
+                    if received == 0 {
+                        return self.link;
+                    }
+                    for event in batch.drain(..) {
+                        self.on_broker(event);
+                    }
+                }
+                () = &mut timer => {
+                    if self.machine.next_timer().is_some_and(|at| at <= clock::now()) {
+                        self.take(Input::Timer);
+                    }
+                }
+            }
+            if self.drained {
+                return self.link;
+            }
+            if drain_by.is_some_and(|by| by <= Instant::now()) {
+                self.reporter.drain_timed_out(self.machine.counts().in_hand);
+                return self.link;
+            }
+            self.show_state(drain_by.is_some());
+            let wake = self.next_wake(drain_by);
+            if timer.deadline() != wake {
+                timer.as_mut().reset(wake);
+            }
+        }
+    }
+
+    fn on_broker(&mut self, event: BrokerEvent) {
+        match event {
+            BrokerEvent::Up { epoch } => {
+                self.epoch = epoch;
+                self.reporter.connected(epoch);
+                self.state.send_modify(|state| {
+                    state.connected = true;
+                    state.blocked = false;
+                    state.epoch = epoch;
+                });
+                self.take(Input::Up);
+            }
+            BrokerEvent::Down { why, .. } => {
+                self.probing = false;
+                self.reporter.disconnected(&why);
+                self.state.send_modify(|state| state.connected = false);
+                self.take(Input::Down);
+            }
+            BrokerEvent::Failed {
+                tries,
+                why,
+                again_in,
+            } => {
+                self.reporter.connect_failed(tries, &why, again_in);
+            }
+            BrokerEvent::Blocked(blocked) => {
+                self.reporter.blocked(blocked);
+                self.state.send_modify(|state| state.blocked = blocked);
+                self.take(Input::Blocked(blocked));
+            }
+            BrokerEvent::Delivered(delivery) => self.delivered(delivery),
+            BrokerEvent::Published { ticket, result } => self.published(ticket, result),
+            BrokerEvent::Flushed { ticket } => self.take(Input::Settled {
+                job: JobId(ticket.0),
+            }),
+            BrokerEvent::ProbeEmpty { epoch } if epoch == self.epoch => {
+                self.probing = false;
+                self.take(Input::ProbeEmpty);
+            }
+            BrokerEvent::ProbeEmpty { .. } | BrokerEvent::Stopped { .. } => {}
+        }
+    }
+
+    fn delivered(&mut self, delivery: Delivery) {
+        let now = clock::now();
+        let job = JobId(self.next_job);
+        self.next_job += 1;
+        let redelivered = delivery.redelivered();
+        let delivery_count = delivery.delivery_count();
+        self.reporter.metrics().consumed(redelivered);
+        if delivery_count + NEAR_LIMIT >= self.delivery_limit {
+            self.reporter.near_delivery_limit(delivery_count);
+        }
+        let headers = &**delivery.received();
+        let carried = wire::headers::carried(headers, now);
+        let read = wire::request::read(delivery.body(), delivery.content_type(), headers);
+        let (request, partial) = match read {
+            Ok(request) => (Ok(Box::new(request)), None),
+            Err(unreadable) => (Err(unreadable.detail), Some(Box::new(unreadable.partial))),
+        };
+        let asked_at = request
+            .as_ref()
+            .ok()
+            .and_then(|request| request.requested_at)
+            .or_else(|| Timestamp::from_second(delivery.timestamp()?.try_into().ok()?).ok());
+        if let Some(asked_at) = asked_at
+            && !redelivered
+            && !carried.copied
+        {
+            self.reporter.metrics().queue_head(asked_at);
+        }
+        self.hands
+            .insert(job, Hand::new(delivery, partial, asked_at));
+        let probe = std::mem::take(&mut self.probing);
+        self.take(Input::Delivered(Arrived {
+            job,
+            request,
+            carried,
+            redelivered,
+            delivery_count,
+            probe,
+        }));
+    }
+
+    fn published(&mut self, ticket: Ticket, result: Publication) {
+        let (job, part) = addressee(ticket);
+        let confirmed = match (result, self.hands.get_mut(&job)) {
+            (Publication::Confirmed(proof), Some(hand)) => {
+                match (part, hand.telling) {
+                    (Part::Event, Some((kind, _))) => {
+                        self.reporter.event_published(kind, proof.routed());
+                    }
+                    (Part::Letter, Some((_, Some(reason)))) => self.reporter.dead_lettered(reason),
+                    _ => {}
+                }
+                hand.confirm(part, proof);
+                true
+            }
+            (Publication::Returned | Publication::Refused, Some(hand)) => {
+                match (part, hand.telling) {
+                    (Part::Event, Some((kind, _))) => self.reporter.event_not_published(kind),
+                    (Part::Letter, _) => self.reporter.not_stored("dead letter"),
+                    _ => self.reporter.not_stored("copy"),
+                }
+                false
+            }
+            // The session ended; that it did is told next.
+            (Publication::Lost, _) | (_, None) => false,
+        };
+        self.take(Input::Published {
+            job,
+            part,
+            confirmed,
+        });
+    }
+
+    /// Gives the machine an input and performs what it answers, until nothing is left to do.
+    fn take(&mut self, input: Input) {
+        let mut effects = Vec::new();
+        self.pending.push_back(input);
+        while let Some(input) = self.pending.pop_front() {
+            self.machine
+                .handle(input, clock::now(), &mut clock::chance, &mut effects);
+            for effect in effects.drain(..) {
+                self.perform(effect);
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Consume => self.link.consume(self.epoch),
+            Effect::StopConsuming => self.link.stop_consuming(self.epoch),
+            Effect::Probe => {
+                self.probing = true;
+                self.link.fetch_one(self.epoch);
+            }
+            Effect::Call {
+                job,
+                kind,
+                path_name,
+            } => self.call(job, kind, path_name),
+            Effect::Publish { job, parcel } => self.publish(job, parcel),
+            Effect::Ack { job, ended, settle } => self.ack(job, ended, settle),
+            Effect::GiveBack { job } => {
+                if let Some(hand) = self.hands.remove(&job) {
+                    self.link.give_back(hand.delivery);
+                }
+            }
+            Effect::ForgetAll => self.hands.clear(),
+            Effect::Drained => self.drained = true,
+            Effect::Note(note) => self.reporter.note(note),
+        }
+    }
+
+    fn call(&mut self, job: JobId, kind: CallKind, path_name: Which) {
+        let Some(request) = self.machine.request(job) else {
+            return;
+        };
+        let username = match path_name {
+            Which::Old => &request.username,
+            Which::New => &request.new_username,
+        };
+        let new_username = match kind {
+            CallKind::Rename => &request.new_username,
+            CallKind::Confirm => username,
+        };
+        let traceparent = self
+            .hands
+            .get(&job)
+            .and_then(|hand| hand.received.traceparent());
+        let call = Call {
+            kind,
+            account: request.account_id.clone(),
+            username: username.clone(),
+            new_username: new_username.clone(),
+            traceparent: traceparent.map(Into::into),
+        };
+        let client = self.client.clone();
+        self.calls.push(Box::pin(async move {
+            (job, client.change_username(&call).await)
+        }));
+    }
+
+    fn publish(&mut self, job: JobId, parcel: Parcel) {
+        let ticket = ticket(job, parcel.part());
+        let request = self.machine.request(job);
+        let Some(hand) = self.hands.get_mut(&job) else {
+            return;
+        };
+        let outgoing = match parcel {
+            Parcel::Event(outcome) => {
+                let reason = match &outcome {
+                    Outcome::Renamed(_) => None,
+                    Outcome::Failed(failed) => Some(failed.reason),
+                };
+                hand.telling = Some((EventType::from(&outcome), reason));
+                event(&self.source, hand, request, &outcome)
+            }
+            Parcel::Letter(failed) => {
+                hand.telling = Some((EventType::UserRenameFailed, Some(failed.reason)));
+                dead_letter(hand, request.map(|request| request.request_id), &failed)
+            }
+            Parcel::Copy { to, carried } => Some(Outgoing::Copy {
+                of: hand.received.clone(),
+                to: match to {
+                    Destination::Tail => CopyTo::RequestsTail,
+                    Destination::Ladder(step) => CopyTo::Retry(step),
+                },
+                headers: wire::headers::copy_headers(&carried, hand.received.origin()),
+            }),
+        };
+        if let Some(outgoing) = outgoing {
+            self.link.publish(ticket, outgoing);
+        }
+    }
+
+    fn ack(&mut self, job: JobId, ended: Option<Box<Ended>>, settle: Option<Settle>) {
+        let Some(hand) = self.hands.remove(&job) else {
+            return;
+        };
+        if let Some(ended) = ended {
+            self.reporter.request_ended(&RequestEnded {
+                ended: &ended,
+                request: self.machine.request(job),
+                asked_at: hand.asked_at,
+                trace_id: hand.trace_id(),
+                now: clock::now(),
+            });
+        }
+        let (delivery, proof) = hand.into_proof();
+        if let Some(proof) = proof {
+            self.link.settle(delivery, proof);
+        }
+        match settle {
+            Some(Settle::Sent) => self.pending.push_back(Input::Settled { job }),
+            Some(Settle::Processed) => self.link.flush(self.epoch, Ticket(job.0)),
+            None => {}
+        }
+    }
+
+    fn show_state(&self, draining: bool) {
+        let counts = self.machine.counts();
+        let metrics = self.reporter.metrics();
+        metrics.set_in_flight(gauge(counts.in_flight));
+        metrics.set_waiting(gauge(counts.waiting));
+        metrics.set_blocked_by_order(gauge(counts.blocked_by_order));
+        self.state.send_modify(|state| {
+            state.counts = counts;
+            state.held = self.machine.held();
+            state.probe_at = self.machine.probe_at();
+            state.draining = draining;
+            state.turned_at = Some(clock::now());
+        });
+    }
+
+    fn next_wake(&self, drain_by: Option<Instant>) -> Instant {
+        let now = Instant::now();
+        let mut wake = now + HEARTBEAT;
+        if let Some(at) = self.machine.next_timer() {
+            let wait = Duration::try_from(at.duration_since(clock::now())).unwrap_or_default();
+            wake = wake.min(now + wait);
+        }
+        drain_by.map_or(wake, |by| wake.min(by))
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("machine", &self.machine)
+            .finish_non_exhaustive()
+    }
+}
+
+fn event(
+    source: &str,
+    hand: &Hand,
+    request: Option<&crate::core::request::RenameRequest>,
+    outcome: &Outcome,
+) -> Option<Outgoing> {
+    let trace = hand.received.traceparent();
+    let partial = hand.partial.as_deref();
+    let message = match (outcome, request, partial) {
+        (Outcome::Renamed(renamed), Some(request), _) => {
+            wire::event::renamed(source, request, renamed, trace)
+        }
+        (Outcome::Failed(failed), Some(request), _) => {
+            wire::event::failed(source, request, failed, trace)
+        }
+        (Outcome::Failed(failed), None, Some(partial)) => {
+            wire::event::failed(source, partial, failed, trace)
+        }
+        (Outcome::Failed(_), None, None) | (Outcome::Renamed(_), None, _) => return None,
+    };
+    let correlation_id = hand
+        .received
+        .correlation_id()
+        .map(str::to_owned)
+        .or_else(|| {
+            let read = partial.and_then(|partial| partial.request_id.as_deref());
+            request
+                .map(|request| request.request_id.to_string())
+                .or(read.map(str::to_owned))
+        });
+    Some(Outgoing::Event {
+        message,
+        correlation_id,
+        traceparent: trace.map(str::to_owned),
+    })
+}
+
+fn dead_letter(hand: &Hand, request_id: Option<uuid::Uuid>, failed: &Failed) -> Option<Outgoing> {
+    let request_id = request_id.or_else(|| hand.partial.as_ref()?.request_uuid());
+    Some(Outgoing::DeadLetter {
+        of: hand.received.clone(),
+        headers: wire::headers::dead_letter_headers(failed, request_id, hand.received.origin()),
+    })
+}
+
+/// A publish is named by its job and its part.
+fn ticket(job: JobId, part: Part) -> Ticket {
+    let part = match part {
+        Part::Event => 0,
+        Part::Letter => 1,
+        Part::Copy => 2,
+    };
+    Ticket(job.0 << 2 | part)
+}
+
+fn addressee(ticket: Ticket) -> (JobId, Part) {
+    let part = match ticket.0 & 3 {
+        0 => Part::Event,
+        1 => Part::Letter,
+        _ => Part::Copy,
+    };
+    (JobId(ticket.0 >> 2), part)
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
