@@ -162,8 +162,9 @@ impl LinkHandle {
     }
 
     /// Stops consuming. What the broker sent before it knew still comes as
-    /// [`BrokerEvent::Delivered`]; then comes [`BrokerEvent::Stopped`]. Deliveries that are held
-    /// stay held and can be settled as before.
+    /// [`BrokerEvent::Delivered`]; then comes [`BrokerEvent::Stopped`]. What it had set aside for
+    /// us but not sent returns to the queue, some of it marked as redelivered. Deliveries that are
+    /// held stay held and can be settled as before.
     pub fn stop_consuming(&self, epoch: u64) {
         self.send(Command::Stop { epoch });
     }

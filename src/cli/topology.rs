@@ -55,7 +55,7 @@ pub async fn run(args: TopologyArgs, config: Option<&Path>) -> Exit {
         }
         Verb::Declare => match declare_topology(amqp, ladder).await {
             Ok(()) => report(&[], args.json, "everything is in place"),
-            Err(trouble) => refuse(trouble, args.json),
+            Err(trouble) => refuse(&trouble, args.json),
         },
         Verb::Check => match compare_topology(amqp, ladder).await {
             Ok(differences) => report(
@@ -63,13 +63,13 @@ pub async fn run(args: TopologyArgs, config: Option<&Path>) -> Exit {
                 args.json,
                 "everything is as it is to be (bindings cannot be compared)",
             ),
-            Err(trouble) => refuse(trouble, args.json),
+            Err(trouble) => refuse(&trouble, args.json),
         },
     }
 }
 
-fn refuse(trouble: Trouble, json: bool) -> Exit {
-    let exit = match &trouble {
+fn refuse(trouble: &Trouble, json: bool) -> Exit {
+    let exit = match trouble {
         Trouble::Topology(differences) => return report(differences, json, ""),
         other => Exit::of(other),
     };
@@ -108,21 +108,20 @@ fn show(prefix: &str, ladder: &[Duration], json: bool) -> String {
     if json {
         return to_json(&topology);
     }
-    let mut text = String::new();
-    for object in &topology.objects {
-        text += &object.to_string();
-        match object {
-            Object::Exchange { kind, .. } => text += &format!(" ({kind}, durable)\n"),
-            Object::Queue { arguments, .. } => {
-                text += " (durable)\n";
-                for argument in arguments {
-                    text += &format!("  {} = {}\n", argument.name, argument.value);
-                }
-            }
-            Object::Binding { .. } => text += "\n",
+    topology.objects.iter().map(paragraph).collect()
+}
+
+fn paragraph(object: &Object) -> String {
+    match object {
+        Object::Exchange { kind, .. } => format!("{object} ({kind}, durable)\n"),
+        Object::Queue { arguments, .. } => {
+            let lines = arguments
+                .iter()
+                .map(|argument| format!("  {} = {}\n", argument.name, argument.value));
+            format!("{object} (durable)\n{}", lines.collect::<String>())
         }
+        Object::Binding { .. } => format!("{object}\n"),
     }
-    text
 }
 
 fn print_json(value: &impl Serialize) {

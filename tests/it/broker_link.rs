@@ -1,29 +1,38 @@
 //! The link to the broker, against a real one: what is settled, what is published, what survives.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::{BasicGetOptions, BasicPublishOptions};
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use rename_worker::broker::{
     BrokerEvent, CopyTo, Delivery, Link, LinkHandle, LinkSettings, Outgoing, Publication, Settled,
-    Ticket,
+    Ticket, Trouble,
 };
 use rename_worker::config::{Amqp, Secret};
 use rename_worker::wire::event::{EventMessage, RENAMED};
-use rename_worker::wire::headers::HeaderValue;
+use rename_worker::wire::headers::{self, HeaderSource as _, HeaderValue};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Far longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PREFETCH: u16 = 10;
+const ROUTING_KEY: &str = "rename.T00000001";
 
-/// A worker's end of the link, with a topology of its own.
+/// A worker's end of the link with a topology of its own, and a plain client beside it.
 struct Bench {
     prefix: String,
     link: LinkHandle,
     events: mpsc::Receiver<BrokerEvent>,
     epoch: u64,
-    /// A plain client beside it.
+    /// Came while something else was waited for.
+    early: VecDeque<Delivery>,
     channel: Channel,
     _connection: Connection,
 }
@@ -32,9 +41,9 @@ fn url() -> String {
     std::env::var("RENAME_WORKER_TEST_AMQP_URL").expect("a broker")
 }
 
-fn amqp(prefix: &str) -> Amqp {
+fn amqp(url: &str, prefix: &str) -> Amqp {
     Amqp {
-        url: Secret::inline(&url()),
+        url: Secret::inline(url),
         ca_file: None,
         client_cert_file: None,
         client_key_file: None,
@@ -45,23 +54,25 @@ fn amqp(prefix: &str) -> Amqp {
 
 impl Bench {
     async fn new() -> Self {
-        let prefix = format!("t{}", Uuid::new_v4().simple());
+        let prefix = format!("it-{}", Uuid::new_v4().simple());
         let connection = Connection::connect(&url(), ConnectionProperties::default())
             .await
             .unwrap();
         let channel = connection.create_channel().await.unwrap();
         let settings = LinkSettings {
-            prefetch: 10,
+            prefetch: PREFETCH,
             ladder: vec![Duration::from_millis(200)],
             connection_name: "test".to_owned(),
         };
-        let (sender, events) = mpsc::channel(16);
-        let link = Link::start(amqp(&prefix), settings, sender, ());
+        // Small, so that the link has to wait for us now and then.
+        let (sender, events) = mpsc::channel(2);
+        let link = Link::start(amqp(&url(), &prefix), settings, sender, ());
         let mut bench = Self {
             prefix,
             link,
             events,
             epoch: 0,
+            early: VecDeque::new(),
             channel,
             _connection: connection,
         };
@@ -76,49 +87,130 @@ impl Bench {
             .expect("a living link")
     }
 
+    /// Waits for the next session; what comes before is dropped.
     async fn up(&mut self) {
         loop {
+            if let BrokerEvent::Up { epoch } = self.next().await {
+                self.epoch = epoch;
+                return;
+            }
+        }
+    }
+
+    async fn down(&mut self) -> Trouble {
+        loop {
             match self.next().await {
-                BrokerEvent::Up { epoch } => {
-                    self.epoch = epoch;
-                    return;
+                BrokerEvent::Down { epoch, why } => {
+                    assert_eq!(epoch, self.epoch);
+                    return why;
                 }
-                BrokerEvent::Failed { why, .. } => eprintln!("failed: {why}"),
-                BrokerEvent::Down { why, .. } => eprintln!("down: {why}"),
-                other => panic!("{other:?} before being up"),
+                BrokerEvent::Published { .. } => {}
+                other => panic!("{other:?} instead of the end of the session"),
             }
         }
     }
 
     async fn delivered(&mut self) -> Delivery {
+        if let Some(delivery) = self.early.pop_front() {
+            return delivery;
+        }
         match self.next().await {
             BrokerEvent::Delivered(delivery) => delivery,
             other => panic!("{other:?} instead of a delivery"),
         }
     }
 
-    async fn published(&mut self, ticket: u64) -> Publication {
-        match self.next().await {
-            BrokerEvent::Published {
-                ticket: told,
-                result,
-            } if told == Ticket(ticket) => result,
-            other => panic!("{other:?} instead of an answer"),
+    /// Fetches until there is something: the broker may still be routing it.
+    async fn fetched(&mut self) -> Delivery {
+        loop {
+            self.link.fetch_one(self.epoch);
+            match self.next().await {
+                BrokerEvent::Delivered(delivery) => return delivery,
+                BrokerEvent::ProbeEmpty { .. } => {}
+                other => panic!("{other:?} instead of a fetched request"),
+            }
         }
     }
 
+    async fn publish(&mut self, outgoing: Outgoing) -> Publication {
+        self.link.publish(Ticket(7), outgoing);
+        loop {
+            match self.next().await {
+                BrokerEvent::Published { ticket, result } if ticket == Ticket(7) => return result,
+                BrokerEvent::Delivered(delivery) => self.early.push_back(delivery),
+                other => panic!("{other:?} instead of an answer"),
+            }
+        }
+    }
+
+    async fn settle(&mut self, delivery: Delivery) {
+        let Publication::Confirmed(event) = self.publish(event()).await else {
+            panic!("not confirmed");
+        };
+        self.link.settle(delivery, Settled::Outcome { event });
+    }
+
     async fn request(&self, body: &str, properties: BasicProperties) {
-        let exchange = format!("{}.requests", self.prefix);
         self.channel
             .basic_publish(
-                exchange.into(),
-                "rename.T00000001".into(),
+                self.name("requests").into(),
+                ROUTING_KEY.into(),
                 BasicPublishOptions::default(),
                 body.as_bytes(),
                 properties,
             )
             .await
             .unwrap();
+    }
+
+    fn name(&self, what: &str) -> String {
+        format!("{}.{what}", self.prefix)
+    }
+
+    /// Ready messages; unsettled ones do not count.
+    async fn length(&self, what: &str) -> u32 {
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        self.channel
+            .queue_declare(self.name(what).into(), options, FieldTable::default())
+            .await
+            .unwrap()
+            .message_count()
+    }
+
+    /// Waits until so many messages are ready: the broker counts a little behind.
+    async fn holds(&self, what: &str, count: u32) {
+        let counting = async { while self.length(what).await != count {} };
+        tokio::time::timeout(PATIENCE, counting)
+            .await
+            .unwrap_or_else(|_| panic!("{what} does not come to hold {count}"));
+    }
+
+    async fn get(&self, what: &str) -> lapin::message::Delivery {
+        let options = BasicGetOptions { no_ack: true };
+        let got = self
+            .channel
+            .basic_get(self.name(what).into(), options)
+            .await
+            .unwrap();
+        got.expect("a message").delivery
+    }
+
+    /// Ends the link and removes what it made.
+    async fn finish(self) {
+        let queues = ["requests", "dead-letters", "retry.200ms"].map(|what| self.name(what));
+        let exchanges = ["requests", "events", "dead-letters"].map(|what| self.name(what));
+        self.link.close().await;
+        for queue in queues {
+            let options = QueueDeleteOptions::default();
+            let _ = self.channel.queue_delete(queue.into(), options).await;
+        }
+        for exchange in exchanges {
+            let options = ExchangeDeleteOptions::default();
+            let _ = self.channel.exchange_delete(exchange.into(), options).await;
+        }
     }
 }
 
@@ -134,6 +226,25 @@ fn event() -> Outgoing {
     }
 }
 
+fn letter(of: &Delivery) -> Outgoing {
+    Outgoing::DeadLetter {
+        of: Arc::clone(of.received()),
+        headers: vec![(headers::REASON, HeaderValue::Text("rejected".to_owned()))],
+    }
+}
+
+fn copy(of: &Delivery, to: CopyTo) -> Outgoing {
+    Outgoing::Copy {
+        of: Arc::clone(of.received()),
+        to,
+        headers: vec![(headers::ATTEMPTS, HeaderValue::Int(1))],
+    }
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
 #[tokio::test]
 async fn a_request_is_settled_by_a_confirmed_event() {
     let mut bench = Bench::new().await;
@@ -141,36 +252,297 @@ async fn a_request_is_settled_by_a_confirmed_event() {
     bench.link.consume(bench.epoch);
     let delivery = bench.delivered().await;
     assert_eq!(delivery.body(), b"one");
-    assert_eq!(delivery.routing_key(), "rename.T00000001");
-    bench.link.publish(Ticket(1), event());
-    let Publication::Confirmed(event) = bench.published(1).await else {
+    assert_eq!(delivery.routing_key(), ROUTING_KEY);
+    let Publication::Confirmed(event) = bench.publish(event()).await else {
         panic!("not confirmed");
     };
-    assert!(!event.routed());
+    assert!(!event.routed(), "nobody has subscribed");
     bench.link.settle(delivery, Settled::Outcome { event });
+    // The close hands over what was settled before.
+    let (prefix, channel) = (bench.prefix.clone(), bench.channel.clone());
     bench.link.close().await;
+    let options = QueueDeleteOptions::default();
+    let left = channel.queue_delete(format!("{prefix}.requests").into(), options);
+    assert_eq!(left.await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn a_copy_comes_back_from_the_ladder_and_tells_where_it_came_from() {
     let mut bench = Bench::new().await;
-    bench.request("late", BasicProperties::default()).await;
+    // As a request that the broker once dead-lettered and a shovel brought back: RabbitMQ 3.10
+    // would drop its copy when that expires, since it died in this queue before.
+    let mut death = FieldTable::default();
+    death.insert("queue".into(), text(&bench.name("requests")));
+    death.insert("reason".into(), text("delivery_limit"));
+    death.insert("exchange".into(), text("any"));
+    death.insert("count".into(), AMQPValue::LongLongInt(1));
+    death.insert("time".into(), AMQPValue::Timestamp(1_700_000_000));
+    let mut keys = FieldArray::default();
+    keys.push(text(ROUTING_KEY));
+    death.insert("routing-keys".into(), AMQPValue::FieldArray(keys));
+    let mut deaths = FieldArray::default();
+    deaths.push(AMQPValue::FieldTable(death));
+    let mut table = FieldTable::default();
+    table.insert("x-death".into(), AMQPValue::FieldArray(deaths));
+    // Its reason of then must not travel with the copy, or it would start anew each time.
+    table.insert(headers::FAILED_AT.into(), text("2026-11-24T10:00:00Z"));
+    let properties = BasicProperties::default().with_headers(table);
+    bench.request("late", properties).await;
     bench.link.consume(bench.epoch);
-    for round in 1..=3_i64 {
+    for round in 0..3 {
         let delivery = bench.delivered().await;
-        assert_eq!(delivery.routing_key(), "rename.T00000001");
-        assert_eq!(delivery.exchange(), format!("{}.requests", bench.prefix));
-        let copy = Outgoing::Copy {
-            of: Arc::clone(delivery.received()),
-            to: CopyTo::Retry(0),
-            headers: vec![("x-rename-attempts", HeaderValue::Int(round))],
-        };
-        bench.link.publish(Ticket(2), copy);
-        let Publication::Confirmed(copy) = bench.published(2).await else {
+        assert_eq!(delivery.body(), b"late");
+        assert_eq!(delivery.routing_key(), ROUTING_KEY);
+        assert_eq!(delivery.exchange(), bench.name("requests"));
+        assert_eq!(delivery.text(headers::FAILED_AT).is_some(), round == 0);
+        assert_eq!(delivery.int(headers::ATTEMPTS).is_some(), round > 0);
+        let copy = copy(&delivery, CopyTo::Retry(0));
+        let Publication::Confirmed(copy) = bench.publish(copy).await else {
             panic!("not confirmed");
         };
         bench.link.settle(delivery, Settled::Copied(copy));
     }
-    let _ = BasicGetOptions::default();
-    bench.link.close().await;
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_keeps_everything_but_what_would_hurt() {
+    let mut bench = Bench::new().await;
+    let mut table = FieldTable::default();
+    let mut others = FieldArray::default();
+    others.push(text("somebody.else"));
+    table.insert("CC".into(), AMQPValue::FieldArray(others));
+    table.insert("theirs".into(), AMQPValue::Double(1.5));
+    let sent = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_content_encoding("identity".into())
+        .with_correlation_id("corr".into())
+        .with_message_id("msg".into())
+        .with_reply_to("answers".into())
+        .with_timestamp(1_700_000_000)
+        .with_type("rename".into())
+        .with_app_id("crm".into())
+        .with_priority(3);
+    let hazardous = sent
+        .clone()
+        .with_headers(table)
+        .with_delivery_mode(1)
+        .with_user_id("guest".into())
+        .with_expiration("60000".into());
+    bench.request("\u{0}not json", hazardous).await;
+    bench.link.consume(bench.epoch);
+    let delivery = bench.delivered().await;
+    let letter = letter(&delivery);
+    assert!(matches!(
+        bench.publish(letter).await,
+        Publication::Confirmed(confirmed) if confirmed.routed()
+    ));
+
+    let letter = bench.get("dead-letters").await;
+    assert_eq!(letter.data, b"\0not json");
+    assert_eq!(letter.routing_key.as_str(), ROUTING_KEY);
+    let mut table = letter.properties.headers().clone().unwrap();
+    let told: BTreeMap<_, _> = std::mem::take(&mut table)
+        .inner()
+        .iter()
+        // RabbitMQ 3.x counts from the first delivery on.
+        .filter(|(name, _)| name.as_str() != "x-delivery-count")
+        .map(|(name, value)| (name.to_string(), value.clone()))
+        .collect();
+    let mut cc = FieldArray::default();
+    cc.push(text("somebody.else"));
+    let expected: BTreeMap<_, _> = [
+        ("theirs", AMQPValue::Double(1.5)),
+        ("x-rename-original-cc", AMQPValue::FieldArray(cc)),
+        ("x-rename-original-exchange", text(&bench.name("requests"))),
+        ("x-rename-original-expiration", text("60000")),
+        ("x-rename-original-routing-key", text(ROUTING_KEY)),
+        ("x-rename-original-user-id", text("guest")),
+        ("x-rename-reason", text("rejected")),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    assert_eq!(told, expected);
+    assert_eq!(
+        letter.properties.with_headers(FieldTable::default()),
+        sent.with_delivery_mode(2)
+            .with_headers(FieldTable::default())
+    );
+    bench.finish().await;
+}
+
+/// lapin hands a returned message to whichever confirm comes next; believing it would call a lost
+/// dead letter safe.
+#[tokio::test]
+async fn each_return_is_told_of_its_own_publish() {
+    const ROUNDS: u64 = 300;
+    let mut bench = Bench::new().await;
+    bench.request("lost?", BasicProperties::default()).await;
+    bench.link.consume(bench.epoch);
+    let delivery = bench.delivered().await;
+    // Dead letters have nowhere to go, copies and events are fine.
+    bench
+        .channel
+        .queue_unbind(
+            bench.name("dead-letters").into(),
+            bench.name("dead-letters").into(),
+            "#".into(),
+            FieldTable::default(),
+        )
+        .await
+        .unwrap();
+    for round in 0..ROUNDS {
+        let outgoing = match round % 3 {
+            0 => letter(&delivery),
+            1 => copy(&delivery, CopyTo::Retry(0)),
+            _ => event(),
+        };
+        bench.link.publish(Ticket(round), outgoing);
+    }
+    let mut told = BTreeMap::new();
+    while told.len() < usize::try_from(ROUNDS).unwrap() {
+        if let BrokerEvent::Published { ticket, result } = bench.next().await {
+            told.insert(ticket, result);
+        }
+    }
+    for (Ticket(round), result) in told {
+        let right = match (round % 3, &result) {
+            (0, Publication::Returned) => true,
+            (1, Publication::Confirmed(confirmed)) => confirmed.routed(),
+            (2, Publication::Confirmed(confirmed)) => !confirmed.routed(),
+            _ => false,
+        };
+        assert!(right, "publish {round} was told as {result:?}");
+    }
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn what_an_old_session_delivered_can_be_settled_no_more() {
+    let mut bench = Bench::new().await;
+    bench.request("again", BasicProperties::default()).await;
+    bench.link.consume(bench.epoch);
+    let old = bench.delivered().await;
+    // Publishing to a missing exchange ends the channel.
+    bench
+        .channel
+        .exchange_delete(
+            bench.name("events").into(),
+            ExchangeDeleteOptions::default(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(bench.publish(event()).await, Publication::Lost);
+    let why = bench.down().await;
+    assert!(matches!(&why, Trouble::ChannelClosed(_)), "{why}");
+    assert!(why.to_string().contains(".events"), "{why}");
+    bench.up().await;
+    bench.link.consume(bench.epoch);
+    let new = bench.delivered().await;
+    assert!(new.redelivered());
+    assert_eq!((old.epoch(), new.epoch()), (bench.epoch - 1, bench.epoch));
+    // A copy of what the broker has taken back would be a twin.
+    let twin = copy(&old, CopyTo::RequestsTail);
+    assert_eq!(bench.publish(twin).await, Publication::Lost);
+    // The old delivery's number is the new one's too: an ack of it would settle the new one.
+    let Publication::Confirmed(event) = bench.publish(event()).await else {
+        panic!("not confirmed");
+    };
+    bench.link.settle(old, Settled::Outcome { event });
+    bench.link.give_back(new);
+    assert_eq!(bench.delivered().await.body(), b"again");
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_deleted_queue_is_made_anew_and_consumed_again() {
+    let mut bench = Bench::new().await;
+    bench.request("before", BasicProperties::default()).await;
+    bench.link.consume(bench.epoch);
+    let _void = bench.delivered().await;
+    bench
+        .channel
+        .queue_delete(bench.name("requests").into(), QueueDeleteOptions::default())
+        .await
+        .unwrap();
+    let why = bench.down().await;
+    assert!(matches!(why, Trouble::ConsumerCancelled), "{why}");
+    bench.up().await;
+    bench.link.consume(bench.epoch);
+    bench.request("after", BasicProperties::default()).await;
+    assert_eq!(bench.delivered().await.body(), b"after");
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn stopping_loses_nothing_and_leaves_what_is_held() {
+    let mut bench = Bench::new().await;
+    for n in 0..30 {
+        bench
+            .request(&n.to_string(), BasicProperties::default())
+            .await;
+    }
+    bench.link.consume(bench.epoch);
+    let first = bench.delivered().await;
+    bench.link.stop_consuming(bench.epoch);
+    let mut held = vec![first];
+    loop {
+        match bench.next().await {
+            BrokerEvent::Delivered(delivery) => held.push(delivery),
+            BrokerEvent::Stopped { epoch } if epoch == bench.epoch => break,
+            other => panic!("{other:?} while stopping"),
+        }
+    }
+    assert!(held.len() <= usize::from(PREFETCH));
+    let left = 30 - u32::try_from(held.len()).unwrap();
+    bench.holds("requests", left).await;
+    // What is held can be settled as before, and consuming can begin again.
+    for delivery in held {
+        bench.settle(delivery).await;
+    }
+    bench.link.consume(bench.epoch);
+    for n in (30 - left)..30 {
+        let delivery = bench.delivered().await;
+        assert_eq!(delivery.body(), n.to_string().as_bytes());
+        bench.settle(delivery).await;
+    }
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_probe_fetches_one_request_or_tells_that_there_is_none() {
+    let mut bench = Bench::new().await;
+    bench.link.fetch_one(bench.epoch);
+    assert!(matches!(bench.next().await, BrokerEvent::ProbeEmpty { .. }));
+    bench.request("one", BasicProperties::default()).await;
+    bench.request("two", BasicProperties::default()).await;
+    let probe = bench.fetched().await;
+    assert_eq!(probe.body(), b"one");
+    let tail = copy(&probe, CopyTo::RequestsTail);
+    let Publication::Confirmed(tail) = bench.publish(tail).await else {
+        panic!("not confirmed");
+    };
+    bench.link.settle(probe, Settled::Copied(tail));
+    assert_eq!(bench.fetched().await.body(), b"two");
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn orders_to_a_session_that_is_over_are_void() {
+    let mut bench = Bench::new().await;
+    bench.request("wait", BasicProperties::default()).await;
+    let _held = bench.fetched().await;
+    bench.request("keep", BasicProperties::default()).await;
+    bench.holds("requests", 1).await;
+    bench.link.consume(bench.epoch + 1);
+    bench.link.fetch_one(bench.epoch - 1);
+    bench.link.stop_consuming(bench.epoch - 1);
+    // The answer to a publish comes after all that, and nothing came of it.
+    assert!(matches!(
+        bench.publish(event()).await,
+        Publication::Confirmed(_)
+    ));
+    assert!(bench.early.is_empty());
+    assert_eq!(bench.length("requests").await, 1);
+    bench.finish().await;
 }
