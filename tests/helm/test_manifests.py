@@ -273,9 +273,14 @@ class WhatIsThere(unittest.TestCase):
         alerts = [r for m in manifests if m["kind"] == "PrometheusRule" for g in m["spec"]["groups"] for r in g["rules"] if "alert" in r]
         self.assertEqual(len(alerts), rules)
 
-    def test_rules_follow_the_prefix(self):
+    def test_rules_and_dashboards_follow_the_prefix(self):
         rules = json.dumps([m["spec"] for m in rendered("everything") if m["kind"] == "PrometheusRule"])
         self.assertNotRegex(rules, r'queue=~?\\"rename')
+        for manifest in rendered("everything"):
+            for name, content in manifest.get("data", {}).items():
+                if name.endswith(".json"):
+                    variables = {v["name"]: v for v in json.loads(content)["templating"]["list"]}
+                    self.assertEqual(variables["prefix"]["query"], "crm.rename")
 
 
 class Rotation(unittest.TestCase):
