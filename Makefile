@@ -15,3 +15,24 @@ rules-test: ## Check and test the Prometheus rules (brings promtool when root an
 .PHONY: schemas
 schemas: ## Write schemas/, docs/settings.md and examples/rename-worker.toml anew from the code
 	UPDATE_GENERATED=1 cargo test --lib committed
+
+.PHONY: helm-test
+helm-test: ## Test the Helm chart with the real helm (brings its tools into target/tools)
+	scripts/helm-test.sh
+
+.PHONY: helm-readme
+helm-readme: ## Write the table of values in the chart's README anew
+	scripts/helm-readme.py
+
+.PHONY: image
+image: ## Build the container image: a static binary on nothing at all
+	scripts/image.sh
+
+.PHONY: image-test
+image-test: image ## Build the image and try it, hardened as in the cluster
+	python3 -m unittest discover -s tests/image -p test_image.py
+
+.PHONY: compose-check
+compose-check: ## Check compose.yaml and what it names
+	scripts/chart-tools.py
+	python3 -m unittest discover -s tests/image -p test_compose.py

@@ -25,8 +25,9 @@ NOT_THE_DEFAULT = {
 
 def program() -> pathlib.Path | None:
     """rename-worker, if it is built."""
-    named = os.environ.get("RENAME_WORKER_BIN")
-    built = [pathlib.Path(named)] if named else [ROOT / "target" / p / "rename-worker" for p in ("debug", "release")]
+    if named := os.environ.get("RENAME_WORKER_BIN"):
+        return pathlib.Path(named).resolve(strict=True)
+    built = [ROOT / "target" / profile / "rename-worker" for profile in ("debug", "release")]
     return next((path for path in built if path.exists()), None)
 
 

@@ -72,6 +72,13 @@ class Compose(unittest.TestCase):
         fails = {old for old, _ in renames - back}
         self.assertEqual(len(fails & users.keys()), 2, "one finds its name taken, one is another user")
 
+    def test_publish_accepts_the_requests(self):
+        program = ROOT / "target" / "debug" / "rename-worker"
+        if not program.exists():
+            self.skipTest("rename-worker is not built")
+        done = subprocess.run([program, "publish", "--dry-run", "compose/requests.jsonl"], cwd=ROOT, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_promtool_accepts_prometheus_settings(self):
         promtool = shutil.which("promtool") or shutil.which(ROOT / "target" / "tools" / "promtool")
         if not promtool:
