@@ -68,14 +68,21 @@ impl RequestPublisher {
         Ok(Self { inbox, task })
     }
 
-    /// Publishes one request and waits for its fate. Call it many times at once to fill the pipe;
-    /// the order is that in which the calls were first polled.
-    pub async fn publish(&self, request: Request) -> Publication {
+    /// Hands one request over, behind all that were handed over before; waits only while the pipe
+    /// is full. What it returns waits for the request's fate.
+    ///
+    /// Handing over is a step of its own, since of many futures that are polled together none need
+    /// be first: tokio makes some of them wait to be fair to other tasks.
+    pub async fn hand_over(&self, request: Request) -> impl Future<Output = Publication> + use<> {
         let (answer, fate) = oneshot::channel();
-        if self.inbox.send((request, answer)).await.is_err() {
-            return Publication::Lost;
-        }
-        fate.await.unwrap_or(Publication::Lost)
+        // When nobody takes it any more, the answer's end says so.
+        self.inbox.send((request, answer)).await.ok();
+        async { fate.await.unwrap_or(Publication::Lost) }
+    }
+
+    /// Publishes one request and waits for its fate.
+    pub async fn publish(&self, request: Request) -> Publication {
+        self.hand_over(request).await.await
     }
 
     /// Leaves, and says what ended the connection before, if anything did.

@@ -99,7 +99,7 @@ pub async fn send(
     loop {
         while sending.goes_on() && under_way.len() < WINDOW {
             if let Some((line, prepared)) = sending.next(lines.next()) {
-                let fate = publisher.publish(message(prepared));
+                let fate = publisher.hand_over(message(prepared)).await;
                 under_way.push(async move { (line, fate.await) });
             }
         }

@@ -4,5 +4,7 @@ mod broker_finder;
 mod broker_link;
 mod commands;
 mod house;
+mod publish;
+mod sandbox_command;
 mod support;
 mod watching;
