@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use jiff::Timestamp;
 
 use super::input::Input;
 use super::prepare::{Defaults, Prepared, prepare};
 use crate::broker::{Publication, Request, RequestPublisher};
+use crate::clock;
 
 /// Requests on their way at once: enough to hide the time that a confirm takes.
 const WINDOW: usize = 256;
@@ -71,7 +71,7 @@ pub fn check(
         number.map_or(true, |number| number >= rules.from_line)
     });
     let checked = |line: super::Line| {
-        let request = prepare(&line.text, &rules.defaults, Timestamp::now());
+        let request = prepare(&line.text, &rules.defaults, clock::now());
         (line.number, request)
     };
     Ok(wanted.map(move |line| line.map(checked)))
@@ -209,7 +209,7 @@ fn message(prepared: Prepared) -> Request {
         content_type: Some("application/json".to_owned()),
         message_id: Some(request.request_id.to_string()),
         correlation_id: None,
-        timestamp: u64::try_from(Timestamp::now().as_second()).ok(),
+        timestamp: u64::try_from(clock::now().as_second()).ok(),
         headers: Vec::new(),
     }
 }
