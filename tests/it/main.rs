@@ -6,5 +6,6 @@ mod commands;
 mod house;
 mod publish;
 mod sandbox_command;
+mod stages;
 mod support;
 mod watching;

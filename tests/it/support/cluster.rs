@@ -1,8 +1,9 @@
 //! Three RabbitMQ nodes that form a cluster, each of which can be killed or cut off. Needs Docker.
 //!
 //! Each node is in two networks: the cluster's own, where the nodes know each other by name, and
-//! an outer one that only carries the ports that clients use. So a node that is cut off from its
-//! peers still answers its clients, which is the nastier of the two ways to lose one.
+//! an outer one that only carries the ports that clients use. A node that is cut off loses its
+//! peers, not its clients; it then pauses by itself, as RabbitMQ's advice for three nodes has it,
+//! and turns its clients away until it is joined again.
 
 use std::{net::TcpListener, time::Duration};
 
@@ -16,9 +17,11 @@ use super::{START_LIMIT, UP, amqp::Raw, image_or_skip};
 pub const NODES: usize = 3;
 
 /// Where the nodes find each other. The pause between tries is in milliseconds: the three start
-/// together, so the first ones have to wait for the last.
+/// together, so the first ones have to wait for the last. Silent peers are given up after 5 s rather
+/// than a minute.
 const CONFIGURATION: &str = "\
 loopback_users = none
+net_ticktime = 5
 cluster_formation.peer_discovery_backend = classic_config
 cluster_formation.classic_config.nodes.1 = rabbit@node0
 cluster_formation.classic_config.nodes.2 = rabbit@node1
@@ -101,7 +104,9 @@ impl Cluster {
             inner_network,
             _janitor: janitor,
         };
-        cluster.await_members(NODES).await;
+        cluster
+            .await_running_seen_by(&cluster.nodes[0], NODES)
+            .await;
         cluster
     }
 
@@ -151,17 +156,21 @@ impl Cluster {
         connect(&self.inner_network, node).await;
     }
 
-    async fn await_members(&self, count: usize) {
+    /// Waits until `node` sees so many nodes running, itself among them.
+    pub async fn await_running_seen_by(&self, node: &ClusterNode, count: usize) {
         let expression = "io:format(\"~b\", [length(rabbit_nodes:list_running())]).";
-        for _ in 0..60 {
-            let seen = self.nodes[0].try_ctl(&["eval", expression]).await;
-            // `eval` prints the expression's value, ok, after what it printed itself.
-            if seen.is_ok_and(|seen| seen.trim_start().starts_with(&count.to_string())) {
-                return;
+        let seen = async {
+            loop {
+                // `eval` prints the expression's value, ok, after what it printed itself.
+                let seen = node.try_ctl(&["eval", expression]).await;
+                if seen.is_ok_and(|seen| seen.trim_start().starts_with(&count.to_string())) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        panic!("the nodes did not form a cluster");
+        };
+        let came = tokio::time::timeout(START_LIMIT, seen).await;
+        assert!(came.is_ok(), "{} does not see {count} nodes", node.name);
     }
 }
 
@@ -202,14 +211,19 @@ impl ClusterNode {
         configuration: &std::path::Path,
     ) {
         let cookie = format!("RABBITMQ_ERLANG_COOKIE={COOKIE}");
+        let node_name = format!("RABBITMQ_NODENAME={}", self.name);
+        let own_address = format!("{}:127.0.0.1", self.host);
         let publish = format!("127.0.0.1:{port}:5672");
         let image_name = image.to_string();
         let mut call = vec![
             "create",
             "--name",
             &self.container,
-            "--hostname",
-            &self.host,
+            "--env",
+            &node_name,
+            // Its own name must not depend on a network that it may be cut off from.
+            "--add-host",
+            &own_address,
             "--label",
             docker::LABEL,
             "--network",

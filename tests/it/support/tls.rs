@@ -96,6 +96,7 @@ impl Authority {
 pub struct TlsBroker {
     /// `amqps://guest:guest@localhost:<port>/%2f`.
     pub url: String,
+    pub port: u16,
     pub authority: Authority,
     pub client: Identity,
     _kept: Kept,
@@ -126,6 +127,7 @@ pub async fn tls_broker_or_skip(what: &str) -> Option<TlsBroker> {
     let port = kept.port(AMQPS).await;
     Some(TlsBroker {
         url: format!("amqps://guest:guest@localhost:{port}/%2f"),
+        port,
         authority,
         client,
         _kept: kept,
