@@ -158,7 +158,8 @@ impl Cluster {
 
     /// Waits until `node` sees so many nodes running, itself among them.
     pub async fn await_running_seen_by(&self, node: &ClusterNode, count: usize) {
-        let expression = "io:format(\"~b\", [length(rabbit_nodes:list_running())]).";
+        let expression =
+            "io:format(\"~b\", [length([N || N <- [node() | nodes()], rabbit:is_running(N)])]).";
         let seen = async {
             loop {
                 // `eval` prints the expression's value, ok, after what it printed itself.
