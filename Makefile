@@ -10,10 +10,17 @@ dashboard: ## Print the Grafana dashboard anew from its script
 
 .PHONY: rules-test
 rules-test: ## Check and test the Prometheus rules (brings promtool when root and missing)
-	scripts/rules-test.sh
+	scripts/need-prometheus.sh
+	promtool check rules helm/rename-worker/rules/*.yaml
+	promtool test rules tests/rules/*.yaml
+
+.PHONY: dashboard-test
+dashboard-test: ## Show that every panel has data: a real Prometheus, worker and RabbitMQ, one minute
+	scripts/need-prometheus.sh
+	cargo test --test it dashboard_data -- --ignored --nocapture
 
 .PHONY: schemas
-schemas: ## Write schemas/, docs/settings.md and examples/rename-worker.toml anew from the code
+schemas: ## Write schemas/, docs/settings.md, docs/metrics.md and examples/rename-worker.toml anew from the code
 	UPDATE_GENERATED=1 cargo test --lib committed
 
 .PHONY: helm-test

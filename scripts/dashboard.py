@@ -438,14 +438,14 @@ ROWS = {
         lines(
             "Events",
             "Events that RabbitMQ has confirmed, by type.",
-            "reqps",
+            "eps",
             [(rate("events_published_total", by="type"), "{{type}}")],
         ),
         lines(
             "Events in trouble",
             "not confirmed: published again until they are. no queue bound: confirmed, but nobody"
             " subscribes to the type.",
-            "reqps",
+            "eps",
             [
                 (rate("event_publish_failures_total", by="type"), "{{type}}, not confirmed"),
                 (rate("events_unrouted_total", by="type"), "{{type}}, no queue bound"),

@@ -3,6 +3,7 @@
 mod broker_finder;
 mod broker_link;
 mod commands;
+mod dashboard_data;
 mod house;
 mod publish;
 mod sandbox_command;
