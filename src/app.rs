@@ -17,18 +17,10 @@ use crate::core::hold::HoldSettings;
 use crate::core::machine::Rules;
 use crate::core::retry::RetrySettings;
 use crate::dintero::{self, Client};
+use crate::telemetry::build::{REVISION, VERSION};
 use crate::telemetry::events::Reporter;
 use crate::telemetry::metrics::{Call, CallStatus, Given, Metrics};
 use crate::worker::{State, Worker};
-
-/// The commit this was built from, where the build says so.
-pub const REVISION: &str = match option_env!("RENAME_WORKER_REVISION") {
-    Some(revision) => revision,
-    None => "unknown",
-};
-
-/// The program's version.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Broker events between the link and the loop: a few batches, so that neither waits for the other.
 const EVENTS: usize = 1024;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Watched;
-use crate::app::{REVISION, VERSION};
+use crate::telemetry::build::{REVISION, VERSION};
 use crate::telemetry::metrics::Counts;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

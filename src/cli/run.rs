@@ -36,7 +36,7 @@ pub async fn run(config: Option<&Path>) -> Exit {
             };
         }
     };
-    tracing::info!(version = crate::app::VERSION, admin = %app.admin, "started");
+    tracing::info!(version = crate::telemetry::build::VERSION, admin = %app.admin, "started");
     let stop = app.stopper();
     let mut ended = std::pin::pin!(app.ended());
     loop {

@@ -2,6 +2,7 @@
 //!
 //! It reports and decides nothing; serving `/metrics` is `admin`'s business.
 
+pub mod build;
 pub mod events;
 pub mod log;
 pub mod metrics;

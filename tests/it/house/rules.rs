@@ -12,7 +12,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("dintero", &["wire", "core", "config"]),
     ("telemetry", &["wire", "core", "config"]),
     ("sandbox", &["wire", "core", "config"]),
-    ("admin", &["telemetry", "wire", "core", "config"]),
+    ("admin", &["worker", "telemetry", "wire", "core", "config"]),
     (
         "dead_letters",
         &["broker", "telemetry", "wire", "core", "config"],
