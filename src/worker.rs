@@ -361,7 +361,11 @@ impl Worker {
             }
             Parcel::Letter(failed) => {
                 hand.telling = Some((EventType::UserRenameFailed, Some(failed.reason)));
-                dead_letter(hand, request.map(|request| request.request_id), &failed)
+                Some(dead_letter(
+                    hand,
+                    request.map(|request| request.request_id),
+                    &failed,
+                ))
             }
             Parcel::Copy { to, carried } => Some(Outgoing::Copy {
                 of: hand.received.clone(),
@@ -472,12 +476,12 @@ fn event(
     })
 }
 
-fn dead_letter(hand: &Hand, request_id: Option<uuid::Uuid>, failed: &Failed) -> Option<Outgoing> {
+fn dead_letter(hand: &Hand, request_id: Option<uuid::Uuid>, failed: &Failed) -> Outgoing {
     let request_id = request_id.or_else(|| hand.partial.as_ref()?.request_uuid());
-    Some(Outgoing::DeadLetter {
+    Outgoing::DeadLetter {
         of: hand.received.clone(),
         headers: wire::headers::dead_letter_headers(failed, request_id, hand.received.origin()),
-    })
+    }
 }
 
 /// A publish is named by its job and its part.

@@ -1,5 +1,6 @@
 //! The integration tests, one binary: a real RabbitMQ, the sandbox for an API.
 
+mod bad_input;
 mod broker_finder;
 mod broker_link;
 mod commands;
@@ -9,4 +10,6 @@ mod publish;
 mod sandbox_command;
 mod stages;
 mod support;
+mod verdicts;
+mod waiting;
 mod watching;

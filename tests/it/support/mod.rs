@@ -11,6 +11,7 @@
 )]
 
 pub mod amqp;
+pub mod stage;
 pub mod cluster;
 pub mod tls;
 

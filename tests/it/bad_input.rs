@@ -1,0 +1,161 @@
+//! Whatever is published as a request: it is dead-lettered byte for byte with its reason and a
+//! failed event, the worker lives on, and nothing behind it waits.
+
+use lapin::BasicProperties;
+use serde_json::json;
+
+use crate::support::stage::Stage;
+
+fn request(username: &str) -> serde_json::Value {
+    json!({
+        "request_id": "01a20cd4-6421-75fe-a3c5-7f13ac577b50", "account_id": "T12345678",
+        "username": username, "new_username": "new@example.com",
+    })
+}
+
+fn bad_bodies() -> Vec<(&'static str, Vec<u8>)> {
+    let nested = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
+    let mut missing = request("old");
+    missing.as_object_mut().unwrap().remove("account_id");
+    let mut wrong = request("old");
+    wrong["account_id"] = json!("X1");
+    wrong["username"] = json!(12);
+    let twice = request("old")
+        .to_string()
+        .replacen('{', "{\"username\":\"other\",", 1);
+    let huge = request("old")
+        .to_string()
+        .replacen('{', "{\"n\":1e999999,", 1);
+    let mut long = request("old");
+    long["new_username"] = json!("x".repeat(256));
+    vec![
+        ("empty", vec![]),
+        ("no JSON", b"hello".to_vec()),
+        ("truncated", b"{\"request_id\": \"01a2".to_vec()),
+        ("no UTF-8", vec![0xff, 0xfe, 0x00]),
+        ("not an object", b"[1, 2]".to_vec()),
+        (
+            "over 64 KiB",
+            request(&"x".repeat(70_000)).to_string().into_bytes(),
+        ),
+        ("a field missing", missing.to_string().into_bytes()),
+        ("wrong fields", wrong.to_string().into_bytes()),
+        ("a dot segment", request("..").to_string().into_bytes()),
+        ("an empty name", request("").to_string().into_bytes()),
+        ("too long a name", long.to_string().into_bytes()),
+        ("duplicated keys", twice.into_bytes()),
+        ("a huge number", huge.into_bytes()),
+        ("deep nesting", nested.into_bytes()),
+    ]
+}
+
+#[tokio::test]
+async fn each_is_dead_lettered_byte_for_byte_and_nothing_behind_it_waits() {
+    let stage = Stage::set(|_| {}).await;
+    stage.user("fine");
+    let bad = bad_bodies();
+    for (_, body) in &bad {
+        stage.publish(body, BasicProperties::default()).await;
+    }
+    let unknown = BasicProperties::default().with_content_type("image/png".into());
+    stage
+        .publish(request("typed").to_string().as_bytes(), unknown)
+        .await;
+    stage.rename("fine", "finer", None).await;
+    let worker = stage.worker().await;
+    let events = stage.events(bad.len() + 2).await;
+    let failed: Vec<_> = events
+        .iter()
+        .filter(|event| event["type"] == "user.rename-failed")
+        .collect();
+    assert_eq!(failed.len(), bad.len() + 1);
+    for event in &failed {
+        assert_eq!(event["data"]["reason"], "invalid_request", "{event}");
+        let detail = event["data"]["detail"].as_str().unwrap();
+        assert!(!detail.is_empty() && !detail.contains("xxxx"), "{detail}");
+    }
+    let letters = stage.letters(bad.len() + 1).await;
+    for (what, body) in &bad {
+        assert!(
+            letters.iter().any(|letter| letter.body == *body),
+            "{what} is not among them"
+        );
+    }
+    for letter in &letters {
+        assert_eq!(
+            letter.text_header("x-rename-reason").as_deref(),
+            Some("invalid_request")
+        );
+        assert_eq!(
+            letter
+                .text_header("x-rename-original-routing-key")
+                .as_deref(),
+            Some("rename.T12345678")
+        );
+    }
+    assert!(stage.has("finer"));
+    stage.strike(worker).await;
+}
+
+#[tokio::test]
+async fn a_cloud_event_is_taken_structured_and_binary() {
+    let stage = Stage::set(|_| {}).await;
+    stage.user("one");
+    stage.user("two");
+    let data = |old: &str| {
+        json!({
+            "request_id": uuid::Uuid::new_v4(), "account_id": "T12345678",
+            "username": old, "new_username": format!("{old}-new"),
+        })
+    };
+    let structured = json!({
+        "specversion": "1.0", "id": "1", "source": "/crm", "type": "rename", "data": data("one"),
+    });
+    let properties =
+        BasicProperties::default().with_content_type("application/cloudevents+json".into());
+    stage
+        .publish(structured.to_string().as_bytes(), properties)
+        .await;
+    let mut headers = lapin::types::FieldTable::default();
+    for (name, value) in [
+        ("specversion", "1.0"),
+        ("id", "2"),
+        ("source", "/crm"),
+        ("type", "r"),
+    ] {
+        let value = lapin::types::AMQPValue::LongString(value.into());
+        headers.insert(format!("cloudEvents:{name}").into(), value);
+    }
+    let properties = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_correlation_id("from-the-crm".into())
+        .with_headers(headers);
+    stage
+        .publish(data("two").to_string().as_bytes(), properties)
+        .await;
+    let worker = stage.worker().await;
+    let messages = stage
+        .raw
+        .drain(&stage.events, 2, crate::support::stage::PATIENCE)
+        .await;
+    for message in &messages {
+        assert_eq!(message.routing_key, "user.renamed");
+        assert_eq!(
+            message
+                .properties
+                .message_id()
+                .as_ref()
+                .map(ToString::to_string),
+            message.json()["id"].as_str().map(str::to_owned)
+        );
+    }
+    let correlated = messages.iter().any(|message| {
+        message
+            .properties
+            .correlation_id()
+            .as_ref()
+            .is_some_and(|id| id.as_str() == "from-the-crm")
+    });
+    assert!(correlated, "the correlation id is passed on");
+    stage.strike(worker).await;
+}
