@@ -6,6 +6,7 @@
 //! deliveries by the prefetch, events of the broker by their channel.
 
 mod hand;
+mod parcel;
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -19,18 +20,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::hand::Hand;
-use crate::broker::{BrokerEvent, CopyTo, Delivery, LinkHandle, Outgoing, Publication, Ticket};
+use crate::broker::{BrokerEvent, Delivery, LinkHandle, Publication, Ticket};
 use crate::clock;
 use crate::core::answer::{Answer, CallKind};
 use crate::core::hold::Cause;
 use crate::core::machine::{
-    Arrived, Counts, Destination, Effect, Ended, Input, JobId, Machine, Parcel, Part, Rules, Settle,
+    Arrived, Counts, Effect, Ended, Input, JobId, Machine, Parcel, Part, Rules, Settle,
 };
-use crate::core::outcome::{Failed, Outcome};
 use crate::core::verdict::Which;
 use crate::dintero::{Call, Client};
 use crate::telemetry::events::{Reporter, RequestEnded};
-use crate::telemetry::metrics::EventType;
 use crate::wire;
 
 /// Broker events handled before anything else gets a turn.
@@ -245,7 +244,7 @@ impl Worker {
     }
 
     fn published(&mut self, ticket: Ticket, result: Publication) {
-        let (job, part) = addressee(ticket);
+        let (job, part) = parcel::addressee(ticket);
         let confirmed = match (result, self.hands.get_mut(&job)) {
             (Publication::Confirmed(proof), Some(hand)) => {
                 match (part, hand.telling) {
@@ -345,37 +344,12 @@ impl Worker {
     }
 
     fn publish(&mut self, job: JobId, parcel: Parcel) {
-        let ticket = ticket(job, parcel.part());
+        let ticket = parcel::ticket(job, parcel.part());
         let request = self.machine.request(job);
         let Some(hand) = self.hands.get_mut(&job) else {
             return;
         };
-        let outgoing = match parcel {
-            Parcel::Event(outcome) => {
-                let reason = match &outcome {
-                    Outcome::Renamed(_) => None,
-                    Outcome::Failed(failed) => Some(failed.reason),
-                };
-                hand.telling = Some((EventType::from(&outcome), reason));
-                event(&self.source, hand, request, &outcome)
-            }
-            Parcel::Letter(failed) => {
-                hand.telling = Some((EventType::UserRenameFailed, Some(failed.reason)));
-                Some(dead_letter(
-                    hand,
-                    request.map(|request| request.request_id),
-                    &failed,
-                ))
-            }
-            Parcel::Copy { to, carried } => Some(Outgoing::Copy {
-                of: hand.received.clone(),
-                to: match to {
-                    Destination::Tail => CopyTo::RequestsTail,
-                    Destination::Ladder(step) => CopyTo::Retry(step),
-                },
-                headers: wire::headers::copy_headers(&carried, hand.received.origin()),
-            }),
-        };
+        let outgoing = parcel::outgoing(&self.source, hand, request, parcel);
         if let Some(outgoing) = outgoing {
             self.link.publish(ticket, outgoing);
         }
@@ -437,70 +411,6 @@ impl std::fmt::Debug for Worker {
             .field("machine", &self.machine)
             .finish_non_exhaustive()
     }
-}
-
-fn event(
-    source: &str,
-    hand: &Hand,
-    request: Option<&crate::core::request::RenameRequest>,
-    outcome: &Outcome,
-) -> Option<Outgoing> {
-    let trace = hand.received.traceparent();
-    let partial = hand.partial.as_deref();
-    let message = match (outcome, request, partial) {
-        (Outcome::Renamed(renamed), Some(request), _) => {
-            wire::event::renamed(source, request, renamed, trace)
-        }
-        (Outcome::Failed(failed), Some(request), _) => {
-            wire::event::failed(source, request, failed, trace)
-        }
-        (Outcome::Failed(failed), None, Some(partial)) => {
-            wire::event::failed(source, partial, failed, trace)
-        }
-        (Outcome::Failed(_), None, None) | (Outcome::Renamed(_), None, _) => return None,
-    };
-    let correlation_id = hand
-        .received
-        .correlation_id()
-        .map(str::to_owned)
-        .or_else(|| {
-            let read = partial.and_then(|partial| partial.request_id.as_deref());
-            request
-                .map(|request| request.request_id.to_string())
-                .or(read.map(str::to_owned))
-        });
-    Some(Outgoing::Event {
-        message,
-        correlation_id,
-        traceparent: trace.map(str::to_owned),
-    })
-}
-
-fn dead_letter(hand: &Hand, request_id: Option<uuid::Uuid>, failed: &Failed) -> Outgoing {
-    let request_id = request_id.or_else(|| hand.partial.as_ref()?.request_uuid());
-    Outgoing::DeadLetter {
-        of: hand.received.clone(),
-        headers: wire::headers::dead_letter_headers(failed, request_id, hand.received.origin()),
-    }
-}
-
-/// A publish is named by its job and its part.
-fn ticket(job: JobId, part: Part) -> Ticket {
-    let part = match part {
-        Part::Event => 0,
-        Part::Letter => 1,
-        Part::Copy => 2,
-    };
-    Ticket(job.0 << 2 | part)
-}
-
-fn addressee(ticket: Ticket) -> (JobId, Part) {
-    let part = match ticket.0 & 3 {
-        0 => Part::Event,
-        1 => Part::Letter,
-        _ => Part::Copy,
-    };
-    (JobId(ticket.0 >> 2), part)
 }
 
 fn gauge(count: usize) -> i64 {
