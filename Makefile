@@ -1,8 +1,42 @@
+# How to use this: `make help`. Whatever a target needs beyond Rust, a C compiler and Python it brings
+# itself, or says what is missing.
+
 .DEFAULT_GOAL := help
+
+# The RabbitMQ release that the demo and the tests start: 3.10, 4.0 or 4.3. Unless said, 4.0 in Docker
+# and whatever the machine has elsewhere.
+ifdef RABBITMQ
+export RABBITMQ
+endif
 
 .PHONY: help
 help: ## List what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@echo
+	@echo 'RABBITMQ=3.10, 4.0 or 4.3 chooses the release to start: make test RABBITMQ=3.10'
+	@echo 'RENAME_WORKER_TEST_AMQP_URL=amqp://… uses a running RabbitMQ instead of starting one'
+
+.PHONY: demo
+demo: ## See it work: a throw-away RabbitMQ, a stand-in for Dintero, 1,000 requests, under 20 s
+	cargo run --quiet --locked -- demo
+
+.PHONY: test
+test: ## Run all tests against a real RabbitMQ, found or started
+	cargo test --locked
+
+.PHONY: check
+check: lint test rules-test helm-test compose-check ## What CI runs
+
+.PHONY: lint
+lint: ## Format, clippy, documentation, licences and bans; warnings are errors
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --no-deps --document-private-items
+	scripts/deny.sh
+
+.PHONY: docs
+docs: ## Build the code's documentation: target/doc/rename_worker/index.html
+	cargo doc --locked --no-deps --document-private-items
 
 .PHONY: dashboard
 dashboard: ## Print the Grafana dashboard anew from its script
