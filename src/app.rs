@@ -75,7 +75,6 @@ impl App {
                 connection_name: format!("rename-worker {VERSION}"),
             },
             tell,
-            (),
         );
         let reporter = Reporter::new(metrics.clone(), settings.log.usernames, names);
         let worker = Worker::new(rules, link, client, &settings.events.source, reporter);

@@ -13,6 +13,7 @@ use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};
 
+use super::message::{Properties, read_properties};
 use crate::wire::headers::{
     HeaderSource, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Origin, TRACEPARENT,
 };
@@ -123,6 +124,24 @@ impl Received {
             .unwrap_or(self.routing_key.as_str())
     }
 
+    /// Every property, as plain data.
+    #[must_use]
+    pub fn plain_properties(&self) -> Properties {
+        read_properties(&self.properties)
+    }
+
+    /// The exchange it came by just now.
+    #[must_use]
+    pub fn delivered_by(&self) -> &str {
+        self.exchange.as_str()
+    }
+
+    /// The routing key it came with just now.
+    #[must_use]
+    pub fn delivered_with(&self) -> &str {
+        self.routing_key.as_str()
+    }
+
     pub(super) const fn properties(&self) -> &BasicProperties {
         &self.properties
     }
@@ -199,6 +218,10 @@ impl Delivery {
         &self.received
     }
 
+    pub(super) const fn tag(&self) -> u64 {
+        self.tag
+    }
+
     pub(super) fn ack(self) {
         if self.lane.is_live() {
             let acking = self
@@ -257,6 +280,14 @@ pub(super) struct Lane {
     pub(super) epoch: u64,
     pub(super) channel: Channel,
     void: AtomicBool,
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane")
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Lane {

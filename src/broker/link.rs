@@ -81,11 +81,23 @@ pub enum BrokerEvent {
 }
 
 pub(super) enum Command {
-    Consume { epoch: u64 },
-    Stop { epoch: u64 },
-    Fetch { epoch: u64 },
-    Publish { ticket: Ticket, outgoing: Outgoing },
-    Flush { epoch: u64, ticket: Ticket },
+    Consume {
+        epoch: u64,
+    },
+    Stop {
+        epoch: u64,
+    },
+    Fetch {
+        epoch: u64,
+    },
+    Publish {
+        ticket: Ticket,
+        outgoing: Box<Outgoing>,
+    },
+    Flush {
+        epoch: u64,
+        ticket: Ticket,
+    },
     Close,
 }
 
@@ -98,17 +110,6 @@ pub(super) struct Plan {
     pub(super) prefetch: u16,
     pub(super) connection_name: String,
 }
-
-/// Watches the link, to log and to count. Each does nothing by default.
-pub trait LinkObserver: Send + Sync + 'static {
-    fn connecting(&self, _tries: u32) {}
-    fn failed(&self, _tries: u32, _why: &Trouble, _again_in: Duration) {}
-    fn up(&self, _epoch: u64) {}
-    fn down(&self, _epoch: u64, _why: &Trouble) {}
-}
-
-/// Observes nothing.
-impl LinkObserver for () {}
 
 #[derive(Debug)]
 pub struct Link;
@@ -126,7 +127,6 @@ impl Link {
         amqp: Amqp,
         settings: LinkSettings,
         events: mpsc::Sender<BrokerEvent>,
-        observer: impl LinkObserver,
     ) -> LinkHandle {
         let names = Names::new(&amqp.prefix);
         let plan = Plan {
@@ -144,7 +144,6 @@ impl Link {
             plan,
             events,
             inbox,
-            observer,
             patience: Patience::default(),
             epoch: 0,
         };
@@ -177,6 +176,7 @@ impl LinkHandle {
 
     /// Publishes, in the order of the calls. Answered by [`BrokerEvent::Published`].
     pub fn publish(&self, ticket: Ticket, outgoing: Outgoing) {
+        let outgoing = Box::new(outgoing);
         self.send(Command::Publish { ticket, outgoing });
     }
 
@@ -212,23 +212,21 @@ impl LinkHandle {
 }
 
 /// The task that keeps the link.
-struct Keeper<O> {
+struct Keeper {
     plan: Plan,
     events: mpsc::Sender<BrokerEvent>,
     inbox: mpsc::UnboundedReceiver<Command>,
-    observer: O,
     patience: Patience,
     epoch: u64,
 }
 
-impl<O: LinkObserver> Keeper<O> {
+impl Keeper {
     async fn run(mut self) {
         while self.one_connection().await.is_some() {}
     }
 
     /// Connects once and works until that connection ends. `None` when the link is to end.
     async fn one_connection(&mut self) -> Option<()> {
-        self.observer.connecting(self.patience.tries());
         let opening = connection::open(&self.plan.amqp, &self.plan.connection_name);
         let opened = tokio::select! {
             opened = opening => opened,
@@ -266,7 +264,6 @@ impl<O: LinkObserver> Keeper<O> {
                     return self.wait_after(silent, None).await;
                 }
             };
-            self.observer.up(self.epoch);
             self.tell(BrokerEvent::Up { epoch: self.epoch }).await?;
             let began = tokio::time::Instant::now();
             let end = session.run(&mut self.inbox).await;
@@ -288,10 +285,8 @@ impl<O: LinkObserver> Keeper<O> {
         let again_in = self.patience.after(why.pace(), crate::clock::chance());
         let tries = self.patience.tries();
         let event = if let Some(epoch) = ended {
-            self.observer.down(epoch, &why);
             BrokerEvent::Down { epoch, why }
         } else {
-            self.observer.failed(tries, &why, again_in);
             BrokerEvent::Failed {
                 tries,
                 why,
@@ -311,25 +306,25 @@ impl<O: LinkObserver> Keeper<O> {
     }
 }
 
-/// Answers what is asked while no session lives. Ends when the link is to end.
+/// Answers what is asked while no session lives. Ends when the link is to end. It may be dropped at
+/// any point without an answer getting lost: the place for one is reserved before asking.
 async fn answer_idly(
     inbox: &mut mpsc::UnboundedReceiver<Command>,
     events: &mpsc::Sender<BrokerEvent>,
 ) {
-    while let Some(command) = inbox.recv().await {
-        match command {
-            Command::Close => return,
-            Command::Publish { ticket, .. } => {
-                let result = Publication::Lost;
-                let lost = BrokerEvent::Published { ticket, result };
-                if events.send(lost).await.is_err() {
-                    return;
-                }
-            }
-            Command::Consume { .. }
-            | Command::Stop { .. }
-            | Command::Fetch { .. }
-            | Command::Flush { .. } => {}
+    while let Ok(place) = events.reserve().await {
+        match inbox.recv().await {
+            None | Some(Command::Close) => return,
+            Some(Command::Publish { ticket, .. }) => place.send(BrokerEvent::Published {
+                ticket,
+                result: Publication::Lost,
+            }),
+            Some(
+                Command::Consume { .. }
+                | Command::Stop { .. }
+                | Command::Fetch { .. }
+                | Command::Flush { .. },
+            ) => {}
         }
     }
 }

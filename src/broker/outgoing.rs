@@ -21,6 +21,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::delivery::{ACQUIRED_COUNT, DELIVERY_COUNT, Received};
+use super::message::{Properties, write_properties};
 use super::topology::Names;
 use crate::wire::event::{CONTENT_TYPE, EventMessage};
 use crate::wire::headers::{
@@ -55,6 +56,8 @@ pub enum Outgoing {
         to: CopyTo,
         headers: Vec<Header>,
     },
+    /// Anything, with its properties in full: a replay, or a letter put back.
+    Message(Message),
     /// A new request, as `rename-worker publish` and replays make them.
     Request(Request),
 }
@@ -65,6 +68,14 @@ pub enum CopyTo {
     Retry(usize),
     /// The tail of the requests' queue.
     RequestsTail,
+}
+
+/// A message as plain data; at least one queue has to take it.
+pub struct Message {
+    pub exchange: String,
+    pub routing_key: String,
+    pub body: Vec<u8>,
+    pub properties: Properties,
 }
 
 /// A request that did not come from the queue.
@@ -149,6 +160,13 @@ impl Addresses {
                 },
                 properties: republished(&of, Keep::NoDeaths, headers),
                 body: Body::Of(of),
+                must_route: true,
+            },
+            Outgoing::Message(message) => Parcel {
+                exchange: short(message.exchange)?,
+                routing_key: short(message.routing_key)?,
+                properties: write_properties(&message.properties).ok()?,
+                body: Body::Own(message.body),
                 must_route: true,
             },
             Outgoing::Request(request) => self.request(request)?,
@@ -302,6 +320,15 @@ fn add(table: &mut FieldTable, headers: Vec<Header>) {
 /// AMQP's short strings hold 255 bytes.
 fn short(text: String) -> Option<ShortString> {
     ShortString::try_new(text).ok()
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Message")
+            .field("exchange", &self.exchange)
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Request {

@@ -192,8 +192,8 @@ impl<'a> Session<'a> {
             Some(Command::Flush { epoch, ticket }) if epoch == self.epoch => self.flush(ticket),
             Some(Command::Publish { ticket, outgoing }) => {
                 let void =
-                    matches!(&outgoing, Outgoing::Copy { of, .. } if of.epoch() != self.epoch);
-                if void || !self.publisher.publish(ticket, outgoing) {
+                    matches!(&*outgoing, Outgoing::Copy { of, .. } if of.epoch() != self.epoch);
+                if void || !self.publisher.publish(ticket, *outgoing) {
                     let result = Publication::Lost;
                     return self.say(BrokerEvent::Published { ticket, result }).await;
                 }

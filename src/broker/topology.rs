@@ -21,6 +21,8 @@ pub struct Names {
     pub requests: String,
     pub events: String,
     pub dead_letters: String,
+    /// No part of the topology: a reviewer's sign that nobody else may review now.
+    pub review: String,
 }
 
 impl Names {
@@ -31,6 +33,7 @@ impl Names {
             requests: format!("{prefix}.requests"),
             events: format!("{prefix}.events"),
             dead_letters: format!("{prefix}.dead-letters"),
+            review: format!("{prefix}.review"),
         }
     }
 
@@ -165,6 +168,10 @@ const fn number(name: &'static str, value: i64) -> Argument {
 pub(super) const DELIVERY_LIMIT_ARGUMENT: &str = "x-delivery-limit";
 
 impl Object {
+    pub(super) fn is_queue(&self, called: &str) -> bool {
+        matches!(self, Self::Queue { name, .. } if name == called)
+    }
+
     pub(super) fn asks_for_no_delivery_limit(&self) -> bool {
         matches!(self, Self::Queue { arguments, .. } if arguments.iter().any(Argument::is_no_limit))
     }

@@ -25,6 +25,8 @@ pub enum Trouble {
     Refused(String),
     #[error("the topology does not fit: {}", Listed(.0))]
     Topology(Vec<Difference>),
+    #[error("somebody else is reviewing the dead letters: wait until they are done")]
+    Reviewed,
     #[error("the broker cancelled our consumer: its queue is gone or has lost its leader")]
     ConsumerCancelled,
     #[error("the broker closed a channel: {0}")]
@@ -51,6 +53,7 @@ impl Trouble {
             | Self::Tls(_)
             | Self::Refused(_)
             | Self::Topology(_)
+            | Self::Reviewed
             | Self::ConsumerCancelled
             | Self::ChannelClosed(_) => Pace::Slow,
         }

@@ -20,6 +20,8 @@ use rename_worker::wire::headers::{self, HeaderSource as _, HeaderValue};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::support::{broker, unique_prefix};
+
 /// Far longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PREFETCH: u16 = 10;
@@ -37,10 +39,6 @@ struct Bench {
     _connection: Connection,
 }
 
-fn url() -> String {
-    std::env::var("RENAME_WORKER_TEST_AMQP_URL").expect("a broker")
-}
-
 fn amqp(url: &str, prefix: &str) -> Amqp {
     Amqp {
         url: Secret::inline(url),
@@ -54,8 +52,12 @@ fn amqp(url: &str, prefix: &str) -> Amqp {
 
 impl Bench {
     async fn new() -> Self {
-        let prefix = format!("it-{}", Uuid::new_v4().simple());
-        let connection = Connection::connect(&url(), ConnectionProperties::default())
+        Self::on(broker().await).await
+    }
+
+    async fn on(url: &str) -> Self {
+        let prefix = unique_prefix();
+        let connection = Connection::connect(url, ConnectionProperties::default())
             .await
             .unwrap();
         let channel = connection.create_channel().await.unwrap();
@@ -66,7 +68,7 @@ impl Bench {
         };
         // Small, so that the link has to wait for us now and then.
         let (sender, events) = mpsc::channel(2);
-        let link = Link::start(amqp(&url(), &prefix), settings, sender, ());
+        let link = Link::start(amqp(url, &prefix), settings, sender);
         let mut bench = Self {
             prefix,
             link,
@@ -136,7 +138,10 @@ impl Bench {
         self.link.publish(Ticket(7), outgoing);
         loop {
             match self.next().await {
-                BrokerEvent::Published { ticket, result } if ticket == Ticket(7) => return result,
+                BrokerEvent::Published {
+                    ticket: Ticket(7),
+                    result,
+                } => return result,
                 BrokerEvent::Delivered(delivery) => self.early.push_back(delivery),
                 other => panic!("{other:?} instead of an answer"),
             }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod broker_finder;
+mod broker_letters;
 mod broker_link;
 mod commands;
 mod dashboard_data;
