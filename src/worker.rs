@@ -226,7 +226,7 @@ impl Worker {
             .or_else(|| Timestamp::from_second(delivery.timestamp()?.try_into().ok()?).ok());
         if let Some(asked_at) = asked_at
             && !redelivered
-            && !carried.copied
+            && carried.copy.is_none()
         {
             self.reporter.metrics().queue_head(asked_at);
         }

@@ -1,13 +1,17 @@
 //! Who must wait for whom: requests of one account that share a name run in the order they came.
 //!
 //! Every request takes a ticket and stands in the line of each of its two names; it may run when it
-//! is first in both. A request that goes *away*, to a retry queue or to the tail of its own queue,
-//! keeps its place, so that later ones of the same name do not overtake it: they are sent after it.
+//! is first in both. One that goes *away*, to a retry queue or to the tail of its own queue, keeps
+//! its place, so that later ones of its names do not overtake it: they go after it, each once the
+//! broker has confirmed the one before. Only the nearest before it matters to a request, since that
+//! one minds those before itself.
+//!
 //! Names are kept as hashes: that bounds the memory of ten thousand waiting requests, and two names
 //! with one hash would merely wait for each other.
 //!
 //! Within one worker only. Another worker that shares the queue may take a request that went away;
-//! its place is given up once it should have been back ([`Line::arrive`]).
+//! its place is given up when that is certain. A queue keeps its order, so it is certain when a
+//! message has come back that entered the queue well after the missing one must have ([`Line::turn`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -19,15 +23,19 @@ use uuid::Uuid;
 use super::request::{AccountId, RenameRequest};
 use super::retry::later;
 
-/// How much later than its queue's delay a message may come back: the broker moves expired
-/// messages at least once, so a restart of the broker delays them.
+/// How much later than expected a message may enter the requests queue again: the broker moves
+/// expired messages at least once, so the failover of a queue delays them.
 const SLACK: Duration = Duration::from_secs(30);
 
-/// A place is given up when its request has not come back for so long: another worker has it.
-const FORGET_AFTER: Duration = Duration::from_secs(2 * 3600);
+/// After a lost connection the broker may take so long to find it lost, and to hand out again what
+/// it had sent there: two heartbeats, and time to spare.
+const CUT_SLACK: Duration = Duration::from_secs(150);
 
-/// How often places are looked through for such.
+/// How often places are looked through for those that are certainly lost.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
+/// Places kept at most, some 40 MB; past it, the oldest are given up, and with them their order.
+const MOST_PLACES: usize = 200_000;
 
 /// A place in the line; a smaller one came earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,30 +84,49 @@ fn name_hash(account: &AccountId, name: &str) -> u64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whereabouts {
     Here,
-    /// Back in the requests queue at about `due`. `left` counts departures: what left later for the
-    /// `tail` of the requests queue stands behind what left for it earlier.
-    Away {
-        due: Timestamp,
-        left: u64,
-        tail: bool,
-    },
+    /// Its copy is on its way to the broker. It may even be back before that is known.
+    Leaving(Way),
+    /// Only in the broker.
+    Away(Way),
 }
 
-#[derive(Debug, Clone)]
+/// Which way a request that is away comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    by: By,
+    /// It enters the requests queue not before this.
+    earliest: Timestamp,
+    /// It has entered the requests queue by then, at the latest.
+    latest: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The tail of the requests queue.
+    Tail,
+    /// A retry queue, then the tail of the requests queue.
+    Ladder,
+    /// Its delivery became void: the broker puts it back in front of the requests queue.
+    Front,
+}
+
+#[derive(Debug, Clone, Copy)]
 struct Holder {
     identity: Identity,
     whereabouts: Whereabouts,
+    /// The number of the copy it left with last; 0 for one that never left.
+    copy: u64,
 }
 
-/// What an arriving request is to do.
+/// Whether it is a request's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrival {
+pub enum Turn {
     /// First in both lines.
     Run,
     /// Somebody before it is here: wait for them.
     Wait,
-    /// Somebody before it is away: go after them. Without a `due`, they stand at the tail of the
-    /// requests queue; with one, they are in a retry queue until then.
+    /// Those before it are away: go after them. Without a `due`, they stand at the tail of the
+    /// requests queue; with one, they are not back before then, and it is to wait in a retry queue.
     Follow { due: Option<Timestamp> },
 }
 
@@ -107,117 +134,141 @@ pub enum Arrival {
 #[derive(Debug, Clone, Default)]
 pub struct Line {
     next_ticket: u64,
-    departures: u64,
+    /// Counts on from a random number, so that no other worker numbers its copies alike.
+    next_copy: u64,
     holders: BTreeMap<Ticket, Holder>,
     /// (name, ticket): a line is a range of it.
     lines: BTreeSet<(u64, Ticket)>,
-    /// Those who are away, to be known when they come back.
+    /// Those who are leaving or away, to be known when they come back.
     away: BTreeSet<(Identity, Ticket)>,
     /// Those here whose turn it may have become.
     woken: Vec<Ticket>,
+    /// Whatever entered the requests queue before this has been delivered to somebody.
+    delivered_up_to: Option<Timestamp>,
+    cut_at: Option<Timestamp>,
     swept_at: Option<Timestamp>,
 }
 
 impl Line {
-    /// A delivery arrives: back to its place if it was away, else to the end of its lines.
-    pub fn arrive(&mut self, identity: Identity) -> (Ticket, Arrival) {
-        // Twins share an identity: the one that was to be back first is the one that is back.
-        let returning = self
-            .away
-            .range((identity, Ticket(0))..=(identity, Ticket(u64::MAX)))
-            .map(|&(_, ticket)| ticket)
-            .min_by_key(|ticket| match self.holders[ticket].whereabouts {
-                Whereabouts::Away { due, left, .. } => (due, left),
-                Whereabouts::Here => (Timestamp::MAX, 0),
-            });
-        let (ticket, was_away) = match returning {
-            Some(ticket) => {
-                self.away.remove(&(identity, ticket));
-                let holder = self.holders.get_mut(&ticket);
-                let before = holder
-                    .map(|holder| std::mem::replace(&mut holder.whereabouts, Whereabouts::Here));
-                (ticket, before)
-            }
-            None => (self.take_ticket(identity), None),
+    /// A delivery arrives: back to its place if it was away, else to the end of its lines. `copy`
+    /// is the number it carries.
+    pub fn arrive(&mut self, identity: Identity, copy: Option<u64>) -> Ticket {
+        let away = || {
+            let tickets = (identity, Ticket(0))..=(identity, Ticket(u64::MAX));
+            let away = self.away.range(tickets);
+            away.filter_map(|&(_, ticket)| Some((ticket, *self.holders.get(&ticket)?)))
         };
-        if let Some(Whereabouts::Away { due, left, .. }) = was_away {
-            self.give_up_on_the_overdue(ticket, identity, due, left);
+        let known = away().find(|(_, holder)| holder.copy != 0 && copy == Some(holder.copy));
+        if let Some(way) = known.and_then(|(_, holder)| holder.whereabouts.way()) {
+            self.delivered_up_to = self.delivered_up_to.max(Some(way.earliest));
         }
-        (ticket, self.turn_of(ticket))
+        // Another message of the request, its twin, may take its place as well.
+        let earliest = |holder: Holder| holder.whereabouts.way().map(|way| way.earliest);
+        let Some((ticket, _)) =
+            known.or_else(|| away().min_by_key(|&(_, holder)| (earliest(holder), holder.copy)))
+        else {
+            return self.take_ticket(identity);
+        };
+        self.away.remove(&(identity, ticket));
+        if let Some(holder) = self.holders.get_mut(&ticket) {
+            holder.whereabouts = Whereabouts::Here;
+        }
+        ticket
     }
 
-    /// Whether it is this request's turn now.
-    #[must_use]
-    pub fn turn_of(&self, ticket: Ticket) -> Arrival {
-        let Some(holder) = self.holders.get(&ticket) else {
-            return Arrival::Run;
+    /// Begins to number copies; `random` is from 0 to 1.
+    pub fn number_copies_from(&mut self, random: f64) {
+        // 31 bits for the worker, 32 for the copy: together they fit AMQP's signed numbers.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the product is within 31 bits, for a number from 0 to 1"
+        )]
+        let worker = (random.clamp(0.0, 1.0) * f64::from(i32::MAX)) as u64;
+        self.next_copy = worker << 32;
+    }
+
+    /// Whether it is this request's turn now. The places of those before it that certainly went to
+    /// another worker are given up.
+    pub fn turn(&mut self, ticket: Ticket) -> Turn {
+        let Some(holder) = self.holders.get(&ticket).copied() else {
+            return Turn::Run;
         };
-        let mut turn = Arrival::Run;
-        for before in self.before(ticket, holder.identity) {
-            match (self.holders[&before].whereabouts, turn) {
-                (Whereabouts::Away { due, tail, .. }, so_far) => {
-                    let due = (!tail).then_some(due);
-                    let other = if let Arrival::Follow { due } = so_far {
-                        due
-                    } else {
-                        None
-                    };
-                    turn = Arrival::Follow {
+        let mut turn = Turn::Run;
+        for name in holder.identity.names {
+            match (self.turn_in(name, ticket, holder.copy), turn) {
+                (Turn::Run, so_far) => turn = so_far,
+                (Turn::Wait, _) => return Turn::Wait,
+                (Turn::Follow { due }, Turn::Follow { due: other }) => {
+                    turn = Turn::Follow {
                         due: due.max(other),
                     };
                 }
-                (Whereabouts::Here, Arrival::Run) => turn = Arrival::Wait,
-                (Whereabouts::Here, _) => {}
+                (follow, _) => turn = follow,
             }
         }
         turn
     }
 
-    /// A request goes away, to the tail of the requests queue or to a retry queue, to be back at
-    /// about `due`. Those [`Line::behind`] it that are here must be sent after it.
-    pub fn leave(&mut self, ticket: Ticket, due: Timestamp, tail: bool, now: Timestamp) {
+    /// A copy of the request is published, to the tail of the requests queue or, with a delay, to a
+    /// retry queue. Said again when it is published again. Gives the copy's number.
+    pub fn leave(&mut self, ticket: Ticket, delay: Option<Duration>, now: Timestamp) -> u64 {
         self.sweep(now);
-        let Some(holder) = self.holders.get_mut(&ticket) else {
-            return;
+        let way = Way {
+            by: if delay.is_some() {
+                By::Ladder
+            } else {
+                By::Tail
+            },
+            earliest: later(now, delay.unwrap_or_default()),
+            latest: Timestamp::MAX,
         };
-        self.departures += 1;
-        holder.whereabouts = Whereabouts::Away {
-            due,
-            left: self.departures,
-            tail,
-        };
-        self.away.insert((holder.identity, ticket));
+        let copy = self.number_of_next_copy();
+        if let Some(holder) = self.holders.get_mut(&ticket) {
+            holder.whereabouts = Whereabouts::Leaving(way);
+            holder.copy = copy;
+            self.away.insert((holder.identity, ticket));
+        }
+        copy
     }
 
-    /// The broker did not take the message that was to go away. Until it leaves again, nobody who
-    /// was sent after it can have come back after it.
-    pub fn not_left(&mut self, ticket: Ticket) {
-        if let Some(Holder {
-            whereabouts: Whereabouts::Away { left, .. },
-            ..
-        }) = self.holders.get_mut(&ticket)
+    /// A number for a copy that no place is kept for.
+    pub fn number_of_next_copy(&mut self) -> u64 {
+        self.next_copy += 1;
+        self.next_copy
+    }
+
+    /// The broker has the copy: those behind may go after it. `delay` as published.
+    pub fn left(&mut self, ticket: Ticket, delay: Option<Duration>, now: Timestamp) {
+        let latest = later(later(now, delay.unwrap_or_default()), SLACK);
+        if let Some(holder) = self.holders.get_mut(&ticket)
+            && let Whereabouts::Leaving(way) = holder.whereabouts
         {
-            *left = u64::MAX;
+            holder.whereabouts = Whereabouts::Away(Way { latest, ..way });
+            let holder = *holder;
+            self.wake_behind(ticket, holder.identity);
         }
     }
 
-    /// Those here that stand directly behind this request, in order.
-    #[must_use]
-    pub fn behind(&self, ticket: Ticket) -> Vec<Ticket> {
-        let Some(holder) = self.holders.get(&ticket) else {
-            return Vec::new();
-        };
-        let mut behind = BTreeSet::new();
-        for name in holder.identity.names {
-            let after = (name, Ticket(ticket.0 + 1))..=(name, Ticket(u64::MAX));
-            behind.extend(
-                self.lines
-                    .range(after)
-                    .map(|&(_, behind)| behind)
-                    .filter(|behind| self.holders[behind].whereabouts == Whereabouts::Here),
-            );
+    /// Its delivery is void: it will be delivered again.
+    pub fn void(&mut self, ticket: Ticket, now: Timestamp) {
+        if let Some(holder) = self.holders.get_mut(&ticket) {
+            holder.whereabouts = Whereabouts::Away(Way {
+                by: By::Front,
+                earliest: now,
+                latest: later(now, CUT_SLACK),
+            });
+            // A copy of it that may be about is no proof of this way.
+            holder.copy = 0;
+            let holder = *holder;
+            self.away.insert((holder.identity, ticket));
+            self.wake_behind(ticket, holder.identity);
         }
-        behind.into_iter().collect()
+    }
+
+    /// The connection is lost, and perhaps deliveries with it that were never seen.
+    pub fn cut(&mut self, now: Timestamp) {
+        self.cut_at = Some(now);
     }
 
     /// The request is done with, or its place is given up. Whoever is next is [`Line::woken`].
@@ -228,13 +279,8 @@ impl Line {
         self.away.remove(&(holder.identity, ticket));
         for name in holder.identity.names {
             self.lines.remove(&(name, ticket));
-            let line = (name, Ticket(0))..=(name, Ticket(u64::MAX));
-            if let Some(&(_, first)) = self.lines.range(line).next()
-                && self.holders[&first].whereabouts == Whereabouts::Here
-            {
-                self.woken.push(first);
-            }
         }
+        self.wake_behind(ticket, holder.identity);
     }
 
     /// Takes those here whose turn it may have become since the last time.
@@ -246,10 +292,10 @@ impl Line {
     #[must_use]
     pub fn is_followed(&self, ticket: Ticket) -> bool {
         self.holders.get(&ticket).is_some_and(|holder| {
-            holder.identity.names.iter().any(|&name| {
-                let after = (name, Ticket(ticket.0 + 1))..=(name, Ticket(u64::MAX));
-                self.lines.range(after).next().is_some()
-            })
+            let names = holder.identity.names;
+            names
+                .iter()
+                .any(|&name| self.behind(name, ticket).is_some())
         })
     }
 
@@ -267,6 +313,7 @@ impl Line {
             Holder {
                 identity,
                 whereabouts: Whereabouts::Here,
+                copy: 0,
             },
         );
         for name in identity.names {
@@ -275,62 +322,80 @@ impl Line {
         ticket
     }
 
-    /// Everybody before `ticket` in either of its lines.
-    fn before(&self, ticket: Ticket, identity: Identity) -> impl Iterator<Item = Ticket> + '_ {
-        let [old, new] = identity.names;
-        // A self-rename stands in one line only.
-        let second = (new != old).then_some(new);
-        std::iter::once(old).chain(second).flat_map(move |name| {
-            self.lines
-                .range((name, Ticket(0))..(name, ticket))
-                .map(|&(_, before)| before)
-        })
+    fn turn_in(&mut self, name: u64, ticket: Ticket, copy: u64) -> Turn {
+        while let Some(before) = self.before(name, ticket) {
+            let Some(holder) = self.holders.get(&before) else {
+                break;
+            };
+            let Whereabouts::Away(way) = holder.whereabouts else {
+                return Turn::Wait;
+            };
+            if self.is_lost(way) {
+                self.done(before);
+                continue;
+            }
+            // Had it left before this one, it should have been back before: no telling why it is
+            // not, so this one does not turn in circles behind it, but waits in a retry queue.
+            let at_the_tail = way.by == By::Tail && holder.copy > copy;
+            return Turn::Follow {
+                due: (!at_the_tail).then_some(way.earliest),
+            };
+        }
+        Turn::Run
     }
 
-    /// A request has come back that had been sent after others. Whoever of those should have been
-    /// back before it and is not has been taken by another worker: their places are given up.
-    fn give_up_on_the_overdue(
-        &mut self,
-        ticket: Ticket,
-        identity: Identity,
-        its_due: Timestamp,
-        its_left: u64,
-    ) {
-        let overdue: Vec<Ticket> = self
-            .before(ticket, identity)
-            .filter(|before| match self.holders[before].whereabouts {
-                Whereabouts::Here => false,
-                // A queue keeps its order: what went to its tail before is out of it before. A way
-                // through a retry queue is over only some time after its delay.
-                Whereabouts::Away {
-                    left, tail: true, ..
-                } => left < its_left,
-                Whereabouts::Away {
-                    due, tail: false, ..
-                } => later(due, SLACK) <= its_due,
-            })
-            .collect();
-        for lost in overdue {
-            self.done(lost);
+    fn is_lost(&self, way: Way) -> bool {
+        let after_cut = self.cut_at.map(|at| later(at, CUT_SLACK));
+        Some(way.latest).max(after_cut) < self.delivered_up_to
+    }
+
+    /// The nearest before `ticket` in the line of `name`.
+    fn before(&self, name: u64, ticket: Ticket) -> Option<Ticket> {
+        let mut earlier = self.lines.range((name, Ticket(0))..(name, ticket));
+        earlier.next_back().map(|&(_, before)| before)
+    }
+
+    /// The nearest behind `ticket` in the line of `name`.
+    fn behind(&self, name: u64, ticket: Ticket) -> Option<Ticket> {
+        let after = (name, Ticket(ticket.0 + 1))..=(name, Ticket(u64::MAX));
+        self.lines.range(after).next().map(|&(_, behind)| behind)
+    }
+
+    fn wake_behind(&mut self, ticket: Ticket, identity: Identity) {
+        for name in identity.names {
+            if let Some(behind) = self.behind(name, ticket) {
+                self.woken.push(behind);
+            }
         }
     }
 
     fn sweep(&mut self, now: Timestamp) {
+        let is_away = |holder: &Holder| matches!(holder.whereabouts, Whereabouts::Away(_));
+        while self.away.len() > MOST_PLACES
+            && let Some((&oldest, _)) = self.holders.iter().find(|(_, holder)| is_away(holder))
+        {
+            self.done(oldest);
+        }
         if self.swept_at.is_some_and(|at| later(at, SWEEP_EVERY) > now) {
             return;
         }
         self.swept_at = Some(now);
-        let lost: Vec<Ticket> = self
-            .away
-            .iter()
-            .map(|&(_, ticket)| ticket)
-            .filter(|ticket| match self.holders[ticket].whereabouts {
-                Whereabouts::Away { due, .. } => later(due, FORGET_AFTER) <= now,
-                Whereabouts::Here => false,
-            })
-            .collect();
-        for ticket in lost {
+        let is_lost = |ticket: &Ticket| match self.holders[ticket].whereabouts {
+            Whereabouts::Away(way) => self.is_lost(way),
+            Whereabouts::Here | Whereabouts::Leaving(_) => false,
+        };
+        let away = self.away.iter().map(|&(_, ticket)| ticket);
+        for ticket in away.filter(is_lost).collect::<Vec<_>>() {
             self.done(ticket);
+        }
+    }
+}
+
+impl Whereabouts {
+    const fn way(self) -> Option<Way> {
+        match self {
+            Self::Here => None,
+            Self::Leaving(way) | Self::Away(way) => Some(way),
         }
     }
 }

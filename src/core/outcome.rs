@@ -119,8 +119,8 @@ pub struct Carried {
     pub first_attempt_at: Option<Timestamp>,
     /// An earlier try, or a twin of this message, may have been applied.
     pub maybe_applied: bool,
-    /// The worker itself published this message, to be tried later.
-    pub copied: bool,
+    /// A worker published this message, to be tried later: the number it gave that copy.
+    pub copy: Option<u64>,
     /// The replay this message belongs to: a person has sent its dead letter again.
     pub replay: Option<Uuid>,
 }

@@ -16,6 +16,8 @@ pub const ATTEMPTS: &str = "x-rename-attempts";
 pub const FIRST_ATTEMPT_AT: &str = "x-rename-first-attempt-at";
 /// That an earlier try may have been applied; on deferred copies.
 pub const MAYBE_APPLIED: &str = "x-rename-maybe-applied";
+/// A whole number that the worker gave this copy, to know it again; on deferred copies.
+pub const COPY: &str = "x-rename-copy";
 /// The exchange the request was first published to; on deferred copies and dead letters.
 pub const ORIGINAL_EXCHANGE: &str = "x-rename-original-exchange";
 /// The routing key it was first published with; on deferred copies and dead letters.
@@ -34,10 +36,11 @@ pub const REQUEST_ID: &str = "x-rename-request-id";
 pub const REPLAY: &str = "x-rename-replay";
 
 /// Every header of ours. A replay leaves them all out, so that the request starts anew.
-pub const ALL: [&str; 11] = [
+pub const ALL: [&str; 12] = [
     ATTEMPTS,
     FIRST_ATTEMPT_AT,
     MAYBE_APPLIED,
+    COPY,
     ORIGINAL_EXCHANGE,
     ORIGINAL_ROUTING_KEY,
     REASON,
@@ -150,16 +153,14 @@ pub fn carried(headers: &(impl HeaderSource + ?Sized), now: Timestamp) -> Carrie
             ..Carried::default()
         };
     }
-    let counted = headers.int(ATTEMPTS);
-    let attempts = counted.unwrap_or(0).clamp(0, ATTEMPTS_MAX);
+    let attempts = headers.int(ATTEMPTS).unwrap_or(0).clamp(0, ATTEMPTS_MAX);
     let first_attempt_at = headers.text(FIRST_ATTEMPT_AT).and_then(timestamp::parse);
     Carried {
         attempts: u32::try_from(attempts).unwrap_or(0),
         // Another worker's clock may be ahead; a time to come would never run out.
         first_attempt_at: first_attempt_at.map(|first| first.min(now)),
         maybe_applied,
-        // Only a copy counts its attempts.
-        copied: counted.is_some(),
+        copy: headers.int(COPY).and_then(|copy| u64::try_from(copy).ok()),
         replay,
     }
 }
@@ -174,6 +175,9 @@ pub fn copy_headers(carried: &Carried, origin: Origin<'_>) -> Vec<Header> {
     }
     // Said even when false, so that it overwrites what the message brought.
     headers.push((MAYBE_APPLIED, HeaderValue::Bool(carried.maybe_applied)));
+    if let Some(copy) = carried.copy.and_then(|copy| i64::try_from(copy).ok()) {
+        headers.push((COPY, HeaderValue::Int(copy)));
+    }
     if let Some(id) = carried.replay {
         headers.push((REPLAY, HeaderValue::Text(id.to_string())));
     }
@@ -244,7 +248,7 @@ mod tests {
             attempts: 3,
             first_attempt_at: Some(at("2026-11-24T09:00:00.125Z")),
             maybe_applied: true,
-            copied: true,
+            copy: Some(7 << 40),
             replay: Some(Uuid::max()),
         };
         let headers = copy_headers(&carried_out, ORIGIN);
@@ -262,20 +266,15 @@ mod tests {
         let text = |text: &str| HeaderValue::Text(text.into());
         let anew = Carried::default();
         for (header, believed) in [
-            (
-                (ATTEMPTS, HeaderValue::Int(i64::MIN)),
-                Carried {
-                    copied: true,
-                    ..anew.clone()
-                },
-            ),
+            ((ATTEMPTS, HeaderValue::Int(i64::MIN)), anew.clone()),
+            ((COPY, HeaderValue::Int(-1)), anew.clone()),
+            ((COPY, text("7")), anew.clone()),
             ((REPLAY, text("again")), anew.clone()),
             ((ATTEMPTS, text("7")), anew.clone()),
             (
                 (ATTEMPTS, HeaderValue::Int(i64::MAX)),
                 Carried {
                     attempts: 10_000,
-                    copied: true,
                     ..anew.clone()
                 },
             ),

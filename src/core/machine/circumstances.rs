@@ -18,14 +18,15 @@ impl Machine {
         self.connected = false;
         self.blocked = false;
         self.ready.clear();
+        self.line.cut(cx.now);
         for id in self.ids() {
-            self.void(id);
+            self.void(id, cx);
         }
         self.probe_missed(cx);
         cx.emit(Effect::ForgetAll);
     }
 
-    fn void(&mut self, id: JobId) {
+    fn void(&mut self, id: JobId, cx: &Context<'_>) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
@@ -48,34 +49,34 @@ impl Machine {
         let Some(job) = self.remove(id) else { return };
         let known = match job.phase {
             Phase::Publishing(publishing) => match publishing.what {
-                // Its place is kept: the copy may be there already, and the original comes first.
-                What::Move(_) => return,
+                What::Move(_) => None,
                 What::Tell(outcome) => Some(outcome),
             },
             Phase::Settling(outcome) => Some(*outcome),
             _ => None,
         };
-        if let (Some(identity), Some(outcome)) = (job.identity, known) {
+        let (Some(identity), Some(ticket)) = (job.identity, job.ticket) else {
+            return;
+        };
+        if let Some(outcome) = known {
             self.recent.remember(identity, &outcome);
         }
-        match (heir_of, job.ticket) {
-            (Some(orphan), Some(ticket)) => {
-                if let Some(orphan_job) = self.jobs.get_mut(&orphan)
-                    && orphan_job.ticket.is_none()
-                {
-                    orphan_job.ticket = Some(ticket);
-                    self.by_ticket.insert(ticket, orphan);
-                }
-            }
-            (None, Some(ticket)) => {
-                self.line.done(ticket);
-            }
-            (_, None) => {}
+        // Even where the outcome is known: were those behind to run, and the worker to die before
+        // it is told, the next worker could not find out any more.
+        if let Some(orphan) = heir_of
+            && let Some(orphan_job) = self.jobs.get_mut(&orphan)
+            && orphan_job.ticket.is_none()
+        {
+            orphan_job.ticket = Some(ticket);
+            self.by_ticket.insert(ticket, orphan);
+        } else {
+            self.line.void(ticket, cx.now);
         }
     }
 
     /// Stop consuming, and give back what waits: a confirmed copy to the tail of the queue, which
-    /// spends none of the broker's delivery limit on any version.
+    /// spends none of the broker's delivery limit on any version. Those that wait for their turn
+    /// follow when it comes.
     pub(super) fn begin_hold(&mut self, cause: Cause, cx: &mut Context<'_>) {
         cx.emit(Effect::Note(Note::Held(cause)));
         if self.connected {
@@ -83,9 +84,8 @@ impl Machine {
         }
         self.ready.clear();
         for id in self.ids() {
-            if self.jobs.get(&id).is_some_and(|job| {
-                matches!(job.phase, Phase::Blocked | Phase::Ready | Phase::Waiting)
-            }) {
+            let job = self.jobs.get(&id);
+            if job.is_some_and(|job| matches!(job.phase, Phase::Ready | Phase::Waiting)) {
                 self.send_away(id, Destination::Tail, cx);
             }
         }
@@ -119,7 +119,7 @@ impl Machine {
     }
 
     /// Calls that were begun are finished. What waits with a history goes to the ladder, where its
-    /// history is kept; what is untouched goes back to its old place in the queue.
+    /// history is kept; what is untouched goes back to its old place in the queue, in its turn.
     pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
         if self.draining {
             return;
@@ -131,23 +131,22 @@ impl Machine {
         cx.emit(Effect::StopConsuming);
         self.ready.clear();
         for id in self.ids() {
-            if let Some(job) = self.jobs.get(&id)
-                && matches!(job.phase, Phase::Waiting)
-            {
-                self.send_away(id, Destination::Ladder(0), cx);
-            }
-        }
-        for id in self.ids() {
             let Some(job) = self.jobs.get(&id) else {
                 continue;
             };
-            if matches!(job.phase, Phase::Blocked | Phase::Ready) {
-                if let Some(ticket) = self.remove(id).and_then(|job| job.ticket) {
-                    self.line.done(ticket);
-                }
-                cx.emit(Effect::GiveBack { job: id });
+            match job.phase {
+                Phase::Ready if job.carried.attempts == 0 => self.give_back(id, cx),
+                Phase::Ready | Phase::Waiting => self.send_away(id, Destination::Ladder(0), cx),
+                _ => {}
             }
         }
+    }
+
+    pub(super) fn give_back(&mut self, id: JobId, cx: &mut Context<'_>) {
+        if let Some(ticket) = self.remove(id).and_then(|job| job.ticket) {
+            self.line.done(ticket);
+        }
+        cx.emit(Effect::GiveBack { job: id });
     }
 
     fn ids(&self) -> Vec<JobId> {

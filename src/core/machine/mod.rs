@@ -271,6 +271,8 @@ pub struct Machine {
     blocked: bool,
     draining: bool,
     drained: bool,
+    /// Copies are numbered from a random start, which only an input brings.
+    numbers_copies: bool,
 }
 
 impl Machine {
@@ -292,6 +294,7 @@ impl Machine {
             blocked: false,
             draining: false,
             drained: false,
+            numbers_copies: false,
             rules,
         }
     }
@@ -305,6 +308,10 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         let cx = &mut Context { now, roll, effects };
+        if !self.numbers_copies {
+            self.numbers_copies = true;
+            self.line.number_copies_from((cx.roll)());
+        }
         match input {
             Input::Up => self.up(cx),
             Input::Down => self.down(cx),

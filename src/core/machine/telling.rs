@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::order::Arrival;
+use super::super::order::Turn;
 use super::super::outcome::{Failed, Outcome};
-use super::super::retry::{Place, later};
+use super::super::retry::{Place, RetryPolicy, later};
 use super::job::{Phase, Progress, Publishing, What};
 use super::{Context, Destination, Effect, Ended, JobId, Machine, Note, Parcel, Part, Settle};
 
@@ -23,7 +23,7 @@ impl Machine {
         self.publish(id, What::Tell(outcome), parts, cx);
     }
 
-    /// The request goes away, and those behind it after it.
+    /// The request goes away; those behind it go after it, once the broker has it.
     pub(super) fn send_away(&mut self, id: JobId, to: Destination, cx: &mut Context<'_>) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
@@ -31,30 +31,18 @@ impl Machine {
         // A copy may have a twin: were the worker to die before the ack, the original would come
         // again, and be applied, while the copy waits.
         job.carried.maybe_applied = true;
-        job.carried.copied = true;
-        let ticket = job.ticket;
         cx.emit(Effect::Note(match to {
             Destination::Tail => Note::GivenBack,
             Destination::Ladder(step) => Note::Deferred { step },
         }));
         self.publish(id, What::Move(to), vec![(Part::Copy, Progress::Due)], cx);
-        let Some(ticket) = ticket else { return };
-        for behind in self.line.behind(ticket) {
-            if let Some(&follower) = self.by_ticket.get(&behind)
-                && let Some(job) = self.jobs.get(&follower)
-                && matches!(job.phase, Phase::Blocked)
-            {
-                self.take_turn(follower, cx);
-            }
-        }
     }
 
     /// Sends a request after those before it, which are away: to the tail, or to the ladder where
     /// it is not back before `due`.
-    pub(super) fn follow(&mut self, id: JobId, due: Option<jiff::Timestamp>, cx: &mut Context<'_>) {
+    fn follow(&mut self, id: JobId, due: Option<jiff::Timestamp>, cx: &mut Context<'_>) {
         let to = match due {
             None => Destination::Tail,
-            Some(_) if self.hold.cause().is_some() => Destination::Tail,
             Some(due) => {
                 let wait = Duration::try_from(due.duration_since(cx.now)).unwrap_or_default();
                 match self.retry.step(wait) {
@@ -73,15 +61,15 @@ impl Machine {
         };
         let turn = job
             .ticket
-            .map_or(Arrival::Run, |ticket| self.line.turn_of(ticket));
+            .map_or(Turn::Run, |ticket| self.line.turn(ticket));
         match turn {
-            Arrival::Run => self.make_ready(id),
-            Arrival::Wait if self.counts.blocked_by_order < self.rules.room() => {
-                self.enter(id, Phase::Blocked);
-            }
+            Turn::Run if self.draining => self.give_back(id, cx),
+            Turn::Run if self.hold.cause().is_some() => self.send_away(id, Destination::Tail, cx),
+            Turn::Run => self.make_ready(id),
+            Turn::Wait if self.has_room() => self.enter(id, Phase::Blocked),
             // No room left: it keeps its place in the line, from the ladder.
-            Arrival::Wait => self.send_away(id, Destination::Ladder(0), cx),
-            Arrival::Follow { due } => self.follow(id, due, cx),
+            Turn::Wait => self.send_away(id, Destination::Ladder(0), cx),
+            Turn::Follow { due } => self.follow(id, due, cx),
         }
     }
 
@@ -108,9 +96,6 @@ impl Machine {
             }
         }
         if !confirmed {
-            if let (Part::Copy, Some(ticket)) = (part, job.ticket) {
-                self.line.not_left(ticket);
-            }
             publishing.failures = publishing.failures.saturating_add(1);
             let doublings = (publishing.failures - 1).min(16);
             let wait = FIRST_REPUBLISH
@@ -123,6 +108,8 @@ impl Machine {
             .all(|(_, progress)| *progress == Progress::Confirmed)
         {
             self.all_confirmed(id, cx);
+        } else {
+            self.publish_what_is_due(id, cx);
         }
     }
 
@@ -138,7 +125,10 @@ impl Machine {
             return;
         };
         match publishing.what {
-            What::Move(_) => {
+            What::Move(to) => {
+                if let Some(ticket) = ticket {
+                    self.line.left(ticket, delay_of(&self.retry, to), cx.now);
+                }
                 self.remove(id);
                 cx.emit(Effect::Ack {
                     job: id,
@@ -210,31 +200,33 @@ impl Machine {
         let Phase::Publishing(publishing) = &mut job.phase else {
             return;
         };
-        for (part, progress) in &mut publishing.parts {
-            if *progress != Progress::Due {
-                continue;
+        // One by one: a failure that is told must have its dead letter, whatever happens in between.
+        let unconfirmed = publishing
+            .parts
+            .iter_mut()
+            .find(|(_, progress)| *progress != Progress::Confirmed);
+        let Some((part, progress)) = unconfirmed.filter(|part| part.1 == Progress::Due) else {
+            return;
+        };
+        *progress = Progress::Sent;
+        let parcel = match (&publishing.what, part) {
+            (What::Tell(Outcome::Failed(failed)), Part::Letter) => {
+                Parcel::Letter(Failed::clone(failed))
             }
-            let parcel = match (&publishing.what, part) {
-                (What::Tell(Outcome::Failed(failed)), Part::Letter) => {
-                    Parcel::Letter(Failed::clone(failed))
-                }
-                (What::Tell(outcome), _) => Parcel::Event(outcome.clone()),
-                (What::Move(to), _) => Parcel::Copy {
-                    to: *to,
+            (What::Tell(outcome), _) => Parcel::Event(outcome.clone()),
+            (&What::Move(to), _) => {
+                // Each time anew: a copy that was refused gets there later than it first seemed.
+                job.carried.copy = Some(match job.ticket {
+                    Some(ticket) => self.line.leave(ticket, delay_of(&self.retry, to), cx.now),
+                    None => self.line.number_of_next_copy(),
+                });
+                Parcel::Copy {
+                    to,
                     carried: job.carried.clone(),
-                },
-            };
-            *progress = Progress::Sent;
-            cx.emit(Effect::Publish { job: id, parcel });
-        }
-        // Each time anew: a copy that was refused gets to its queue later than it first seemed.
-        if let (What::Move(to), Some(ticket)) = (&publishing.what, job.ticket) {
-            let (delay, tail) = match *to {
-                Destination::Tail => (Duration::ZERO, true),
-                Destination::Ladder(step) => (self.retry.step_delay(step), false),
-            };
-            self.line.leave(ticket, later(cx.now, delay), tail, cx.now);
-        }
+                }
+            }
+        };
+        cx.emit(Effect::Publish { job: id, parcel });
     }
 
     fn publish(
@@ -251,5 +243,13 @@ impl Machine {
         };
         self.enter(id, Phase::Publishing(Box::new(publishing)));
         self.publish_what_is_due(id, cx);
+    }
+}
+
+/// How long a message waits there before it is in the requests queue.
+fn delay_of(retry: &RetryPolicy, to: Destination) -> Option<Duration> {
+    match to {
+        Destination::Tail => None,
+        Destination::Ladder(step) => Some(retry.step_delay(step)),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::answer::Answer;
 use super::super::hold::{Change, Event};
-use super::super::order::Identity;
+use super::super::order::{Identity, Line, Turn};
 use super::super::outcome::{Failed, How, Outcome, Reason, Renamed};
 use super::super::pace::Pace;
 use super::super::retry::{Next, Place, Tried, later};
@@ -35,7 +35,7 @@ impl Machine {
             return;
         }
         let maybe_applied = carried.maybe_applied || redelivered || delivery_count > 0;
-        let maybe_twin = redelivered || carried.copied;
+        let maybe_twin = redelivered || carried.copy.is_some();
         let mut job = Job {
             request: None,
             identity: None,
@@ -66,12 +66,17 @@ impl Machine {
             }
         };
         let identity = Identity::of(&request, job.carried.replay);
-        let (ticket, _) = self.line.arrive(identity);
+        let ticket = self.line.arrive(identity, job.carried.copy);
         job.request = Some(request);
         job.identity = Some(identity);
         job.ticket = Some(ticket);
         self.jobs.insert(id, job);
-        self.by_ticket.insert(ticket, id);
+        // A copy may be back before its confirm is known: the place goes over to it.
+        if let Some(original) = self.by_ticket.insert(ticket, id)
+            && let Some(original) = self.jobs.get_mut(&original)
+        {
+            original.ticket = None;
+        }
         self.place_arrival(id, identity, maybe_twin, delivery_count, cx);
         // A probe that could not be tried, whatever kept it, has found nothing out.
         if probe
@@ -124,15 +129,9 @@ impl Machine {
                     .into(),
             });
         }
-        if self.hold.cause().is_some() {
-            let first = job.ticket.is_none_or(|ticket| {
-                self.line.turn_of(ticket) == super::super::order::Arrival::Run
-            });
-            if job.probe && first {
-                self.start_try(id, cx);
-            } else {
-                self.send_away(id, Destination::Tail, cx);
-            }
+        let turn = |line: &mut Line| job.ticket.map_or(Turn::Run, |ticket| line.turn(ticket));
+        if job.probe && self.hold.cause().is_some() && turn(&mut self.line) == Turn::Run {
+            self.start_try(id, cx);
         } else {
             self.take_turn(id, cx);
         }
@@ -199,12 +198,15 @@ impl Machine {
                 detail: "not_after passed before the rename could be made".into(),
             });
         }
-        if let Some(pending) = job.closing.clone() {
-            let verdict = verdict::failure(pending, job.carried.maybe_applied);
-            self.act_on(id, verdict, None, cx);
-            return;
-        }
-        let step = verdict::first_step(request, self.rules.verify_before);
+        let closing = job
+            .closing
+            .clone()
+            .map(|pending| verdict::failure(pending, job.carried.maybe_applied));
+        let step = match closing {
+            None => verdict::first_step(request, self.rules.verify_before),
+            Some(Verdict::Ask(step)) => step,
+            Some(verdict) => return self.act_on(id, verdict, None, cx),
+        };
         let calls = if step == Step::Verify {
             NonZeroU32::MIN.saturating_add(1)
         } else {
@@ -321,11 +323,13 @@ impl Machine {
                 Verdict::Failed(pending) => Some(failed(&orphan, pending.clone(), cx)),
                 Verdict::Ask(_) | Verdict::Retry(_) | Verdict::BadCredentials => None,
             };
-            if let (Some(identity), Some(outcome)) = (orphan.identity, outcome) {
-                self.recent.remember(identity, &outcome);
-            }
-            if let Some(ticket) = orphan.ticket {
-                self.line.done(ticket);
+            match (orphan.ticket, orphan.identity, outcome) {
+                (Some(ticket), Some(identity), Some(outcome)) => {
+                    self.recent.remember(identity, &outcome);
+                    self.line.done(ticket);
+                }
+                (Some(ticket), _, _) => self.line.void(ticket, cx.now),
+                (None, ..) => {}
             }
             return None;
         };
@@ -451,15 +455,18 @@ impl Machine {
 
     /// Waits in the worker if it is short and there is room, else in the ladder.
     fn wait(&mut self, id: JobId, wait: Duration, cx: &mut Context<'_>) {
-        let here = self.retry.place(wait) == Place::Here
-            && self.counts.waiting < self.rules.room()
-            && !self.draining;
+        let here = self.retry.place(wait) == Place::Here && self.has_room() && !self.draining;
         if here {
             self.enter(id, Phase::Waiting);
             self.set_timer(id, later(cx.now, wait));
         } else if let Place::Ladder(step) = self.retry.step(wait) {
             self.send_away(id, Destination::Ladder(step), cx);
         }
+    }
+
+    /// Whether one more request may wait in the worker.
+    pub(super) fn has_room(&self) -> bool {
+        self.counts.waiting + self.counts.blocked_by_order < self.rules.room()
     }
 
     fn tell_failed(
