@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use lapin::BasicProperties;
 use rename_worker::clock;
@@ -28,7 +29,7 @@ const ACCOUNT: &str = "T12345678";
 const WAVES: u32 = 40;
 
 /// In this wave so many more requests come at once that they queue.
-const BURST: (u32, u32) = (20, 500);
+const BURST: (u32, u32) = (20, 2_000);
 
 /// Panels that may well show nothing but zeros while all goes as it should.
 const MAY_BE_ZERO: [&str; 4] = ["Hold", "Held", "Deliveries near the limit", "Reconnects"];
@@ -136,7 +137,7 @@ async fn start_sandbox() -> Sandbox {
     Sandbox::start(SandboxOptions {
         users: users.map(user).collect(),
         latency: "20ms-120ms".parse().unwrap(),
-        faults: ["503=0.06", "lost=0.06,on=rename", "429=0.01,retry-after=4"]
+        faults: ["503=0.06", "lost=0.06,on=rename", "429=x3,retry-after=4"]
             .iter()
             .map(|fault| fault.parse().unwrap())
             .collect(),
@@ -169,15 +170,16 @@ async fn publish_wave(raw: &Raw, prefix: &str, wave: u32) {
         bodies.extend((0..many).map(nobody));
     }
     let exchange = format!("{prefix}.requests");
-    for body in bodies {
-        raw.publish(
-            &exchange,
-            "rename.T12345678",
-            body.as_bytes(),
-            BasicProperties::default(),
-        )
-        .await;
-    }
+    // All at once: one by one they would come no faster than they are worked off.
+    let publish = |body: String| {
+        let exchange = &exchange;
+        async move {
+            let properties = BasicProperties::default();
+            raw.publish(exchange, "rename.T12345678", body.as_bytes(), properties)
+                .await;
+        }
+    };
+    join_all(bodies.into_iter().map(publish)).await;
 }
 
 async fn get(url: &str, query: &[(&str, &str)]) -> Option<Value> {
