@@ -2,6 +2,7 @@
 //!
 //! They read what the loop shows of itself and never touch the work.
 
+pub mod ask;
 pub mod status;
 
 use std::time::Duration;

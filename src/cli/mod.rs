@@ -6,6 +6,7 @@ mod publish;
 mod run;
 mod sandbox;
 mod schema;
+mod status;
 mod topology;
 
 use std::io::Write as _;
@@ -37,6 +38,8 @@ pub enum Command {
     Sandbox(sandbox::SandboxArgs),
     /// The exchanges and queues that are to be there: show, declare, check
     Topology(topology::TopologyArgs),
+    /// How the running worker is
+    Status(status::StatusArgs),
     /// Check or show the settings
     Config(config::ConfigArgs),
     /// Print the JSON Schema of a message
@@ -79,6 +82,7 @@ pub async fn run(cli: Cli) -> Exit {
     let config_file = cli.config.as_deref();
     match cli.command {
         Command::Run => run::run(config_file).await,
+        Command::Status(args) => status::run(args, config_file).await,
         Command::Publish(args) => publish::run(args, config_file).await,
         Command::Sandbox(args) => sandbox::run(args).await,
         Command::Topology(args) => topology::run(args, config_file).await,

@@ -1,0 +1,65 @@
+//! Asks a running worker for its status.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::status::Status;
+
+/// A worker that turns answers in milliseconds.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A status is some hundred bytes; more is no status.
+const LARGEST: usize = 64 * 1024;
+
+/// Why there is no status.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("no worker answers at {at}: {why}; is it running, and is admin.listen the same here?")]
+    Unreachable { at: SocketAddr, why: String },
+    #[error("what answers at {at} is no rename-worker: {why}")]
+    Strange { at: SocketAddr, why: String },
+}
+
+/// The status of the worker whose admin endpoints are there.
+pub async fn status(at: SocketAddr) -> Result<Status, AskError> {
+    let unreachable = |why: &dyn std::fmt::Display| AskError::Unreachable {
+        at,
+        why: why.to_string(),
+    };
+    let body = tokio::time::timeout(TIMEOUT, fetch(at))
+        .await
+        .map_err(|_| unreachable(&"no answer in time"))?
+        .map_err(|why| unreachable(&why))?;
+    serde_json::from_slice(&body).map_err(|why| AskError::Strange {
+        at,
+        why: why.to_string(),
+    })
+}
+
+async fn fetch(at: SocketAddr) -> anyhow::Result<Vec<u8>> {
+    let stream = TcpStream::connect(at).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = hyper::Request::get("/status")
+        .header(hyper::header::HOST, at.to_string())
+        .body(axum::body::Body::empty())?;
+    let asking = async {
+        let answer = sender.send_request(request).await?;
+        let body = axum::body::Body::new(answer.into_body());
+        let bytes: Bytes = axum::body::to_bytes(body, LARGEST).await?;
+        anyhow::Ok(bytes.to_vec())
+    };
+    let connection = async {
+        // Its error is also the request's.
+        connection.await.ok();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        answer = asking => answer,
+        () = connection => unreachable!("it waits for ever"),
+    }
+}

@@ -1,0 +1,164 @@
+//! `status`: how the running worker is, for a person.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use clap::Args;
+
+use super::Exit;
+use crate::admin::ask::{self, AskError};
+use crate::admin::status::Status;
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Where the worker's admin endpoints are; `admin.listen` of the settings when not given
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `status`.
+pub async fn run(args: StatusArgs, config: Option<&Path>) -> Exit {
+    let at = match args.admin {
+        Some(at) => at,
+        None => match super::config::settings(config) {
+            Ok(settings) => settings.admin.listen,
+            Err(exit) => return exit,
+        },
+    };
+    match ask::status(at).await {
+        Ok(status) if args.json => match serde_json::to_string_pretty(&status) {
+            Ok(text) => super::print(&format!("{text}\n")),
+            Err(error) => {
+                eprintln!("{error}");
+                Exit::Failed
+            }
+        },
+        Ok(status) => super::print(&told(&status)),
+        Err(error) => {
+            eprintln!("{error}");
+            match error {
+                AskError::Unreachable { .. } => Exit::Unreachable,
+                AskError::Strange { .. } => Exit::Failed,
+            }
+        }
+    }
+}
+
+fn told(status: &Status) -> String {
+    let Status {
+        broker,
+        hold,
+        counts,
+        ..
+    } = status;
+    let doing = match (status.draining, broker.connected, hold.held) {
+        (true, ..) => "stopping".to_owned(),
+        (_, false, _) => "waiting for the broker".to_owned(),
+        (_, true, true) => {
+            let cause = hold.cause.as_deref().unwrap_or("unknown");
+            let probe = hold.next_probe_at.map_or_else(
+                || "a probe is under way".to_owned(),
+                |at| format!("next probe {at:.0}"),
+            );
+            format!("holding ({cause}; {probe})")
+        }
+        (_, true, false) if broker.blocked => "waiting for the broker's alarm to end".to_owned(),
+        (_, true, false) => "consuming".to_owned(),
+    };
+    let rows = [
+        (
+            "worker",
+            format!(
+                "{} ({}), since {:.0}",
+                status.version, status.revision, status.started_at
+            ),
+        ),
+        ("now", doing),
+        (
+            "queue",
+            format!("{}, session {}", broker.queue, broker.sessions),
+        ),
+        (
+            "in flight",
+            format!("{} of {}", status.in_flight, status.concurrency),
+        ),
+        (
+            "waiting",
+            format!(
+                "{} in backoff, {} for their turn",
+                status.waiting, status.blocked_by_order
+            ),
+        ),
+        ("consumed", counts.consumed.to_string()),
+        (
+            "renamed",
+            format!(
+                "{} ({} already applied)",
+                counts.renamed + counts.already_applied,
+                counts.already_applied
+            ),
+        ),
+        (
+            "failed",
+            format!("{} ({} dead letters)", counts.failed, counts.dead_lettered),
+        ),
+        ("deferred", counts.deferred.to_string()),
+    ];
+    let mut text = String::new();
+    for (name, value) in rows {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name:<10} {value}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::status::{Broker, Hold};
+    use crate::telemetry::metrics::Counts;
+
+    #[test]
+    fn a_person_reads_what_the_worker_does_and_has_done() {
+        let at = "2026-11-24T10:00:00Z".parse().unwrap();
+        let status = Status {
+            version: "0.1.0".to_owned(),
+            revision: "abc1234".to_owned(),
+            started_at: at,
+            now: at,
+            broker: Broker {
+                connected: true,
+                blocked: false,
+                sessions: 2,
+                queue: "rename.requests".to_owned(),
+            },
+            hold: Hold {
+                held: true,
+                cause: Some("api".to_owned()),
+                next_probe_at: Some(at),
+            },
+            draining: false,
+            in_flight: 3,
+            concurrency: 64,
+            waiting: 5,
+            blocked_by_order: 1,
+            in_hand: 9,
+            counts: Counts {
+                consumed: 120,
+                renamed: 90,
+                already_applied: 4,
+                failed: 6,
+                api_calls: 150,
+                deferred: 11,
+                events_published: 100,
+                dead_lettered: 6,
+                broker_reconnects: 1,
+            },
+        };
+        insta::assert_snapshot!(told(&status));
+    }
+}
