@@ -1,6 +1,5 @@
 //! Asks a running worker for its status.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -20,15 +19,15 @@ const LARGEST: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     #[error("no worker answers at {at}: {why}; is it running, and is admin.listen the same here?")]
-    Unreachable { at: SocketAddr, why: String },
+    Unreachable { at: String, why: String },
     #[error("what answers at {at} is no rename-worker: {why}")]
-    Strange { at: SocketAddr, why: String },
+    Strange { at: String, why: String },
 }
 
-/// The status of the worker whose admin endpoints are there.
-pub async fn status(at: SocketAddr) -> Result<Status, AskError> {
+/// The status of the worker whose admin endpoints are there: an address or a name, with a port.
+pub async fn status(at: &str) -> Result<Status, AskError> {
     let unreachable = |why: &dyn std::fmt::Display| AskError::Unreachable {
-        at,
+        at: at.to_owned(),
         why: why.to_string(),
     };
     let body = tokio::time::timeout(TIMEOUT, fetch(at))
@@ -36,16 +35,16 @@ pub async fn status(at: SocketAddr) -> Result<Status, AskError> {
         .map_err(|_| unreachable(&"no answer in time"))?
         .map_err(|why| unreachable(&why))?;
     serde_json::from_slice(&body).map_err(|why| AskError::Strange {
-        at,
+        at: at.to_owned(),
         why: why.to_string(),
     })
 }
 
-async fn fetch(at: SocketAddr) -> anyhow::Result<Vec<u8>> {
+async fn fetch(at: &str) -> anyhow::Result<Vec<u8>> {
     let stream = TcpStream::connect(at).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = hyper::Request::get("/status")
-        .header(hyper::header::HOST, at.to_string())
+        .header(hyper::header::HOST, at)
         .body(axum::body::Body::empty())?;
     let asking = async {
         let answer = sender.send_request(request).await?;

@@ -1,7 +1,6 @@
 //! `status`: how the running worker is, for a person.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use clap::Args;
@@ -13,8 +12,8 @@ use crate::admin::status::Status;
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Where the worker's admin endpoints are; `admin.listen` of the settings when not given
-    #[arg(long, value_name = "ADDRESS")]
-    admin: Option<SocketAddr>,
+    #[arg(long, value_name = "HOST:PORT")]
+    admin: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -25,11 +24,11 @@ pub async fn run(args: StatusArgs, config: Option<&Path>) -> Exit {
     let at = match args.admin {
         Some(at) => at,
         None => match super::config::settings(config) {
-            Ok(settings) => settings.admin.listen,
+            Ok(settings) => settings.admin.listen.to_string(),
             Err(exit) => return exit,
         },
     };
-    match ask::status(at).await {
+    match ask::status(&at).await {
         Ok(status) if args.json => match serde_json::to_string_pretty(&status) {
             Ok(text) => super::print(&format!("{text}\n")),
             Err(error) => {

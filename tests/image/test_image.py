@@ -90,11 +90,11 @@ class Image(unittest.TestCase):
         self.addCleanup(docker, "rm", "--force", peer, check=False)
         # It has no broker, so it is alive and not ready; `status` tells that either way.
         for _ in range(50):
-            done = self.run_image("status", "--url=http://peer:9090", options=[f"--network={network}"], check=False)
+            done = self.run_image("status", "--admin=peer:9090", options=[f"--network={network}"], check=False)
             if done.returncode == 0:
                 break
         self.assertEqual(done.returncode, 0, done.stderr + docker("logs", peer).stderr)
-        lost = self.run_image("status", "--url=http://nobody:9090", options=[f"--network={network}"], check=False)
+        lost = self.run_image("status", "--admin=nobody:9090", options=[f"--network={network}"], check=False)
         self.assertEqual(lost.returncode, 3, lost.stderr)
 
 
