@@ -20,6 +20,7 @@ use crate::dintero::{self, Client};
 use crate::telemetry::build::{REVISION, VERSION};
 use crate::telemetry::events::Reporter;
 use crate::telemetry::metrics::{Call, CallStatus, Given, Metrics};
+use crate::telemetry::trace::{BadExporter, Tracer};
 use crate::worker::{State, Worker};
 
 /// Broker events between the link and the loop: a few batches, so that neither waits for the other.
@@ -34,6 +35,8 @@ pub enum StartError {
     Admin { at: SocketAddr, why: std::io::Error },
     #[error("cannot set the metrics up: {0}")]
     Metrics(#[from] prometheus::Error),
+    #[error(transparent)]
+    Traces(#[from] BadExporter),
 }
 
 /// A worker that runs.
@@ -65,6 +68,7 @@ impl App {
             .map_err(|why| StartError::Admin { at, why })?;
         let admin = listener.local_addr().unwrap_or(at);
         let client = Client::new(&settings.api, concurrency, Calls(metrics.clone()))?;
+        let tracer = Tracer::new(&settings, VERSION)?;
         let rules = rules(&settings);
         let (tell, events) = mpsc::channel::<BrokerEvent>(EVENTS);
         let link = Link::start(
@@ -77,7 +81,8 @@ impl App {
             tell,
         );
         let reporter = Reporter::new(metrics.clone(), settings.log.usernames, names);
-        let worker = Worker::new(rules, link, client, &settings.events.source, reporter);
+        let source = &settings.events.source;
+        let worker = Worker::new(rules, link, client, source, reporter, tracer.clone());
         let state = worker.state();
         let stop = CancellationToken::new();
         let serving = admin::serve(
@@ -96,6 +101,7 @@ impl App {
             stop.clone(),
             settings.consumer.drain_timeout,
             serving,
+            tracer,
         ));
         Ok(Self {
             metrics,
@@ -136,11 +142,14 @@ async fn live(
     stop: CancellationToken,
     drain_timeout: Duration,
     serving: impl Future<Output = ()> + Send,
+    tracer: Tracer,
 ) {
     tokio::select! {
         link = worker.run(events, stop, drain_timeout) => link.close().await,
         () = serving => {}
     }
+    // Sending the last spans blocks.
+    let _ = tokio::task::spawn_blocking(move || tracer.shutdown()).await;
 }
 
 /// What the core goes by, from the settings.

@@ -30,6 +30,7 @@ use crate::core::machine::{
 use crate::core::verdict::Which;
 use crate::dintero::{Call, Client};
 use crate::telemetry::events::{Reporter, RequestEnded};
+use crate::telemetry::trace::{self, Tracer};
 use crate::wire;
 
 /// Broker events handled before anything else gets a turn.
@@ -66,6 +67,7 @@ pub struct Worker {
     /// The events' `source`.
     source: Box<str>,
     reporter: Reporter,
+    tracer: Tracer,
     hands: HashMap<JobId, Hand>,
     calls: FuturesUnordered<Calling>,
     /// Inputs that effects brought about.
@@ -86,6 +88,7 @@ impl Worker {
         client: Client,
         source: &str,
         reporter: Reporter,
+        tracer: Tracer,
     ) -> Self {
         Self {
             delivery_limit: rules.delivery_limit,
@@ -94,6 +97,7 @@ impl Worker {
             client,
             source: source.into(),
             reporter,
+            tracer,
             hands: HashMap::new(),
             calls: FuturesUnordered::new(),
             pending: VecDeque::new(),
@@ -213,10 +217,18 @@ impl Worker {
             self.reporter.near_delivery_limit(delivery_count);
         }
         let headers = &**delivery.received();
+        let mut trace = self.tracer.request(trace::Delivered {
+            traceparent: headers.traceparent(),
+            redelivered,
+            body_size: delivery.body().len(),
+        });
         let carried = wire::headers::carried(headers, now);
         let read = wire::request::read(delivery.body(), delivery.content_type(), headers);
         let (request, partial) = match read {
-            Ok(request) => (Ok(Box::new(request)), None),
+            Ok(request) => {
+                trace.read(&request);
+                (Ok(Box::new(request)), None)
+            }
             Err(unreadable) => (Err(unreadable.detail), Some(Box::new(unreadable.partial))),
         };
         let asked_at = request
@@ -231,7 +243,7 @@ impl Worker {
             self.reporter.metrics().queue_head(asked_at);
         }
         self.hands
-            .insert(job, Hand::new(delivery, partial, asked_at));
+            .insert(job, Hand::new(delivery, partial, asked_at, trace));
         let probe = std::mem::take(&mut self.probing);
         self.take(Input::Delivered(Arrived {
             job,
@@ -263,6 +275,7 @@ impl Worker {
                     (Part::Letter, _) => self.reporter.not_stored("dead letter"),
                     _ => self.reporter.not_stored("copy"),
                 }
+                hand.refused(part);
                 false
             }
             // The session ended; that it did is told next.
@@ -305,6 +318,7 @@ impl Worker {
             Effect::Ack { job, ended, settle } => self.ack(job, ended, settle),
             Effect::GiveBack { job } => {
                 if let Some(hand) = self.hands.remove(&job) {
+                    hand.trace.left("given_back");
                     self.link.give_back(hand.delivery);
                 }
             }
@@ -326,10 +340,8 @@ impl Worker {
             CallKind::Rename => &request.new_username,
             CallKind::Confirm => username,
         };
-        let traceparent = self
-            .hands
-            .get(&job)
-            .and_then(|hand| hand.received.traceparent());
+        let trace = self.hands.get_mut(&job).map(|hand| hand.trace.call(kind));
+        let traceparent = trace.as_ref().and_then(trace::StepTrace::traceparent);
         let call = Call {
             kind,
             account: request.account_id.clone(),
@@ -339,7 +351,11 @@ impl Worker {
         };
         let client = self.client.clone();
         self.calls.push(Box::pin(async move {
-            (job, client.change_username(&call).await)
+            let answer = client.change_username(&call).await;
+            if let Some(trace) = trace {
+                trace.answered(&answer);
+            }
+            (job, answer)
         }));
     }
 
@@ -360,13 +376,16 @@ impl Worker {
             return;
         };
         if let Some(ended) = ended {
+            hand.trace.ended(&ended.outcome);
             self.reporter.request_ended(&RequestEnded {
                 ended: &ended,
                 request: self.machine.request(job),
                 asked_at: hand.asked_at,
-                trace_id: hand.trace_id(),
+                trace_id: hand.trace.trace_id().as_deref(),
                 now: clock::now(),
             });
+        } else {
+            hand.trace.left("waits");
         }
         let (delivery, proof) = hand.into_proof();
         if let Some(proof) = proof {

@@ -31,7 +31,9 @@ pub async fn run(config: Option<&Path>) -> Exit {
         Err(error) => {
             tracing::error!(%error, "cannot start");
             return match error {
-                StartError::Api(_) | StartError::Admin { .. } => Exit::Usage,
+                StartError::Api(_) | StartError::Admin { .. } | StartError::Traces(_) => {
+                    Exit::Usage
+                }
                 StartError::Metrics(_) => Exit::Failed,
             };
         }

@@ -6,3 +6,4 @@ pub mod build;
 pub mod events;
 pub mod log;
 pub mod metrics;
+pub mod trace;

@@ -8,6 +8,7 @@ use crate::broker::{Confirmed, Delivery, Received, Settled};
 use crate::core::machine::Part;
 use crate::core::outcome::Reason;
 use crate::telemetry::metrics::EventType;
+use crate::telemetry::trace::{RequestTrace, StepTrace};
 use crate::wire::request::PartialRequest;
 
 #[derive(Debug)]
@@ -20,9 +21,17 @@ pub(super) struct Hand {
     pub asked_at: Option<Timestamp>,
     /// What is being told, for the metrics.
     pub telling: Option<(EventType, Option<Reason>)>,
-    event: Option<Confirmed>,
-    letter: Option<Confirmed>,
-    copy: Option<Confirmed>,
+    pub trace: RequestTrace,
+    event: Publishing,
+    letter: Publishing,
+    copy: Publishing,
+}
+
+/// One part of what is published for a request.
+#[derive(Debug, Default)]
+struct Publishing {
+    trace: Option<StepTrace>,
+    proof: Option<Confirmed>,
 }
 
 impl Hand {
@@ -30,6 +39,7 @@ impl Hand {
         delivery: Delivery,
         partial: Option<Box<PartialRequest>>,
         asked_at: Option<Timestamp>,
+        trace: RequestTrace,
     ) -> Self {
         Self {
             received: Arc::clone(delivery.received()),
@@ -37,36 +47,49 @@ impl Hand {
             partial,
             asked_at,
             telling: None,
-            event: None,
-            letter: None,
-            copy: None,
+            trace,
+            event: Publishing::default(),
+            letter: Publishing::default(),
+            copy: Publishing::default(),
         }
     }
 
+    pub fn publishing(&mut self, part: Part, trace: StepTrace) {
+        self.part(part).trace = Some(trace);
+    }
+
     pub fn confirm(&mut self, part: Part, proof: Confirmed) {
-        let slot = match part {
+        let publishing = self.part(part);
+        publishing.proof = Some(proof);
+        if let Some(trace) = publishing.trace.take() {
+            trace.published(true);
+        }
+    }
+
+    pub fn refused(&mut self, part: Part) {
+        if let Some(trace) = self.part(part).trace.take() {
+            trace.published(false);
+        }
+    }
+
+    fn part(&mut self, part: Part) -> &mut Publishing {
+        match part {
             Part::Event => &mut self.event,
             Part::Letter => &mut self.letter,
             Part::Copy => &mut self.copy,
-        };
-        *slot = Some(proof);
+        }
     }
 
     /// The delivery and what it may be settled with; the latter is missing where the core asked for
     /// an ack before its time, and then the broker keeps the request.
     pub fn into_proof(self) -> (Delivery, Option<Settled>) {
         let failing = matches!(self.telling, Some((EventType::UserRenameFailed, _)));
-        let proof = match (self.copy, self.event, self.letter) {
+        let proof = match (self.copy.proof, self.event.proof, self.letter.proof) {
             (Some(copy), ..) => Some(Settled::Copied(copy)),
             (None, Some(event), Some(letter)) => Some(Settled::Failure { event, letter }),
             (None, Some(event), None) if !failing => Some(Settled::Outcome { event }),
             (None, ..) => None,
         };
         (self.delivery, proof)
-    }
-
-    /// The id in the W3C trace context that came with the message.
-    pub fn trace_id(&self) -> Option<&str> {
-        self.received.traceparent()?.split('-').nth(1)
     }
 }

@@ -8,6 +8,7 @@ use crate::core::machine::{Destination, JobId, Parcel, Part};
 use crate::core::outcome::{Failed, Outcome};
 use crate::core::request::RenameRequest;
 use crate::telemetry::metrics::EventType;
+use crate::telemetry::trace::Published;
 use crate::wire;
 
 /// The message for a parcel. `None` only for what cannot be: an event of nothing.
@@ -28,30 +29,41 @@ pub(super) fn outgoing(
         }
         Parcel::Letter(failed) => {
             hand.telling = Some((EventType::UserRenameFailed, Some(failed.reason)));
+            let trace = hand.trace.publish(Published::DeadLetter);
+            hand.publishing(Part::Letter, trace);
             Some(dead_letter(
                 hand,
                 request.map(|request| request.request_id),
                 &failed,
             ))
         }
-        Parcel::Copy { to, carried } => Some(Outgoing::Copy {
-            of: hand.received.clone(),
-            to: match to {
-                Destination::Tail => CopyTo::RequestsTail,
-                Destination::Ladder(step) => CopyTo::Retry(step),
-            },
-            headers: wire::headers::copy_headers(&carried, hand.received.origin()),
-        }),
+        Parcel::Copy { to, carried } => {
+            let (to, step) = match to {
+                Destination::Tail => (CopyTo::RequestsTail, None),
+                Destination::Ladder(step) => (CopyTo::Retry(step), Some(step)),
+            };
+            let trace = hand.trace.publish(Published::Copy { step });
+            hand.publishing(Part::Copy, trace);
+            Some(Outgoing::Copy {
+                of: hand.received.clone(),
+                to,
+                headers: wire::headers::copy_headers(&carried, hand.received.origin()),
+            })
+        }
     }
 }
 
 fn event(
     source: &str,
-    hand: &Hand,
+    hand: &mut Hand,
     request: Option<&RenameRequest>,
     outcome: &Outcome,
 ) -> Option<Outgoing> {
-    let trace = hand.received.traceparent();
+    let publishing = hand.trace.publish(Published::Event {
+        event_type: EventType::from(outcome).as_str(),
+    });
+    let traceparent = publishing.traceparent();
+    let trace = traceparent.as_deref();
     let partial = hand.partial.as_deref();
     let message = match (outcome, request, partial) {
         (Outcome::Renamed(renamed), Some(request), _) => {
@@ -65,6 +77,7 @@ fn event(
         }
         (Outcome::Failed(_), None, None) | (Outcome::Renamed(_), None, _) => return None,
     };
+    publishing.message_id(message.id);
     let correlation_id = hand
         .received
         .correlation_id()
@@ -75,10 +88,11 @@ fn event(
                 .map(|request| request.request_id.to_string())
                 .or(read.map(str::to_owned))
         });
+    hand.publishing(Part::Event, publishing);
     Some(Outgoing::Event {
         message,
         correlation_id,
-        traceparent: trace.map(str::to_owned),
+        traceparent,
     })
 }
 

@@ -11,6 +11,8 @@ mod publish;
 mod sandbox_command;
 mod stages;
 mod support;
+#[cfg(feature = "otlp")]
+mod traces;
 mod verdicts;
 mod waiting;
 mod watching;

@@ -1,0 +1,418 @@
+//! Traces: a request's W3C trace context is taken up, carried on to the API and the events, and,
+//! where `otlp.endpoint` is set, the worker's own part is recorded and exported.
+//!
+//! Spans follow OpenTelemetry's conventions for messaging and HTTP, but where they would carry a
+//! username: the path is told as a template, the routing key and the message's ids, which upstream
+//! chooses freely, are left out. Without an exporter nothing is recorded and the context is passed
+//! on as it came.
+
+#[cfg(feature = "otlp")]
+mod otlp;
+#[cfg(not(feature = "otlp"))]
+#[path = "trace/absent.rs"]
+mod otlp;
+
+pub mod context;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+use uuid::Uuid;
+
+use self::context::TraceContext;
+pub use self::otlp::BadExporter;
+use self::otlp::{Exporter, Span};
+use crate::config::{Ladder, Settings};
+use crate::core::answer::{Answer, CallKind, NoToken, Silence};
+use crate::core::outcome::Outcome;
+use crate::core::request::{AccountId, RenameRequest};
+
+/// The call's path with nobody's name in it, and the span's name made of it.
+const TEMPLATE: &str = "/accounts/{aid}/auth/users/{username}/change_username";
+const CALL: &str = "POST /accounts/{aid}/auth/users/{username}/change_username";
+
+/// How long the last spans may take to be sent at the end.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// What a span is to its peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Consumer,
+    Producer,
+    Client,
+}
+
+type Attribute = (&'static str, Value);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Value {
+    Word(&'static str),
+    Text(String),
+    Int(i64),
+    Bool(bool),
+}
+
+/// Begins the traces of requests; clones share the exporter.
+#[derive(Debug, Clone)]
+pub struct Tracer(Option<Arc<Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    exporter: Exporter,
+    broker: Server,
+    api: Server,
+    /// `api.base_url`, for the redacted URL.
+    base_url: String,
+    requests: String,
+    /// What the consumer's span is called.
+    process: String,
+    retries: Vec<String>,
+    events: String,
+    dead_letters: String,
+}
+
+#[derive(Debug, Default)]
+struct Server {
+    address: Option<String>,
+    port: Option<i64>,
+}
+
+/// A delivered message, as far as its trace wants to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivered<'a> {
+    pub traceparent: Option<&'a str>,
+    pub redelivered: bool,
+    pub body_size: usize,
+}
+
+/// One request's part of its trace, from delivery to ack.
+#[derive(Debug)]
+pub struct RequestTrace {
+    came_with: Option<TraceContext>,
+    recorded: Option<Recorded>,
+}
+
+#[derive(Debug)]
+struct Recorded {
+    shared: Arc<Shared>,
+    span: Span,
+    account: Option<AccountId>,
+    /// Renames asked for so far, under this delivery.
+    renames: i64,
+}
+
+/// Something done for a request: a call, a publish.
+#[derive(Debug)]
+pub struct StepTrace {
+    came_with: Option<TraceContext>,
+    span: Option<Span>,
+}
+
+/// What is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    Event {
+        event_type: &'static str,
+    },
+    DeadLetter,
+    /// Into a retry queue, by its place in the ladder, or to the tail of the requests' queue.
+    Copy {
+        step: Option<usize>,
+    },
+}
+
+impl Tracer {
+    /// Records nothing.
+    #[must_use]
+    pub const fn off() -> Self {
+        Self(None)
+    }
+
+    /// Exports to `otlp.endpoint`; records nothing where that is not set.
+    pub fn new(settings: &Settings, version: &'static str) -> Result<Self, BadExporter> {
+        let Some(endpoint) = &settings.otlp.endpoint else {
+            return Ok(Self::off());
+        };
+        let broker = settings.amqp.url.read().ok();
+        let broker = broker.map(|url| Server::of(secrecy::ExposeSecret::expose_secret(&url), 5672));
+        let prefix = &settings.amqp.prefix;
+        let steps = settings.retry.ladder.steps().iter();
+        let retry = |&step| format!("{prefix}.retry.{}", Ladder::label(step));
+        Ok(Self(Some(Arc::new(Shared {
+            exporter: Exporter::new(endpoint, version)?,
+            broker: broker.unwrap_or_default(),
+            api: Server::of(&settings.api.base_url, 443),
+            base_url: settings.api.base_url.clone(),
+            requests: format!("{prefix}.requests"),
+            process: format!("process {prefix}.requests"),
+            retries: steps.map(retry).collect(),
+            events: format!("{prefix}.events"),
+            dead_letters: format!("{prefix}.dead-letters"),
+        }))))
+    }
+
+    #[must_use]
+    pub fn request(&self, delivered: Delivered<'_>) -> RequestTrace {
+        let came_with = delivered.traceparent.and_then(TraceContext::parse);
+        let recorded = self.0.as_ref().map(|shared| {
+            let mut attributes = shared.messaging("process", "process", shared.requests.clone());
+            attributes.push(("messaging.message.body.size", int(delivered.body_size)));
+            attributes.push(("rename.redelivered", Value::Bool(delivered.redelivered)));
+            let name = shared.process.clone().into();
+            Recorded {
+                span: shared
+                    .exporter
+                    .root(came_with, Kind::Consumer, name, attributes),
+                shared: Arc::clone(shared),
+                account: None,
+                renames: 0,
+            }
+        });
+        RequestTrace {
+            came_with,
+            recorded,
+        }
+    }
+
+    /// Sends what is left. Blocks for a few seconds at most.
+    pub fn shutdown(&self) {
+        if let Some(shared) = &self.0 {
+            shared.exporter.shutdown(LAST_WORDS);
+        }
+    }
+}
+
+impl RequestTrace {
+    /// It turned out to be a valid request.
+    pub fn read(&mut self, request: &RenameRequest) {
+        if let Some(recorded) = &mut self.recorded {
+            let (id, account) = (request.request_id.to_string(), &request.account_id);
+            recorded.span.set(("rename.request_id", Value::Text(id)));
+            recorded
+                .span
+                .set(("rename.account_id", Value::Text(account.to_string())));
+            recorded.account = Some(account.clone());
+        }
+    }
+
+    /// The trace's id, for the log.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<String> {
+        let recorded = self
+            .recorded
+            .as_ref()
+            .and_then(|recorded| recorded.span.context());
+        Some(recorded.or(self.came_with)?.trace_id_text())
+    }
+
+    /// A call to the API begins.
+    pub fn call(&mut self, kind: CallKind) -> StepTrace {
+        self.step(|recorded| {
+            let attributes = recorded.call(kind);
+            if kind == CallKind::Rename {
+                recorded.renames += 1;
+            }
+            recorded
+                .shared
+                .exporter
+                .child(&recorded.span, Kind::Client, CALL.into(), attributes)
+        })
+    }
+
+    /// Something is published for it.
+    pub fn publish(&mut self, what: Published) -> StepTrace {
+        self.step(|recorded| {
+            let shared = &recorded.shared;
+            // By the conventions, exchange and routing key where there is an exchange.
+            let (to, destination) = match what {
+                Published::Event { event_type } => {
+                    (&shared.events, format!("{}:{event_type}", shared.events))
+                }
+                Published::DeadLetter => (&shared.dead_letters, shared.dead_letters.clone()),
+                Published::Copy { step } => {
+                    let retry = step.and_then(|step| shared.retries.get(step));
+                    let queue = retry.unwrap_or(&shared.requests);
+                    (queue, queue.clone())
+                }
+            };
+            let attributes = shared.messaging("publish", "send", destination);
+            let name = format!("publish {to}").into();
+            shared
+                .exporter
+                .child(&recorded.span, Kind::Producer, name, attributes)
+        })
+    }
+
+    /// It has ended and is acknowledged.
+    pub fn ended(&self, outcome: &Outcome) {
+        let Some(Recorded { span, .. }) = &self.recorded else {
+            return;
+        };
+        let attempts = match outcome {
+            Outcome::Renamed(renamed) => {
+                span.set(("rename.outcome", Value::Word(renamed.how.as_str())));
+                span.set((
+                    "rename.confirmed_by",
+                    Value::Word(renamed.confirmed_by.as_str()),
+                ));
+                renamed.attempts
+            }
+            Outcome::Failed(failed) => {
+                span.set(("rename.outcome", Value::Word("failed")));
+                span.set(("rename.reason", Value::Word(failed.reason.as_str())));
+                span.fail(failed.reason.as_str().into());
+                failed.attempts
+            }
+        };
+        span.set(("rename.attempts", Value::Int(attempts.into())));
+        span.end();
+    }
+
+    /// It leaves the worker without an end: it waits elsewhere, or comes again.
+    pub fn left(&self, how: &'static str) {
+        if let Some(Recorded { span, .. }) = &self.recorded {
+            span.set(("rename.outcome", Value::Word(how)));
+            span.end();
+        }
+    }
+
+    fn step(&mut self, start: impl FnOnce(&mut Recorded) -> Span) -> StepTrace {
+        StepTrace {
+            came_with: self.came_with,
+            span: self.recorded.as_mut().map(start),
+        }
+    }
+}
+
+impl StepTrace {
+    /// What the peer is told.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<String> {
+        let recorded = self.span.as_ref().and_then(Span::context);
+        Some(recorded.or(self.came_with)?.to_string())
+    }
+
+    /// The published message's id, ours.
+    pub fn message_id(&self, id: Uuid) {
+        if let Some(span) = &self.span {
+            span.set(("messaging.message.id", Value::Text(id.to_string())));
+        }
+    }
+
+    /// The call was answered, or not.
+    pub fn answered(self, answer: &Answer) {
+        let Some(span) = self.span else { return };
+        let (status, error) = match answer {
+            Answer::User(_) => (Some(200), None),
+            Answer::Garbled { status } => (Some(*status), Some("garbled".into())),
+            Answer::Refused(refusal) => (
+                Some(refusal.status),
+                Some(refusal.status.to_string().into()),
+            ),
+            Answer::Silence(silence) => (None, Some(silence_word(*silence).into())),
+            Answer::NoToken(none) => (None, Some(no_token_word(none).into())),
+        };
+        if let Some(status) = status {
+            span.set(("http.response.status_code", Value::Int(status.into())));
+        }
+        span_over(&span, error);
+    }
+
+    /// The broker has it, or not.
+    pub fn published(self, confirmed: bool) {
+        if let Some(span) = self.span {
+            span_over(&span, (!confirmed).then_some("not_confirmed".into()));
+        }
+    }
+}
+
+impl Recorded {
+    fn call(&self, kind: CallKind) -> Vec<Attribute> {
+        let Shared { api, base_url, .. } = &*self.shared;
+        let account = self.account.as_ref().map_or("", AccountId::as_str);
+        let url = format!("{base_url}/accounts/{account}/auth/users/REDACTED/change_username");
+        let word = match kind {
+            CallKind::Rename => "rename",
+            CallKind::Confirm => "confirm",
+        };
+        let mut attributes = vec![
+            ("http.request.method", Value::Word("POST")),
+            ("url.template", Value::Word(TEMPLATE)),
+            ("url.full", Value::Text(url)),
+            ("rename.call", Value::Word(word)),
+        ];
+        if kind == CallKind::Rename && self.renames > 0 {
+            attributes.push(("http.request.resend_count", Value::Int(self.renames)));
+        }
+        attributes.extend(api.attributes());
+        attributes
+    }
+}
+
+impl Shared {
+    fn messaging(
+        &self,
+        name: &'static str,
+        kind: &'static str,
+        destination: String,
+    ) -> Vec<Attribute> {
+        let mut attributes = vec![
+            ("messaging.system", Value::Word("rabbitmq")),
+            ("messaging.operation.name", Value::Word(name)),
+            ("messaging.operation.type", Value::Word(kind)),
+            ("messaging.destination.name", Value::Text(destination)),
+        ];
+        attributes.extend(self.broker.attributes());
+        attributes
+    }
+}
+
+impl Server {
+    fn of(url: &str, usual_port: u16) -> Self {
+        let Ok(url) = Url::parse(url) else {
+            return Self::default();
+        };
+        Self {
+            address: url.host_str().map(str::to_owned),
+            port: Some(url.port_or_known_default().unwrap_or(usual_port).into()),
+        }
+    }
+
+    fn attributes(&self) -> impl Iterator<Item = Attribute> {
+        let address = self
+            .address
+            .clone()
+            .map(|address| ("server.address", Value::Text(address)));
+        let port = self.port.map(|port| ("server.port", Value::Int(port)));
+        address.into_iter().chain(port)
+    }
+}
+
+fn span_over(span: &Span, error: Option<Cow<'static, str>>) {
+    if let Some(error) = error {
+        span.fail(error);
+    }
+    span.end();
+}
+
+const fn silence_word(silence: Silence) -> &'static str {
+    match silence {
+        Silence::Connect => "connect",
+        Silence::Timeout => "timeout",
+        Silence::Reset => "reset",
+    }
+}
+
+const fn no_token_word(none: &NoToken) -> &'static str {
+    match none {
+        NoToken::Missing => "no_token",
+        NoToken::Refused { .. } => "token_refused",
+        NoToken::Unavailable => "token_unavailable",
+    }
+}
+
+fn int(size: usize) -> Value {
+    Value::Int(i64::try_from(size).unwrap_or(i64::MAX))
+}
