@@ -4,7 +4,10 @@
 //! AMQP tells of a misfit by closing the channel, so each one costs a new channel. Bindings cannot
 //! be asked about over AMQP: they are declared, never checked.
 
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
+};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
@@ -38,6 +41,45 @@ pub(super) async fn compare(
     topology: &Topology,
 ) -> Result<Vec<Difference>, Trouble> {
     each(connection, topology, Way::Compare(amqp)).await
+}
+
+/// Removes every queue and exchange, bindings with them; what is not there is passed over.
+pub(super) async fn remove(connection: &Connection, topology: &Topology) -> Result<(), Trouble> {
+    let channel = open_channel(connection).await?;
+    for object in &topology.objects {
+        let removed = match object {
+            Object::Queue { name, .. } => {
+                let options = QueueDeleteOptions::default();
+                channel
+                    .queue_delete(name.as_str().into(), options)
+                    .await
+                    .map(drop)
+            }
+            Object::Exchange { name, .. } => {
+                let options = ExchangeDeleteOptions::default();
+                channel.exchange_delete(name.as_str().into(), options).await
+            }
+            Object::Binding { .. } => Ok(()),
+        };
+        removed.map_err(|error| Trouble::of_session(&error))?;
+    }
+    channel.close(200, "OK".into()).await.ok();
+    Ok(())
+}
+
+/// How many messages are ready in a queue.
+pub(super) async fn length(connection: &Connection, queue: &str) -> Result<u32, Trouble> {
+    let channel = open_channel(connection).await?;
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let found = channel
+        .queue_declare(queue.into(), options, FieldTable::default())
+        .await
+        .map_err(|error| Trouble::of_session(&error))?;
+    channel.close(200, "OK".into()).await.ok();
+    Ok(found.message_count())
 }
 
 #[derive(Clone, Copy)]

@@ -3,6 +3,7 @@
 //!
 //! It decides nothing about requests: what to publish and when to settle is the worker's business.
 
+mod audience;
 mod connection;
 mod declare;
 mod delivery;
@@ -20,6 +21,7 @@ mod single;
 pub mod topology;
 mod trouble;
 
+pub use audience::Audience;
 pub use delivery::{Delivery, Received};
 pub use letters::{LetterBox, Removal};
 pub use link::{BrokerEvent, Link, LinkHandle, LinkSettings};
@@ -27,5 +29,7 @@ pub use message::{Field, Properties, Table, Unsendable};
 pub use outgoing::{CopyTo, Message, Outgoing, Request};
 pub use proof::{Confirmed, Publication, Settled};
 pub use publisher::Ticket;
-pub use single::{RequestPublisher, compare_topology, declare_topology};
+pub use single::{
+    RequestPublisher, compare_topology, count_dead_letters, declare_topology, remove_topology,
+};
 pub use trouble::{Pace, Trouble};

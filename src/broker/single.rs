@@ -36,6 +36,24 @@ pub async fn compare_topology(
     outcome
 }
 
+/// Removes every queue and exchange of the topology, with all that is in them.
+pub async fn remove_topology(amqp: &Amqp, ladder: &[Duration]) -> Result<(), Trouble> {
+    let wire = connection::open(amqp, CONNECTION_NAME).await?;
+    let topology = Topology::new(&Names::new(&amqp.prefix), ladder);
+    let outcome = declare::remove(&wire.connection, &topology).await;
+    wire.close().await;
+    outcome
+}
+
+/// How many dead letters wait for review.
+pub async fn count_dead_letters(amqp: &Amqp) -> Result<u32, Trouble> {
+    let wire = connection::open(amqp, CONNECTION_NAME).await?;
+    let queue = Names::new(&amqp.prefix).dead_letters;
+    let outcome = declare::length(&wire.connection, &queue).await;
+    wire.close().await;
+    outcome
+}
+
 /// Publishes requests, many at a time, each with its own answer.
 #[derive(Debug)]
 pub struct RequestPublisher {

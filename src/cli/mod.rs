@@ -2,6 +2,7 @@
 
 mod completions;
 pub mod config;
+mod demo;
 mod publish;
 mod run;
 mod sandbox;
@@ -32,6 +33,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the worker until SIGTERM or SIGINT
     Run,
+    /// See it work: the whole story in a few seconds, on a throw-away RabbitMQ
+    Demo(demo::DemoArgs),
     /// Publish rename requests, from flags, a file or standard input
     Publish(publish::PublishArgs),
     /// Serve a stand-in for Dintero on loopback, with users, a ledger and faults on request
@@ -83,6 +86,7 @@ pub async fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Run => run::run(config_file).await,
         Command::Status(args) => status::run(args, config_file).await,
+        Command::Demo(args) => demo::run(args).await,
         Command::Publish(args) => publish::run(args, config_file).await,
         Command::Sandbox(args) => sandbox::run(args).await,
         Command::Topology(args) => topology::run(args, config_file).await,

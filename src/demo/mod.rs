@@ -1,5 +1,12 @@
-//! The stage: a throw-away RabbitMQ for whoever wants to see or test the worker.
+//! The demo: the whole story on a throw-away stage, and that stage, which tests use as well.
 //!
-//! Nothing here is needed in production, and nothing in production may lean on it.
+//! Nothing here is needed in production, and nothing in production may lean on it. Printing is
+//! `cli`'s business.
 
 pub mod broker;
+mod report;
+mod script;
+mod stage;
+
+pub use report::Report;
+pub use stage::{DemoError, Moment, Options, Stage};

@@ -6,6 +6,7 @@ mod broker_letters;
 mod broker_link;
 mod commands;
 mod dashboard_data;
+mod demo;
 mod house;
 mod publish;
 mod sandbox_command;

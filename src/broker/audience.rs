@@ -1,0 +1,93 @@
+//! Hears what the worker tells, as any subscriber would: a queue of its own on the events' exchange.
+//!
+//! For the demo and for watching; nothing is lost to others by listening, and what comes while
+//! nobody listens is not kept.
+
+use futures_util::StreamExt as _;
+use lapin::Consumer;
+use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+
+use super::connection::{self, Wire};
+use super::declare::open_channel;
+use super::topology::Names;
+use super::trouble::Trouble;
+use crate::config::Amqp;
+
+/// What the broker's tools show of the connection.
+const CONNECTION_NAME: &str = "rename-worker audience";
+
+/// A subscriber of all events. Its queue goes with its connection.
+pub struct Audience {
+    wire: Wire,
+    consumer: Consumer,
+}
+
+impl std::fmt::Debug for Audience {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Audience").finish_non_exhaustive()
+    }
+}
+
+impl Audience {
+    /// Begins to listen. The events' exchange must be there.
+    pub async fn join(amqp: &Amqp) -> Result<Self, Trouble> {
+        let wire = connection::open(amqp, CONNECTION_NAME).await?;
+        match listen(&wire, &Names::new(&amqp.prefix)).await {
+            Ok(consumer) => Ok(Self { wire, consumer }),
+            Err(trouble) => {
+                wire.close().await;
+                Err(trouble)
+            }
+        }
+    }
+
+    /// The next event's body.
+    pub async fn next(&mut self) -> Result<Vec<u8>, Trouble> {
+        match self.consumer.next().await {
+            Some(Ok(delivery)) => Ok(delivery.data),
+            Some(Err(error)) => Err(Trouble::of_session(&error)),
+            None => Err(Trouble::ConsumerCancelled),
+        }
+    }
+
+    pub async fn leave(self) {
+        self.wire.close().await;
+    }
+}
+
+async fn listen(wire: &Wire, names: &Names) -> Result<Consumer, Trouble> {
+    let told = |error: lapin::Error| Trouble::of_session(&error);
+    let channel = open_channel(&wire.connection).await?;
+    let own = QueueDeclareOptions {
+        exclusive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let queue = channel
+        .queue_declare("".into(), own, FieldTable::default())
+        .await
+        .map_err(told)?;
+    channel
+        .queue_bind(
+            queue.name().clone(),
+            names.events.as_str().into(),
+            "#".into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .map_err(told)?;
+    let unasked = BasicConsumeOptions {
+        no_ack: true,
+        ..BasicConsumeOptions::default()
+    };
+    channel
+        .basic_consume(
+            queue.name().clone(),
+            "".into(),
+            unasked,
+            FieldTable::default(),
+        )
+        .await
+        .map_err(told)
+}
