@@ -138,18 +138,31 @@ impl std::fmt::Debug for Wire {
 /// A second handle on the connection's socket. lapin's I/O thread owns the first and lets go of it
 /// only when the peer does, so a dead peer would keep both for ever.
 #[derive(Clone, Default)]
-struct Cutter(Arc<Mutex<Option<Socket>>>);
+struct Cutter(Arc<Mutex<Held>>);
+
+#[derive(Default)]
+enum Held {
+    #[default]
+    Nothing,
+    Socket(Socket),
+    /// Whatever comes now is too late.
+    Cut,
+}
 
 impl Cutter {
     fn hold(&self, stream: &tokio::net::TcpStream) -> std::io::Result<()> {
         let socket = Socket::from(stream.as_fd().try_clone_to_owned()?);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*held, Held::Cut) {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        *held = Held::Socket(socket);
         Ok(())
     }
 
     fn cut(&self) {
-        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(socket) = socket {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Held::Socket(socket) = std::mem::replace(&mut *held, Held::Cut) {
             // It fails when the socket is closed already, which is what is wanted.
             socket.shutdown(Shutdown::Both).ok();
         }

@@ -8,6 +8,7 @@ mod connection;
 mod declare;
 mod delivery;
 mod greeting;
+mod intake;
 mod letters;
 mod link;
 mod message;

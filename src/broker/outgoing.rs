@@ -98,7 +98,10 @@ pub(super) struct Parcel {
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) body: Body,
+    /// Whether it is an error if no queue takes it.
     pub(super) must_route: bool,
+    /// Whether we want to know it if no queue takes it.
+    pub(super) mandatory: bool,
 }
 
 /// The bytes, shared with the delivery where they are its own.
@@ -113,6 +116,20 @@ pub(super) struct Addresses {
     dead_letters: ShortString,
     requests: ShortString,
     retry: Vec<ShortString>,
+}
+
+impl Parcel {
+    /// An empty message that no queue will take.
+    pub(super) fn to_nowhere() -> Self {
+        Self {
+            exchange: ShortString::default(),
+            routing_key: "rename-worker.nowhere".into(),
+            properties: BasicProperties::default(),
+            body: Body::Own(Vec::new()),
+            must_route: false,
+            mandatory: false,
+        }
+    }
 }
 
 impl Body {
@@ -151,6 +168,7 @@ impl Addresses {
                 properties: republished(&of, Keep::Deaths, headers),
                 body: Body::Of(of),
                 must_route: true,
+                mandatory: true,
             },
             Outgoing::Copy { of, to, headers } => Parcel {
                 exchange: ShortString::default(),
@@ -161,6 +179,7 @@ impl Addresses {
                 properties: republished(&of, Keep::NoDeaths, headers),
                 body: Body::Of(of),
                 must_route: true,
+                mandatory: true,
             },
             Outgoing::Message(message) => Parcel {
                 exchange: short(message.exchange)?,
@@ -168,6 +187,7 @@ impl Addresses {
                 properties: write_properties(&message.properties).ok()?,
                 body: Body::Own(message.body),
                 must_route: true,
+                mandatory: true,
             },
             Outgoing::Request(request) => self.request(request)?,
         })
@@ -200,6 +220,7 @@ impl Addresses {
             properties,
             body: Body::Own(event.body),
             must_route: false,
+            mandatory: true,
         }
     }
 
@@ -231,6 +252,7 @@ impl Addresses {
             properties,
             body: Body::Own(request.body),
             must_route: true,
+            mandatory: true,
         })
     }
 }

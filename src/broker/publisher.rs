@@ -47,7 +47,8 @@ type Confirming = Pin<Box<dyn Future<Output = Answer> + Send>>;
 type Answer = (u64, lapin::Result<Confirmation>);
 
 struct Outstanding {
-    ticket: Ticket,
+    /// `None` is our own greeting.
+    ticket: Option<Ticket>,
     parcel: Arc<Parcel>,
     returned: bool,
 }
@@ -82,9 +83,20 @@ impl Publisher {
 
     /// Hands the message to the connection; never waits. `false` if there is no way to address it.
     pub(super) fn publish(&mut self, ticket: Ticket, outgoing: Outgoing) -> bool {
-        let Some(parcel) = self.addresses.parcel(outgoing).map(Arc::new) else {
+        let Some(parcel) = self.addresses.parcel(outgoing) else {
             return false;
         };
+        self.send(Some(ticket), parcel);
+        true
+    }
+
+    /// Publishes an empty message to nowhere, to be told that the broker takes messages.
+    pub(super) fn greet(&mut self) {
+        self.send(None, Parcel::to_nowhere());
+    }
+
+    fn send(&mut self, ticket: Option<Ticket>, parcel: Parcel) {
+        let parcel = Arc::new(parcel);
         let sequence = self.first + self.outstanding.len() as u64;
         let mut confirming: Confirming = Box::pin(send(
             Arc::clone(&self.channel),
@@ -101,7 +113,6 @@ impl Publisher {
             parcel,
             returned: false,
         }));
-        true
     }
 
     /// Waits for the next confirms. Pending for ever while idle.
@@ -114,7 +125,10 @@ impl Publisher {
     pub(super) fn give_up(&mut self) -> Vec<Ticket> {
         self.confirming.clear();
         let outstanding = self.outstanding.drain(..);
-        outstanding.flatten().map(|lost| lost.ticket).collect()
+        outstanding
+            .flatten()
+            .filter_map(|lost| lost.ticket)
+            .collect()
     }
 
     /// All that are ready, at least one.
@@ -153,7 +167,9 @@ impl Publisher {
                     Publication::Lost
                 }
             };
-            told.publications.push((outstanding.ticket, publication));
+            if let Some(ticket) = outstanding.ticket {
+                told.publications.push((ticket, publication));
+            }
         }
         told
     }
@@ -216,7 +232,7 @@ impl Outstanding {
 
 async fn send(channel: Arc<Channel>, parcel: Arc<Parcel>, sequence: u64) -> Answer {
     let options = BasicPublishOptions {
-        mandatory: true,
+        mandatory: parcel.mandatory,
         immediate: false,
     };
     let sent = channel

@@ -12,18 +12,16 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use lapin::Event;
 use lapin::message::BasicGetMessage;
-use lapin::options::{
-    BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions,
-    ConfirmSelectOptions,
-};
-use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Consumer, Event};
+use lapin::options::{BasicGetOptions, BasicQosOptions, ConfirmSelectOptions};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::connection::Wire;
 use super::declare::{self, open_channel};
 use super::delivery::{Delivery, Lane};
+use super::intake::{Intake, Reply, Step, reply};
 use super::link::{BrokerEvent, Command, Plan};
 use super::outgoing::Outgoing;
 use super::proof::Publication;
@@ -33,6 +31,10 @@ use super::trouble::Trouble;
 /// How often the states are looked at, in case lapin closed something without a word, as it does
 /// when the broker closes a connection with a code that is no error.
 const WATCH: Duration = Duration::from_secs(1);
+/// So long after a confirm the broker is believed to take messages still. A delivery that comes
+/// later waits for one more confirm: a call must not be made whose outcome cannot be told, and an
+/// idle connection learns of an alarm only by publishing.
+const SURE_FOR: Duration = Duration::from_secs(1);
 /// How long closing a channel may take before it is left to the connection's end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -46,6 +48,11 @@ pub(super) struct Session<'a> {
     intake: Intake,
     fetching: Option<Reply<Option<BasicGetMessage>>>,
     flushing: FuturesUnordered<Flush>,
+    blocked: bool,
+    /// When the broker last showed that it takes messages.
+    told_at: Instant,
+    /// Deliveries that wait until the broker has shown that it takes messages.
+    at_the_door: Vec<Delivery>,
 }
 
 /// Why a session ended.
@@ -56,25 +63,6 @@ pub(super) enum End {
 }
 
 type Flush = Pin<Box<dyn Future<Output = (Ticket, lapin::Result<()>)> + Send>>;
-type Reply<T> = Pin<Box<dyn Future<Output = lapin::Result<T>> + Send>>;
-
-/// Whether deliveries flow, and whether they should.
-#[derive(Default)]
-struct Intake {
-    wanted: bool,
-    state: Flow,
-}
-
-#[derive(Default)]
-enum Flow {
-    #[default]
-    Stopped,
-    Starting(Reply<Consumer>),
-    Running(Consumer),
-    /// Cancelled; what the broker sent before it knew still comes.
-    Stopping(Consumer, Option<Reply<()>>),
-}
-
 impl<'a> Session<'a> {
     /// Declares or checks the topology and opens the channels.
     pub(super) async fn open(
@@ -99,23 +87,54 @@ impl<'a> Session<'a> {
             .confirm_select(ConfirmSelectOptions { nowait: false })
             .await
             .map_err(told)?;
-        become_a_publisher(&publishing, wire).await?;
-        Ok(Self {
+        let lane = Arc::new(Lane::new(epoch, consuming));
+        let mut session = Self {
             epoch,
             wire,
             plan,
             events,
-            lane: Arc::new(Lane::new(epoch, consuming)),
+            intake: Intake::new(Arc::clone(&lane), &plan.names.requests),
+            lane,
             publisher: Publisher::new(publishing, Arc::clone(&plan.addresses)),
-            intake: Intake::default(),
             fetching: None,
             flushing: FuturesUnordered::new(),
-        })
+            blocked: false,
+            told_at: Instant::now(),
+            at_the_door: Vec::new(),
+        };
+        session.greet().await?;
+        Ok(session)
+    }
+
+    /// Finds out whether the broker takes messages. One that is in alarm (memory, disk) tells a
+    /// connection so only when that publishes. A worker that came up in an alarm would call the API
+    /// and find out afterwards that it cannot tell the outcome.
+    async fn greet(&mut self) -> Result<(), Trouble> {
+        self.publisher.greet();
+        loop {
+            tokio::select! {
+                biased;
+                event = self.wire.events.next() => match event {
+                    Some(Event::ConnectionBlocked(_)) => {
+                        self.blocked = true;
+                        return Ok(());
+                    }
+                    Some(_) => {}
+                    None => return Err(ended_silently()),
+                },
+                told = self.publisher.told() => {
+                    return match told.broken {
+                        Some(error) => Err(Trouble::of_session(&error)),
+                        None => Ok(()),
+                    };
+                }
+            }
+        }
     }
 
     /// Works until the session ends; then nothing of it is left.
     pub(super) async fn run(mut self, commands: &mut mpsc::UnboundedReceiver<Command>) -> End {
-        if self.wire.connection.status().blocked() && self.tell(BrokerEvent::Blocked(true)).await {
+        if self.blocked && self.tell(BrokerEvent::Blocked(true)).await {
             return self.finish(End::Closed).await;
         }
         let mut watch = tokio::time::interval(WATCH);
@@ -128,7 +147,7 @@ impl<'a> Session<'a> {
                     self.on_told(told).await
                 }
                 command = commands.recv() => self.on_command(command).await,
-                step = self.intake.state.step() => self.on_intake(step).await,
+                step = self.intake.step() => self.on_intake(step).await,
                 fetched = reply(&mut self.fetching) => self.on_fetched(fetched).await,
                 Some((ticket, flushed)) = self.flushing.next() => {
                     self.on_flushed(ticket, flushed).await
@@ -152,8 +171,17 @@ impl<'a> Session<'a> {
 
     async fn on_event(&mut self, event: Option<Event>) -> Option<End> {
         match event {
-            Some(Event::ConnectionBlocked(_)) => self.say(BrokerEvent::Blocked(true)).await,
-            Some(Event::ConnectionUnblocked) => self.say(BrokerEvent::Blocked(false)).await,
+            Some(Event::ConnectionBlocked(_)) => {
+                self.blocked = true;
+                if self.tell(BrokerEvent::Blocked(true)).await {
+                    return Some(End::Closed);
+                }
+                self.open_the_door().await
+            }
+            Some(Event::ConnectionUnblocked) => {
+                self.blocked = false;
+                self.say(BrokerEvent::Blocked(false)).await
+            }
             // It may be about a channel of the topology's check, long gone; the states tell.
             Some(Event::Error(error)) => self.broken(|| Trouble::of_session(&error)),
             Some(_) => None,
@@ -179,15 +207,18 @@ impl<'a> Session<'a> {
                 return Some(End::Closed);
             }
         }
-        let error = told.broken?;
-        Some(End::Trouble(Trouble::of_session(&error)))
+        if let Some(error) = told.broken {
+            return Some(End::Trouble(Trouble::of_session(&error)));
+        }
+        self.told_at = Instant::now();
+        self.open_the_door().await
     }
 
     async fn on_command(&mut self, command: Option<Command>) -> Option<End> {
         match command {
             None | Some(Command::Close) => return Some(End::Closed),
-            Some(Command::Consume { epoch }) if epoch == self.epoch => self.want(true),
-            Some(Command::Stop { epoch }) if epoch == self.epoch => self.want(false),
+            Some(Command::Consume { epoch }) if epoch == self.epoch => self.intake.want(true),
+            Some(Command::Stop { epoch }) if epoch == self.epoch => self.intake.want(false),
             Some(Command::Fetch { epoch }) if epoch == self.epoch => self.fetch(),
             Some(Command::Flush { epoch, ticket }) if epoch == self.epoch => self.flush(ticket),
             Some(Command::Publish { ticket, outgoing }) => {
@@ -242,10 +273,7 @@ impl<'a> Session<'a> {
     async fn on_fetched(&mut self, fetched: lapin::Result<Option<BasicGetMessage>>) -> Option<End> {
         self.fetching = None;
         match fetched {
-            Ok(Some(message)) => {
-                let delivery = Delivery::new(message.delivery, &self.lane);
-                self.say(BrokerEvent::Delivered(delivery)).await
-            }
+            Ok(Some(message)) => self.hand_over(message.delivery).await,
             Ok(None) => {
                 self.say(BrokerEvent::ProbeEmpty { epoch: self.epoch })
                     .await
@@ -256,60 +284,44 @@ impl<'a> Session<'a> {
 
     async fn on_intake(&mut self, step: Step) -> Option<End> {
         match step {
-            Step::Delivered(message) => {
-                let delivery = Delivery::new(*message, &self.lane);
-                return self.say(BrokerEvent::Delivered(delivery)).await;
-            }
-            Step::Started(consumer) => self.intake.state = Flow::Running(consumer),
+            Step::Turned => None,
+            Step::Delivered(message) => self.hand_over(*message).await,
             Step::Stopped => {
-                self.intake.state = Flow::Stopped;
-                if !self.intake.wanted {
-                    let stopped = BrokerEvent::Stopped { epoch: self.epoch };
-                    if self.tell(stopped).await {
-                        return Some(End::Closed);
-                    }
+                // Whoever stops wants no call made, so there is nothing to be sure of.
+                if let Some(end) = self.open_the_door().await {
+                    return Some(end);
                 }
+                self.say(BrokerEvent::Stopped { epoch: self.epoch }).await
             }
             Step::Cancelled => {
                 let end = self.broken(ended_silently);
-                return end.or(Some(End::Trouble(Trouble::ConsumerCancelled)));
+                end.or(Some(End::Trouble(Trouble::ConsumerCancelled)))
             }
-            Step::Failed(error) => return Some(End::Trouble(Trouble::of_session(&error))),
+            Step::Failed(error) => Some(End::Trouble(Trouble::of_session(&error))),
         }
-        self.adjust_intake();
+    }
+
+    /// Hands a delivery over, unless it is time to make sure that its outcome can be told.
+    async fn hand_over(&mut self, message: lapin::message::Delivery) -> Option<End> {
+        let delivery = Delivery::new(message, &self.lane);
+        let sure = self.blocked || self.told_at.elapsed() < SURE_FOR;
+        if sure && self.at_the_door.is_empty() {
+            return self.say(BrokerEvent::Delivered(delivery)).await;
+        }
+        if self.at_the_door.is_empty() {
+            self.publisher.greet();
+        }
+        self.at_the_door.push(delivery);
         None
     }
 
-    fn want(&mut self, deliveries: bool) {
-        self.intake.wanted = deliveries;
-        self.adjust_intake();
-    }
-
-    /// Takes the next step from what is to what is wanted.
-    fn adjust_intake(&mut self) {
-        let lane = Arc::clone(&self.lane);
-        let state = std::mem::take(&mut self.intake.state);
-        self.intake.state = match (state, self.intake.wanted) {
-            (Flow::Stopped, true) => {
-                let queue = self.plan.names.requests.as_str().into();
-                Flow::Starting(Box::pin(async move {
-                    let options = BasicConsumeOptions::default();
-                    lane.channel
-                        .basic_consume(queue, "".into(), options, FieldTable::default())
-                        .await
-                }))
+    async fn open_the_door(&mut self) -> Option<End> {
+        for delivery in std::mem::take(&mut self.at_the_door) {
+            if self.tell(BrokerEvent::Delivered(delivery)).await {
+                return Some(End::Closed);
             }
-            (Flow::Running(consumer), false) => {
-                let tag = consumer.tag();
-                let cancelling: Reply<()> = Box::pin(async move {
-                    lane.channel
-                        .basic_cancel(tag, BasicCancelOptions::default())
-                        .await
-                });
-                Flow::Stopping(consumer, Some(cancelling))
-            }
-            (state, _) => state,
-        };
+        }
+        None
     }
 
     /// Voids the deliveries, tells what is lost, closes the channels.
@@ -332,89 +344,6 @@ impl<'a> Session<'a> {
     }
 }
 
-enum Step {
-    Started(Consumer),
-    Delivered(Box<lapin::message::Delivery>),
-    /// By our own wish.
-    Stopped,
-    /// By the broker's.
-    Cancelled,
-    Failed(lapin::Error),
-}
-
-impl Flow {
-    /// The next thing that happens to it; never, while stopped.
-    async fn step(&mut self) -> Step {
-        match self {
-            Self::Stopped => std::future::pending().await,
-            Self::Starting(reply) => match reply.await {
-                Ok(consumer) => Step::Started(consumer),
-                Err(error) => Step::Failed(error),
-            },
-            Self::Running(consumer) => match consumer.next().await {
-                Some(Ok(message)) => Step::Delivered(Box::new(message)),
-                Some(Err(error)) => Step::Failed(error),
-                None => Step::Cancelled,
-            },
-            Self::Stopping(consumer, cancelling) => tokio::select! {
-                biased;
-                message = consumer.next() => match message {
-                    Some(Ok(message)) => Step::Delivered(Box::new(message)),
-                    Some(Err(error)) => Step::Failed(error),
-                    None => Step::Stopped,
-                },
-                Err(error) = reply(cancelling) => Step::Failed(error),
-            },
-        }
-    }
-}
-
-/// The answer that is awaited, if one is; else never.
-async fn reply<T>(awaited: &mut Option<Reply<T>>) -> lapin::Result<T> {
-    match awaited {
-        Some(reply) => {
-            let answer = reply.await;
-            *awaited = None;
-            answer
-        }
-        None => std::future::pending().await,
-    }
-}
-
 fn ended_silently() -> Trouble {
     Trouble::ConnectionEnded("it was closed without a reason".to_owned())
-}
-
-/// Publishes one message to nowhere and waits for its confirm.
-///
-/// A broker in alarm (memory, disk) tells a connection so only once that has published. A worker
-/// that came up during an alarm would call the API and find out afterwards that it cannot tell the
-/// outcome; so it finds out now.
-async fn become_a_publisher(channel: &Channel, wire: &mut Wire) -> Result<(), Trouble> {
-    let nowhere = "rename-worker.hello".into();
-    let hello = async {
-        channel
-            .basic_publish(
-                "".into(),
-                nowhere,
-                BasicPublishOptions::default(),
-                &[],
-                BasicProperties::default(),
-            )
-            .await?
-            .await
-    };
-    let blocked = async {
-        while let Some(event) = wire.events.next().await {
-            if matches!(event, Event::ConnectionBlocked(_)) {
-                return;
-            }
-        }
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        biased;
-        () = blocked => Ok(()),
-        confirmed = hello => confirmed.map(|_| ()).map_err(|error| Trouble::of_session(&error)),
-    }
 }

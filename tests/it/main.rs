@@ -1,8 +1,10 @@
 //! The integration tests, one binary: a real RabbitMQ, the sandbox for an API.
 
 mod bad_input;
+mod broker_bench;
 mod broker_finder;
 mod broker_letters;
+mod broker_life;
 mod broker_link;
 mod commands;
 mod dashboard_data;

@@ -1,0 +1,249 @@
+//! A worker's end of the link to the broker, for the tests of the link.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ExchangeDeleteOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use rename_worker::broker::{
+    BrokerEvent, Delivery, Link, LinkHandle, LinkSettings, Outgoing, Publication, Settled, Ticket,
+    Trouble,
+};
+use rename_worker::config::{Amqp, Secret};
+use rename_worker::wire::event::{EventMessage, RENAMED};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::support::{broker, unique_prefix};
+
+/// Far longer than anything here takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PREFETCH: u16 = 10;
+pub const ROUTING_KEY: &str = "rename.T00000001";
+
+/// A worker's end of the link with a topology of its own, and a plain client beside it.
+pub struct Bench {
+    pub prefix: String,
+    pub link: LinkHandle,
+    events: mpsc::Receiver<BrokerEvent>,
+    pub epoch: u64,
+    /// Came while something else was waited for.
+    pub early: VecDeque<Delivery>,
+    pub channel: Channel,
+    _connection: Connection,
+}
+
+pub fn amqp(url: &str, prefix: &str) -> Amqp {
+    Amqp {
+        url: Secret::inline(url),
+        ca_file: None,
+        client_cert_file: None,
+        client_key_file: None,
+        prefix: prefix.to_owned(),
+        declare_topology: true,
+    }
+}
+
+impl Bench {
+    /// On the shared broker, up.
+    pub async fn new() -> Self {
+        Self::on(broker().await).await
+    }
+
+    /// Up.
+    pub async fn on(url: &str) -> Self {
+        let mut bench = Self::with(amqp(url, &unique_prefix()), url).await;
+        bench.up().await;
+        bench
+    }
+
+    /// Just started. The plain client beside it takes its own way to the broker.
+    pub async fn with(amqp: Amqp, plain_url: &str) -> Self {
+        let connection = Connection::connect(plain_url, ConnectionProperties::default())
+            .await
+            .expect("the broker can be reached");
+        let channel = connection.create_channel().await.expect("a channel opens");
+        let (prefix, (link, events)) = (amqp.prefix.clone(), start(amqp));
+        Self {
+            prefix,
+            link,
+            events,
+            epoch: 0,
+            early: VecDeque::new(),
+            channel,
+            _connection: connection,
+        }
+    }
+
+    pub async fn next(&mut self) -> BrokerEvent {
+        tokio::time::timeout(PATIENCE, self.events.recv())
+            .await
+            .expect("an event in time")
+            .expect("a living link")
+    }
+
+    /// Waits for the next session; what comes before is dropped.
+    pub async fn up(&mut self) {
+        loop {
+            if let BrokerEvent::Up { epoch } = self.next().await {
+                self.epoch = epoch;
+                return;
+            }
+        }
+    }
+
+    pub async fn down(&mut self) -> Trouble {
+        loop {
+            match self.next().await {
+                BrokerEvent::Down { epoch, why } => {
+                    assert_eq!(epoch, self.epoch);
+                    return why;
+                }
+                BrokerEvent::Published { .. } => {}
+                other => panic!("{other:?} instead of the end of the session"),
+            }
+        }
+    }
+
+    pub async fn delivered(&mut self) -> Delivery {
+        if let Some(delivery) = self.early.pop_front() {
+            return delivery;
+        }
+        match self.next().await {
+            BrokerEvent::Delivered(delivery) => delivery,
+            other => panic!("{other:?} instead of a delivery"),
+        }
+    }
+
+    /// Fetches until there is something: the broker may still be routing it.
+    pub async fn fetched(&mut self) -> Delivery {
+        loop {
+            self.link.fetch_one(self.epoch);
+            match self.next().await {
+                BrokerEvent::Delivered(delivery) => return delivery,
+                BrokerEvent::ProbeEmpty { .. } => {}
+                other => panic!("{other:?} instead of a fetched request"),
+            }
+        }
+    }
+
+    pub async fn publish(&mut self, outgoing: Outgoing) -> Publication {
+        self.link.publish(Ticket(7), outgoing);
+        loop {
+            match self.next().await {
+                BrokerEvent::Published {
+                    ticket: Ticket(7),
+                    result,
+                } => return result,
+                BrokerEvent::Delivered(delivery) => self.early.push_back(delivery),
+                other => panic!("{other:?} instead of an answer"),
+            }
+        }
+    }
+
+    pub async fn settle(&mut self, delivery: Delivery) {
+        let Publication::Confirmed(event) = self.publish(event()).await else {
+            panic!("not confirmed");
+        };
+        self.link.settle(delivery, Settled::Outcome { event });
+    }
+
+    pub async fn request(&self, body: &str, properties: BasicProperties) {
+        self.channel
+            .basic_publish(
+                self.name("requests").into(),
+                ROUTING_KEY.into(),
+                BasicPublishOptions::default(),
+                body.as_bytes(),
+                properties,
+            )
+            .await
+            .unwrap();
+    }
+
+    pub fn name(&self, what: &str) -> String {
+        format!("{}.{what}", self.prefix)
+    }
+
+    /// Ready messages; unsettled ones do not count.
+    pub async fn length(&self, what: &str) -> u32 {
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        self.channel
+            .queue_declare(self.name(what).into(), options, FieldTable::default())
+            .await
+            .unwrap()
+            .message_count()
+    }
+
+    /// Waits until so many messages are ready: the broker counts a little behind.
+    pub async fn holds(&self, what: &str, count: u32) {
+        let counting = async { while self.length(what).await != count {} };
+        tokio::time::timeout(PATIENCE, counting)
+            .await
+            .unwrap_or_else(|_| panic!("{what} does not come to hold {count}"));
+    }
+
+    pub async fn get(&self, what: &str) -> lapin::message::Delivery {
+        let options = BasicGetOptions { no_ack: true };
+        let got = self
+            .channel
+            .basic_get(self.name(what).into(), options)
+            .await
+            .unwrap();
+        got.expect("a message").delivery
+    }
+
+    /// Ends the link and removes what it made.
+    pub async fn finish(self) {
+        let queues = ["requests", "dead-letters", "retry.200ms"].map(|what| self.name(what));
+        let exchanges = ["requests", "events", "dead-letters"].map(|what| self.name(what));
+        self.link.close().await;
+        for queue in queues {
+            let options = QueueDeleteOptions::default();
+            let _ = self.channel.queue_delete(queue.into(), options).await;
+        }
+        for exchange in exchanges {
+            let options = ExchangeDeleteOptions::default();
+            let _ = self.channel.exchange_delete(exchange.into(), options).await;
+        }
+    }
+}
+
+/// Starts a link alone.
+pub fn start(amqp: Amqp) -> (LinkHandle, mpsc::Receiver<BrokerEvent>) {
+    let settings = LinkSettings {
+        prefetch: PREFETCH,
+        ladder: vec![Duration::from_millis(200)],
+        connection_name: "test".to_owned(),
+    };
+    // Small, so that the link has to wait for us now and then.
+    let (sender, events) = mpsc::channel(2);
+    (Link::start(amqp, settings, sender), events)
+}
+
+/// Why the next try to connect fails, and when it will be tried again.
+pub async fn failed(events: &mut mpsc::Receiver<BrokerEvent>) -> (Trouble, Duration) {
+    match tokio::time::timeout(PATIENCE, events.recv()).await {
+        Ok(Some(BrokerEvent::Failed { why, again_in, .. })) => (why, again_in),
+        other => panic!("{other:?} instead of a failure"),
+    }
+}
+
+pub fn event() -> Outgoing {
+    Outgoing::Event {
+        message: EventMessage {
+            event_type: RENAMED,
+            id: Uuid::new_v4(),
+            body: b"{}".to_vec(),
+        },
+        correlation_id: Some("c".to_owned()),
+        traceparent: None,
+    }
+}
