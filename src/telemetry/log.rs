@@ -12,7 +12,7 @@ use crate::config::{Log, LogFormat};
 /// What the libraries below say only matters when it is a warning; lapin tells each connection
 /// error at error level, and we tell the same better. That traces are not taken, nobody else tells.
 const QUIET: &str = "lapin=off,reqwest=warn,hyper=warn,rustls=warn,h2=warn,tower=warn,\
-     opentelemetry=warn,opentelemetry_sdk=warn,opentelemetry-otlp=warn";
+     opentelemetry=warn,opentelemetry_sdk=warn,opentelemetry-otlp=error";
 
 /// Why the log cannot be set up.
 #[derive(Debug, thiserror::Error)]
