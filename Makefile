@@ -34,6 +34,10 @@ lint: ## Format, clippy, documentation, licences and bans; warnings are errors
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --no-deps --document-private-items
 	scripts/deny.sh
 
+.PHONY: bench
+bench: ## Measure what a message costs, beside the least correct loop (minutes; a release build)
+	cargo bench --bench cost
+
 .PHONY: docs
 docs: ## Build the code's documentation: target/doc/rename_worker/index.html
 	cargo doc --locked --no-deps --document-private-items
