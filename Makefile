@@ -31,7 +31,7 @@ check: lint test rules-test helm-test compose-check ## What CI runs
 lint: ## Format, clippy, documentation, licences and bans; warnings are errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --quiet --no-deps --document-private-items
 	scripts/deny.sh
 
 .PHONY: bench

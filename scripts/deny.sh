@@ -2,7 +2,8 @@
 # Checks licences, bans and sources of all dependencies, and known vulnerabilities where the
 # advisory database can be had: make lint.
 #
-# Without cargo-deny on the machine it is built once into target/tools: some minutes.
+# Without cargo-deny on the machine it is built once into target/tools, unoptimised, since it
+# runs for a second: 1 min 45 s of CPU time, against 3 min 50 s optimised.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -12,8 +13,8 @@ tools="$PWD/target/tools"
 PATH="$tools/bin:$PATH"
 
 if ! command -v cargo-deny >/dev/null; then
-    echo "building cargo-deny into target/tools, some minutes, once" >&2
-    CARGO_TARGET_DIR="$tools/build" cargo install --quiet --locked --root "$tools" \
+    echo "building cargo-deny into target/tools, a minute or two, once" >&2
+    CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR="$tools/build" cargo install --quiet --debug --locked --root "$tools" \
         --version "$version" cargo-deny
     rm -rf "$tools/build"
 fi

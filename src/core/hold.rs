@@ -180,6 +180,11 @@ impl Hold {
     }
 
     /// The one total table of states and events.
+    #[expect(
+        clippy::too_many_lines,
+        clippy::match_same_arms,
+        reason = "a table, one row a transition"
+    )]
     fn transition(
         &mut self,
         event: Event<'_>,

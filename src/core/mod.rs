@@ -3,23 +3,23 @@
 //! Time comes in as [`jiff::Timestamp`] arguments and randomness as a number from 0 to 1, so a
 //! simulation with a virtual clock drives exactly what runs in production. In reading order:
 
-/// A rename request, valid once constructed.
+// A rename request, valid once constructed.
 pub mod request;
-/// What the API said to one call, as facts.
+// What the API said to one call, as facts.
 pub mod answer;
-/// How a request ends, and what travels with it until then.
+// How a request ends, and what travels with it until then.
 pub mod outcome;
-/// What an answer means: the table.
+// What an answer means: the table.
 pub mod verdict;
-/// When to try again, where to wait, when to give up.
+// When to try again, where to wait, when to give up.
 pub mod retry;
-/// The hold: a circuit breaker's three states.
+// The hold: a circuit breaker's three states.
 pub mod hold;
-/// Who must wait for whom.
+// Who must wait for whom.
 pub mod order;
-/// How fast an account's calls may go.
+// How fast an account's calls may go.
 pub mod pace;
-/// Outcomes worth remembering.
+// Outcomes worth remembering.
 pub mod recent;
-/// All of the above in one state machine: an input goes in, effects come out.
+// All of the above in one state machine: an input goes in, effects come out.
 pub mod machine;

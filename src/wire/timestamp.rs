@@ -37,7 +37,7 @@ pub fn print(instant: Timestamp) -> String {
     PRINTER.timestamp_to_string(&instant)
 }
 
-/// An instant that serialises as [`print`] does.
+/// An instant that serialises as [`print()`] does.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Printed(pub Timestamp);
 

@@ -253,6 +253,10 @@ impl Context<'_> {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts of the world that vary one without the other"
+)]
 pub struct Machine {
     rules: Rules,
     retry: RetryPolicy,

@@ -1,5 +1,6 @@
 //! What is sent, and what each way of answering, or of not answering, comes to.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -19,6 +20,9 @@ async fn answer_to(then: fn() -> Then) -> (Answer, Vec<(Kind, Status)>, usize) {
     let answer = client.change_username(&rename("old", "new")).await;
     (answer, told.all(), server.requests().len())
 }
+
+/// What the server does then, made anew for each case.
+type MakeThen = fn() -> Then;
 
 #[tokio::test]
 async fn a_call_is_what_the_contract_says() {
@@ -135,7 +139,7 @@ async fn redirects_are_not_followed() {
 
 #[tokio::test]
 async fn what_is_lost_after_sending_is_unclear_and_never_sent_twice() {
-    let cases: [(&str, fn() -> Then, Silence); 7] = [
+    let cases: [(&str, MakeThen, Silence); 7] = [
         (
             "hang",
             || Then::SendAndHang(String::new()),
@@ -178,9 +182,12 @@ async fn what_is_lost_after_sending_is_unclear_and_never_sent_twice() {
 
 #[tokio::test]
 async fn a_kept_connection_that_breaks_after_the_request_is_not_tried_anew() {
-    let server = serve(async |request| match request.path().contains("first") {
-        true => Then::Send(ok("new")),
-        false => Then::Reset,
+    let server = serve(async |request| {
+        if request.path().contains("first") {
+            Then::Send(ok("new"))
+        } else {
+            Then::Reset
+        }
     })
     .await;
     let (client, _) = client_of(&api(&server.base_url));
@@ -225,7 +232,7 @@ fn in_chunks(body: &str) -> String {
     let mut text = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_owned();
     for chunk in body.as_bytes().chunks(1000) {
         let chunk = str::from_utf8(chunk).unwrap();
-        text += &format!("{:x}\r\n{chunk}\r\n", chunk.len());
+        write!(text, "{:x}\r\n{chunk}\r\n", chunk.len()).unwrap();
     }
     text + "0\r\n\r\n"
 }
@@ -234,7 +241,7 @@ fn in_chunks(body: &str) -> String {
 async fn a_body_is_read_up_to_64_kib() {
     const LIMIT: usize = 64 * 1024;
     let garbled = Answer::Garbled { status: 200 };
-    let cases: [(&str, fn() -> Then, Answer); 6] = [
+    let cases: [(&str, MakeThen, Answer); 6] = [
         (
             "all",
             || Then::Send(response(200, &padded(LIMIT))),

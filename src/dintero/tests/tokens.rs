@@ -158,9 +158,12 @@ async fn a_given_token_that_is_refused_is_not_tried_twice() {
 async fn a_rotated_token_file_needs_no_restart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("token");
-    let server = serve(async |request| match bears(&request, "right") {
-        true => Then::Send(ok("new")),
-        false => Then::Send(response(401, "")),
+    let server = serve(async |request| {
+        if bears(&request, "right") {
+            Then::Send(ok("new"))
+        } else {
+            Then::Send(response(401, ""))
+        }
     })
     .await;
     let mut api = api(&server.base_url);
