@@ -19,7 +19,7 @@ if ! command -v cargo-deny >/dev/null; then
     rm -rf "$tools/build"
 fi
 
-cargo deny --offline check --hide-inclusion-graph licenses bans sources
+cargo deny check --hide-inclusion-graph licenses bans sources
 
 database=https://github.com/RustSec/advisory-db
 if GIT_TERMINAL_PROMPT=0 timeout 20 git ls-remote --quiet --exit-code "$database" HEAD >/dev/null 2>&1; then
