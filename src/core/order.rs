@@ -118,6 +118,14 @@ struct Holder {
     copy: u64,
 }
 
+/// Where a delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    pub ticket: Ticket,
+    /// Another message of the same request is about: here, or away.
+    pub is_twin: bool,
+}
+
 /// Whether it is a request's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
@@ -130,17 +138,63 @@ pub enum Turn {
     Follow { due: Option<Timestamp> },
 }
 
+/// Numbers the copies that go away, so that each is known when it comes back, and when it was sent.
+#[derive(Debug, Clone, Default)]
+struct Copies {
+    /// A random number in the upper bits, so that no other worker numbers its copies alike.
+    base: u64,
+    since: Option<Timestamp>,
+    last: u64,
+}
+
+impl Copies {
+    /// Lower bits of a number: ticks since the worker's start, 17 years of them. With the 20 bits of
+    /// the worker above, a number fits AMQP's signed ones.
+    const TICK_BITS: u32 = 43;
+    /// More copies than one a tick do not leave in a row for long.
+    const TICKS_A_MILLISECOND: u64 = 16;
+
+    fn starting(random: f64, now: Timestamp) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the product is within 20 bits, for a number from 0 to 1"
+        )]
+        let worker = (random.clamp(0.0, 1.0) * f64::from(0xf_ffff)) as u64;
+        let base = worker << Self::TICK_BITS;
+        Self {
+            base,
+            since: Some(now),
+            last: base,
+        }
+    }
+
+    fn next(&mut self, now: Timestamp) -> u64 {
+        let since = *self.since.get_or_insert(now);
+        let passed = u64::try_from(now.duration_since(since).as_millis()).unwrap_or(0);
+        self.last = (self.base + passed * Self::TICKS_A_MILLISECOND).max(self.last + 1);
+        self.last
+    }
+
+    /// When this worker sent the copy of that number.
+    fn sent_at(&self, number: u64) -> Option<Timestamp> {
+        let ours = number > self.base && number <= self.last;
+        let ticks = number.checked_sub(self.base).filter(|_| ours)?;
+        let passed = Duration::from_millis(ticks / Self::TICKS_A_MILLISECOND);
+        Some(later(self.since?, passed))
+    }
+}
+
 /// The lines of all names.
 #[derive(Debug, Clone, Default)]
 pub struct Line {
     next_ticket: u64,
-    /// Counts on from a random number, so that no other worker numbers its copies alike.
-    next_copy: u64,
+    copies: Copies,
     holders: BTreeMap<Ticket, Holder>,
     /// (name, ticket): a line is a range of it.
     lines: BTreeSet<(u64, Ticket)>,
-    /// Those who are leaving or away, to be known when they come back.
-    away: BTreeSet<(Identity, Ticket)>,
+    /// The tickets of each request: of its one message, and of twins.
+    messages: BTreeSet<(Identity, Ticket)>,
     /// Those here whose turn it may have become.
     woken: Vec<Ticket>,
     /// Whatever entered the requests queue before this has been delivered to somebody.
@@ -150,42 +204,53 @@ pub struct Line {
 }
 
 impl Line {
-    /// A delivery arrives: back to its place if it was away, else to the end of its lines. `copy`
-    /// is the number it carries.
-    pub fn arrive(&mut self, identity: Identity, copy: Option<u64>) -> Ticket {
-        let away = || {
-            let tickets = (identity, Ticket(0))..=(identity, Ticket(u64::MAX));
-            let away = self.away.range(tickets);
-            away.filter_map(|&(_, ticket)| Some((ticket, *self.holders.get(&ticket)?)))
-        };
-        let known = away().find(|(_, holder)| holder.copy != 0 && copy == Some(holder.copy));
-        if let Some(way) = known.and_then(|(_, holder)| holder.whereabouts.way()) {
-            self.delivered_up_to = self.delivered_up_to.max(Some(way.earliest));
+    /// `random`, from 0 to 1, tells this worker's copies from others'.
+    #[must_use]
+    pub fn starting(random: f64, now: Timestamp) -> Self {
+        Self {
+            copies: Copies::starting(random, now),
+            ..Self::default()
         }
-        // Another message of the request, its twin, may take its place as well.
-        let earliest = |holder: Holder| holder.whereabouts.way().map(|way| way.earliest);
-        let Some((ticket, _)) =
-            known.or_else(|| away().min_by_key(|&(_, holder)| (earliest(holder), holder.copy)))
-        else {
-            return self.take_ticket(identity);
+    }
+
+    /// A delivery arrives: back to its place if it was away, else to the end of its lines. `copy`
+    /// is the number it carries. Another message of a request that is away, its twin, may take its
+    /// place as well.
+    pub fn arrive(&mut self, identity: Identity, copy: Option<u64>) -> Arrival {
+        let tickets = (identity, Ticket(0))..=(identity, Ticket(u64::MAX));
+        let messages = self.messages.range(tickets).map(|&(_, ticket)| ticket);
+        let away: Vec<(Way, u64, Ticket)> = messages
+            .clone()
+            .filter_map(|ticket| {
+                let holder = self.holders.get(&ticket)?;
+                Some((holder.whereabouts.way()?, holder.copy, ticket))
+            })
+            .collect();
+        let sent = away
+            .iter()
+            .find(|&&(_, number, _)| number != 0 && copy == Some(number));
+        let first = away
+            .iter()
+            .min_by_key(|(way, number, _)| (way.earliest, *number));
+        let known = messages.count();
+        let entered = match sent {
+            Some((way, ..)) => Some(way.earliest),
+            None => copy.and_then(|copy| self.copies.sent_at(copy)),
         };
-        self.away.remove(&(identity, ticket));
+        self.delivered_up_to = self.delivered_up_to.max(entered);
+        let Some(&(way, _, ticket)) = sent.or(first) else {
+            return Arrival {
+                ticket: self.take_ticket(identity),
+                is_twin: known > 0,
+            };
+        };
         if let Some(holder) = self.holders.get_mut(&ticket) {
             holder.whereabouts = Whereabouts::Here;
         }
-        ticket
-    }
-
-    /// Begins to number copies; `random` is from 0 to 1.
-    pub fn number_copies_from(&mut self, random: f64) {
-        // 31 bits for the worker, 32 for the copy: together they fit AMQP's signed numbers.
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "the product is within 31 bits, for a number from 0 to 1"
-        )]
-        let worker = (random.clamp(0.0, 1.0) * f64::from(i32::MAX)) as u64;
-        self.next_copy = worker << 32;
+        Arrival {
+            ticket,
+            is_twin: known > 1 || sent.is_none() && way.by != By::Front,
+        }
     }
 
     /// Whether it is this request's turn now. The places of those before it that certainly went to
@@ -223,19 +288,17 @@ impl Line {
             earliest: later(now, delay.unwrap_or_default()),
             latest: Timestamp::MAX,
         };
-        let copy = self.number_of_next_copy();
+        let copy = self.copies.next(now);
         if let Some(holder) = self.holders.get_mut(&ticket) {
             holder.whereabouts = Whereabouts::Leaving(way);
             holder.copy = copy;
-            self.away.insert((holder.identity, ticket));
         }
         copy
     }
 
     /// A number for a copy that no place is kept for.
-    pub fn number_of_next_copy(&mut self) -> u64 {
-        self.next_copy += 1;
-        self.next_copy
+    pub fn number_of_next_copy(&mut self, now: Timestamp) -> u64 {
+        self.copies.next(now)
     }
 
     /// The broker has the copy: those behind may go after it. `delay` as published.
@@ -261,7 +324,6 @@ impl Line {
             // A copy of it that may be about is no proof of this way.
             holder.copy = 0;
             let holder = *holder;
-            self.away.insert((holder.identity, ticket));
             self.wake_behind(ticket, holder.identity);
         }
     }
@@ -276,7 +338,7 @@ impl Line {
         let Some(holder) = self.holders.remove(&ticket) else {
             return;
         };
-        self.away.remove(&(holder.identity, ticket));
+        self.messages.remove(&(holder.identity, ticket));
         for name in holder.identity.names {
             self.lines.remove(&(name, ticket));
         }
@@ -299,12 +361,6 @@ impl Line {
         })
     }
 
-    /// How many places are kept for requests that are away.
-    #[must_use]
-    pub fn away(&self) -> usize {
-        self.away.len()
-    }
-
     fn take_ticket(&mut self, identity: Identity) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -316,6 +372,7 @@ impl Line {
                 copy: 0,
             },
         );
+        self.messages.insert((identity, ticket));
         for name in identity.names {
             self.lines.insert((name, ticket));
         }
@@ -371,7 +428,7 @@ impl Line {
 
     fn sweep(&mut self, now: Timestamp) {
         let is_away = |holder: &Holder| matches!(holder.whereabouts, Whereabouts::Away(_));
-        while self.away.len() > MOST_PLACES
+        while self.holders.len() > MOST_PLACES
             && let Some((&oldest, _)) = self.holders.iter().find(|(_, holder)| is_away(holder))
         {
             self.done(oldest);
@@ -380,12 +437,16 @@ impl Line {
             return;
         }
         self.swept_at = Some(now);
-        let is_lost = |ticket: &Ticket| match self.holders[ticket].whereabouts {
-            Whereabouts::Away(way) => self.is_lost(way),
-            Whereabouts::Here | Whereabouts::Leaving(_) => false,
-        };
-        let away = self.away.iter().map(|&(_, ticket)| ticket);
-        for ticket in away.filter(is_lost).collect::<Vec<_>>() {
+        let lost: Vec<Ticket> = self
+            .holders
+            .iter()
+            .filter(|(_, holder)| match holder.whereabouts {
+                Whereabouts::Away(way) => self.is_lost(way),
+                Whereabouts::Here | Whereabouts::Leaving(_) => false,
+            })
+            .map(|(&ticket, _)| ticket)
+            .collect();
+        for ticket in lost {
             self.done(ticket);
         }
     }

@@ -30,6 +30,23 @@ pub struct Failed {
     pub failed_at: Timestamp,
 }
 
+impl Failed {
+    /// The rename took effect on another user than it was to, or may have.
+    #[must_use]
+    pub fn may_have_taken_effect(&self) -> bool {
+        self.reason == Reason::UserMismatch
+            && [TOOK_EFFECT_ELSEWHERE, MAYBE_ELSEWHERE].contains(&&*self.detail)
+    }
+}
+
+/// The detail of a `user_mismatch` that was found only after the rename.
+pub const TOOK_EFFECT_ELSEWHERE: &str =
+    "the rename took effect, but on a user with another id than user_id";
+
+/// The detail of a `user_mismatch` whose rename was never seen to take effect, and may have.
+pub const MAYBE_ELSEWHERE: &str = "new_username belongs to a user with another id than user_id; \
+                                   an earlier try may have taken effect on it";
+
 /// Whether this try did it, or an earlier one whose answer was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum How {

@@ -2,8 +2,8 @@
 //!
 //! A message may have a twin: published twice by its sender, delivered again after a lost ack, or
 //! copied for later by a worker that died before it acknowledged the original. A twin is told what
-//! was told before instead of being tried again. For a failure that holds only where the message
-//! shows that it may be a twin: a fresh message is a new request to try.
+//! was told before instead of being tried again. For a failure without effect that holds only where
+//! the message shows that it may be a twin: a fresh message is a new request to try.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -78,7 +78,8 @@ impl Recent {
         self.failed
             .entries
             .get(&identity)
-            .filter(|failed| maybe_twin && now < later(failed.failed_at, FAILURE_STANDS))
+            .filter(|failed| maybe_twin || failed.may_have_taken_effect())
+            .filter(|failed| now < later(failed.failed_at, FAILURE_STANDS))
             .map(|failed| Outcome::Failed(failed.clone()))
     }
 }

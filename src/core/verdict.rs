@@ -10,7 +10,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::answer::{Answer, CallKind, NoToken, Refusal, Silence, User};
-use super::outcome::{ConfirmedBy, How, Reason};
+use super::outcome::{ConfirmedBy, How, MAYBE_ELSEWHERE, Reason, TOOK_EFFECT_ELSEWHERE};
 use super::request::RenameRequest;
 
 /// Error codes of a 400 that say "this name is taken". An assumption: Dintero documents none.
@@ -241,7 +241,7 @@ fn user_came(step: &Step, user: &User, case: Case<'_>) -> Verdict {
             Verdict::Failed(Pending {
                 reason: Reason::UserMismatch,
                 http_status: Some(200),
-                detail: "the rename took effect, but on a user with another id than user_id".into(),
+                detail: TOOK_EFFECT_ELSEWHERE.into(),
             })
         } else {
             Verdict::Renamed {
@@ -285,9 +285,7 @@ fn user_came(step: &Step, user: &User, case: Case<'_>) -> Verdict {
         Step::ConfirmNew(_) if other_id => Verdict::Failed(Pending {
             reason: Reason::UserMismatch,
             http_status: Some(200),
-            detail: "new_username belongs to a user with another id than user_id; an earlier try \
-                     may have taken effect on it"
-                .into(),
+            detail: MAYBE_ELSEWHERE.into(),
         }),
         Step::ConfirmNew(_) => Verdict::Renamed {
             how: How::AlreadyApplied,

@@ -99,7 +99,8 @@ impl Machine {
     }
 
     pub(super) const fn can_probe(&self) -> bool {
-        self.connected && !self.blocked && !self.draining
+        let has_slot = self.counts.in_flight < self.rules.concurrency;
+        self.connected && !self.blocked && !self.draining && has_slot
     }
 
     pub(super) fn probe_if_due(&mut self, cx: &mut Context<'_>) {

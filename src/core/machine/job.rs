@@ -20,8 +20,6 @@ pub(super) struct Job {
     pub phase: Phase,
     /// Decided before any call: tell this failure, unless an earlier try was applied.
     pub closing: Option<Pending>,
-    /// Where to go on within the try, when a call had to wait.
-    pub next_step: Option<Step>,
     /// Delivered again, or copied: another message of the same request may be about.
     pub maybe_twin: bool,
     /// This is the hold's probe.

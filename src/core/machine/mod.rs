@@ -5,12 +5,16 @@
 //! connections: the shell keeps those by [`JobId`].
 //!
 //! - `job`: one request in hand and the phases of its life
+//! - `arrivals`: what a delivery is, whose turn it is
 //! - `tries`: when a try starts, what an answer does
+//! - `orphans`: calls whose delivery became void while they ran
 //! - `telling`: publishing an outcome or a copy, then the ack
 //! - `circumstances`: the broker comes and goes, the hold, the drain
 
+mod arrivals;
 mod circumstances;
 mod job;
+mod orphans;
 mod telling;
 mod tries;
 
@@ -268,6 +272,8 @@ pub struct Machine {
     by_ticket: HashMap<Ticket, JobId>,
     /// Calls under way whose delivery is void; their message will be delivered again.
     orphans: HashMap<Identity, JobId>,
+    /// The one that is tried alone, since the worker may have died of it, and its deliveries.
+    suspect: Option<(JobId, u32)>,
     ready: VecDeque<JobId>,
     timers: BTreeSet<(Timestamp, JobId)>,
     counts: Counts,
@@ -275,8 +281,8 @@ pub struct Machine {
     blocked: bool,
     draining: bool,
     drained: bool,
-    /// Copies are numbered from a random start, which only an input brings.
-    numbers_copies: bool,
+    /// The first input brings the time and randomness to start from.
+    started: bool,
 }
 
 impl Machine {
@@ -291,6 +297,7 @@ impl Machine {
             jobs: BTreeMap::new(),
             by_ticket: HashMap::new(),
             orphans: HashMap::new(),
+            suspect: None,
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
             counts: Counts::default(),
@@ -298,7 +305,7 @@ impl Machine {
             blocked: false,
             draining: false,
             drained: false,
-            numbers_copies: false,
+            started: false,
             rules,
         }
     }
@@ -312,9 +319,9 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         let cx = &mut Context { now, roll, effects };
-        if !self.numbers_copies {
-            self.numbers_copies = true;
-            self.line.number_copies_from((cx.roll)());
+        if !self.started {
+            self.started = true;
+            self.line = Line::starting((cx.roll)(), now);
         }
         match input {
             Input::Up => self.up(cx),

@@ -218,7 +218,7 @@ impl Machine {
                 // Each time anew: a copy that was refused gets there later than it first seemed.
                 job.carried.copy = Some(match job.ticket {
                     Some(ticket) => self.line.leave(ticket, delay_of(&self.retry, to), cx.now),
-                    None => self.line.number_of_next_copy(),
+                    None => self.line.number_of_next_copy(cx.now),
                 });
                 Parcel::Copy {
                     to,

@@ -5,153 +5,14 @@ use std::time::Duration;
 
 use super::super::answer::Answer;
 use super::super::hold::{Change, Event};
-use super::super::order::{Identity, Line, Turn};
 use super::super::outcome::{Failed, How, Outcome, Reason, Renamed};
 use super::super::pace::Pace;
 use super::super::retry::{Next, Place, Tried, later};
 use super::super::verdict::{self, Case, Pending, Retry, Sign, Step, Verdict};
 use super::job::{Job, Phase};
-use super::{Arrived, Context, Destination, Effect, JobId, Machine, Note};
-
-/// From this many deliveries below the broker's limit, a request is no longer tried: it may be what
-/// kills the worker. It is asked whether an earlier try was applied, and ends.
-const POISON_MARGIN: u32 = 5;
-
-/// From here on even asking is too much: the next death would make the broker drop it untold.
-const LAST_MARGIN: u32 = 2;
+use super::{Context, Destination, Effect, JobId, Machine, Note};
 
 impl Machine {
-    pub(super) fn delivered(&mut self, arrived: Arrived, cx: &mut Context<'_>) {
-        let Arrived {
-            job: id,
-            request,
-            carried,
-            redelivered,
-            delivery_count,
-            probe,
-        } = arrived;
-        if self.draining {
-            cx.emit(Effect::GiveBack { job: id });
-            return;
-        }
-        let maybe_applied = carried.maybe_applied || redelivered || delivery_count > 0;
-        let maybe_twin = redelivered || carried.copy.is_some();
-        let mut job = Job {
-            request: None,
-            identity: None,
-            ticket: None,
-            carried: super::Carried {
-                maybe_applied,
-                ..carried
-            },
-            received_at: cx.now,
-            phase: Phase::Ready,
-            closing: None,
-            next_step: None,
-            maybe_twin,
-            probe,
-            orphan: false,
-            heir: None,
-            timer: None,
-        };
-        let request = match request {
-            Ok(request) => request,
-            Err(detail) => {
-                self.jobs.insert(id, job);
-                self.tell_failed(id, Reason::InvalidRequest, None, detail, cx);
-                if probe {
-                    self.probe_missed(cx);
-                }
-                return;
-            }
-        };
-        let identity = Identity::of(&request, job.carried.replay);
-        let ticket = self.line.arrive(identity, job.carried.copy);
-        job.request = Some(request);
-        job.identity = Some(identity);
-        job.ticket = Some(ticket);
-        self.jobs.insert(id, job);
-        // A copy may be back before its confirm is known: the place goes over to it.
-        if let Some(original) = self.by_ticket.insert(ticket, id)
-            && let Some(original) = self.jobs.get_mut(&original)
-        {
-            original.ticket = None;
-        }
-        self.place_arrival(id, identity, maybe_twin, delivery_count, cx);
-        // A probe that could not be tried, whatever kept it, has found nothing out.
-        if probe
-            && !self
-                .jobs
-                .get(&id)
-                .is_some_and(|job| matches!(job.phase, Phase::Calling(_)))
-        {
-            self.probe_missed(cx);
-        }
-    }
-
-    fn place_arrival(
-        &mut self,
-        id: JobId,
-        identity: Identity,
-        maybe_twin: bool,
-        delivery_count: u32,
-        cx: &mut Context<'_>,
-    ) {
-        if self.tell_what_is_known(id, cx) {
-            return;
-        }
-        if !maybe_twin {
-            self.recent.forget_failure(identity);
-        }
-        if let Some(&orphan) = self.orphans.get(&identity)
-            && self
-                .jobs
-                .get(&orphan)
-                .is_some_and(|orphan| orphan.heir.is_none())
-        {
-            self.adopt(orphan, id);
-            return;
-        }
-        if delivery_count + LAST_MARGIN >= self.rules.delivery_limit {
-            let detail = "delivered again and again without an end, up to the queue's delivery \
-                          limit; whether a try took effect could not be asked";
-            self.tell_failed(id, Reason::Poison, None, detail.into(), cx);
-            return;
-        }
-        let Some(job) = self.jobs.get_mut(&id) else {
-            return;
-        };
-        if delivery_count + POISON_MARGIN >= self.rules.delivery_limit {
-            job.closing = Some(Pending {
-                reason: Reason::Poison,
-                http_status: None,
-                detail: "delivered again and again without an end; it may be what stops the worker"
-                    .into(),
-            });
-        }
-        let turn = |line: &mut Line| job.ticket.map_or(Turn::Run, |ticket| line.turn(ticket));
-        if job.probe && self.hold.cause().is_some() && turn(&mut self.line) == Turn::Run {
-            self.start_try(id, cx);
-        } else {
-            self.take_turn(id, cx);
-        }
-    }
-
-    /// A twin of this message may have come to its end while this one waited.
-    fn tell_what_is_known(&mut self, id: JobId, cx: &mut Context<'_>) -> bool {
-        let Some(job) = self.jobs.get(&id) else {
-            return false;
-        };
-        let Some(identity) = job.identity else {
-            return false;
-        };
-        let Some(outcome) = self.recent.known(identity, job.maybe_twin, cx.now) else {
-            return false;
-        };
-        self.tell(id, outcome, cx);
-        true
-    }
-
     pub(super) fn make_ready(&mut self, id: JobId) {
         self.enter(id, Phase::Ready);
         self.ready.push_back(id);
@@ -170,14 +31,11 @@ impl Machine {
             if !matches!(job.phase, Phase::Ready) {
                 continue;
             }
-            match job.next_step.take() {
-                Some(step) => self.call(id, step, cx),
-                None => self.start_try(id, cx),
-            }
+            self.start_try(id, cx);
         }
     }
 
-    fn start_try(&mut self, id: JobId, cx: &mut Context<'_>) {
+    pub(super) fn start_try(&mut self, id: JobId, cx: &mut Context<'_>) {
         if self.tell_what_is_known(id, cx) {
             return;
         }
@@ -230,13 +88,12 @@ impl Machine {
     }
 
     fn call(&mut self, id: JobId, step: Step, cx: &mut Context<'_>) {
-        // A rename whose event could not be published must not be made.
+        // A rename whose event could not be published must not be made. The try begins anew.
         if self.blocked && step == Step::Rename {
             if let Some(job) = self.jobs.get_mut(&id) {
-                job.next_step = Some(step);
-                self.enter(id, Phase::Ready);
-                self.ready.push_front(id);
+                job.carried.attempts = job.carried.attempts.saturating_sub(1);
             }
+            self.make_ready(id);
             return;
         }
         let (kind, path_name) = (step.kind(), step.path_name());
@@ -301,62 +158,6 @@ impl Machine {
         if let Some(id) = self.rightful(id, &verdict, cx) {
             self.act_on(id, verdict, Some(&step), cx);
         }
-    }
-
-    /// Whose answer this is: the job itself, the heir of an orphan, or nobody.
-    fn rightful(&mut self, id: JobId, verdict: &Verdict, cx: &mut Context<'_>) -> Option<JobId> {
-        if !self.jobs.get(&id)?.orphan {
-            return Some(id);
-        }
-        let orphan = self.remove(id)?;
-        if let Some(identity) = orphan.identity {
-            self.orphans.remove(&identity);
-        }
-        let Some(heir) = orphan.heir else {
-            // What is known now is told when the message comes again.
-            let outcome = match verdict {
-                Verdict::Renamed {
-                    how,
-                    confirmed_by,
-                    user_id,
-                } => Some(renamed(&orphan, *how, *confirmed_by, *user_id, cx)),
-                Verdict::Failed(pending) => Some(failed(&orphan, pending.clone(), cx)),
-                Verdict::Ask(_) | Verdict::Retry(_) | Verdict::BadCredentials => None,
-            };
-            match (orphan.ticket, orphan.identity, outcome) {
-                (Some(ticket), Some(identity), Some(outcome)) => {
-                    self.recent.remember(identity, &outcome);
-                    self.line.done(ticket);
-                }
-                (Some(ticket), _, _) => self.line.void(ticket, cx.now),
-                (None, ..) => {}
-            }
-            return None;
-        };
-        let job = self.jobs.get_mut(&heir)?;
-        job.carried.attempts = orphan.carried.attempts;
-        job.carried.first_attempt_at = orphan.carried.first_attempt_at;
-        job.received_at = orphan.received_at;
-        Some(heir)
-    }
-
-    /// A message comes again whose call is still under way: it takes the call over.
-    fn adopt(&mut self, orphan: JobId, heir: JobId) {
-        let Some(job) = self.jobs.get_mut(&orphan) else {
-            return;
-        };
-        job.heir = Some(heir);
-        let ticket = job.ticket.take();
-        // The heir stands where the orphan stood.
-        if let (Some(ticket), Some(job)) = (ticket, self.jobs.get_mut(&heir)) {
-            let own = job.ticket.replace(ticket);
-            self.by_ticket.insert(ticket, heir);
-            if let Some(own) = own {
-                self.by_ticket.remove(&own);
-                self.line.done(own);
-            }
-        }
-        self.enter(heir, Phase::Heir);
     }
 
     fn act_on(&mut self, id: JobId, verdict: Verdict, step: Option<&Step>, cx: &mut Context<'_>) {
@@ -469,7 +270,7 @@ impl Machine {
         self.counts.waiting + self.counts.blocked_by_order < self.rules.room()
     }
 
-    fn tell_failed(
+    pub(super) fn tell_failed(
         &mut self,
         id: JobId,
         reason: Reason,
@@ -493,7 +294,7 @@ impl Machine {
     }
 }
 
-fn renamed(
+pub(super) fn renamed(
     job: &Job,
     how: How,
     confirmed_by: super::super::outcome::ConfirmedBy,
@@ -509,7 +310,7 @@ fn renamed(
     })
 }
 
-fn failed(job: &Job, pending: Pending, cx: &Context<'_>) -> Outcome {
+pub(super) fn failed(job: &Job, pending: Pending, cx: &Context<'_>) -> Outcome {
     Outcome::Failed(Failed {
         reason: pending.reason,
         detail: pending.detail,

@@ -1,0 +1,67 @@
+//! Calls whose delivery became void while they ran: their answers are not lost.
+
+use super::super::verdict::Verdict;
+use super::job::Phase;
+use super::tries::{failed, renamed};
+use super::{Context, JobId, Machine};
+
+impl Machine {
+    /// Whose answer this is: the job itself, the heir of an orphan, or nobody.
+    pub(super) fn rightful(
+        &mut self,
+        id: JobId,
+        verdict: &Verdict,
+        cx: &mut Context<'_>,
+    ) -> Option<JobId> {
+        if !self.jobs.get(&id)?.orphan {
+            return Some(id);
+        }
+        let orphan = self.remove(id)?;
+        if let Some(identity) = orphan.identity {
+            self.orphans.remove(&identity);
+        }
+        let Some(heir) = orphan.heir else {
+            // What is known now is told when the message comes again.
+            let outcome = match verdict {
+                Verdict::Renamed {
+                    how,
+                    confirmed_by,
+                    user_id,
+                } => Some(renamed(&orphan, *how, *confirmed_by, *user_id, cx)),
+                Verdict::Failed(pending) => Some(failed(&orphan, pending.clone(), cx)),
+                Verdict::Ask(_) | Verdict::Retry(_) | Verdict::BadCredentials => None,
+            };
+            if let (Some(identity), Some(outcome)) = (orphan.identity, outcome) {
+                self.recent.remember(identity, &outcome);
+            }
+            if let Some(ticket) = orphan.ticket {
+                self.line.void(ticket, cx.now);
+            }
+            return None;
+        };
+        let job = self.jobs.get_mut(&heir)?;
+        job.carried.attempts = orphan.carried.attempts;
+        job.carried.first_attempt_at = orphan.carried.first_attempt_at;
+        job.received_at = orphan.received_at;
+        Some(heir)
+    }
+
+    /// A message comes again whose call is still under way: it takes the call over.
+    pub(super) fn adopt(&mut self, orphan: JobId, heir: JobId) {
+        let Some(job) = self.jobs.get_mut(&orphan) else {
+            return;
+        };
+        job.heir = Some(heir);
+        let ticket = job.ticket.take();
+        // The heir stands where the orphan stood.
+        if let (Some(ticket), Some(job)) = (ticket, self.jobs.get_mut(&heir)) {
+            let own = job.ticket.replace(ticket);
+            self.by_ticket.insert(ticket, heir);
+            if let Some(own) = own {
+                self.by_ticket.remove(&own);
+                self.line.done(own);
+            }
+        }
+        self.enter(heir, Phase::Heir);
+    }
+}
