@@ -10,6 +10,7 @@ mod commands;
 mod dashboard_data;
 mod demo;
 mod house;
+mod leaks;
 mod publish;
 mod sandbox_command;
 mod stages;

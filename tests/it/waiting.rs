@@ -1,6 +1,5 @@
 //! Contract section 6 and promises 4 to 6 on a real RabbitMQ: the ladder, the hold, the order.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use lapin::BasicProperties;
@@ -26,7 +25,13 @@ async fn a_long_wait_is_spent_in_the_ladder_and_survives_a_kill() {
         .set_faults([Fault::status(503).on(On::Rename).next(1)])
         .await;
     stage.rename("old", "new", Some(id)).await;
-    let mut worker = process(&stage);
+    let mut worker = stage
+        .process()
+        .env("RENAME_WORKER_RETRY__LOCAL_WAIT", "0s")
+        .env("RENAME_WORKER_RETRY__JITTER", "0")
+        .env("RENAME_WORKER_RETRY__INITIAL_DELAY", "900ms")
+        .spawn()
+        .expect("the worker starts");
     let step = stage.names.retry(Duration::from_secs(1));
     while stage.raw.queue_length(&step).await == 0 {
         tokio::task::yield_now().await;
@@ -237,41 +242,4 @@ async fn a_request_that_is_delivered_again_and_again_ends_as_poison() {
     );
     assert_eq!(stage.sandbox.calls().of(CallKind::Rename), 0);
     stage.strike(worker).await;
-}
-
-/// The worker as a process of its own, which can be killed.
-fn process(stage: &Stage) -> tokio::process::Child {
-    let url = secrecy_of(&stage.settings.amqp.url);
-    tokio::process::Command::new(env!("CARGO_BIN_EXE_rename-worker"))
-        .arg("run")
-        .env("RENAME_WORKER_AMQP__URL", url)
-        .env("RENAME_WORKER_AMQP__PREFIX", &stage.settings.amqp.prefix)
-        .env("RENAME_WORKER_API__BASE_URL", stage.sandbox.base_url())
-        .env(
-            "RENAME_WORKER_API__CLIENT_ID",
-            rename_worker::sandbox::CLIENT_ID,
-        )
-        .env(
-            "RENAME_WORKER_API__CLIENT_SECRET",
-            rename_worker::sandbox::CLIENT_SECRET,
-        )
-        .env("RENAME_WORKER_RETRY__LOCAL_WAIT", "0s")
-        .env("RENAME_WORKER_RETRY__JITTER", "0")
-        .env("RENAME_WORKER_RETRY__INITIAL_DELAY", "900ms")
-        .env("RENAME_WORKER_RETRY__LADDER", "300ms,1s,5s")
-        .env("RENAME_WORKER_ADMIN__LISTEN", "127.0.0.1:0")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the worker starts")
-}
-
-fn secrecy_of(secret: &rename_worker::config::Secret) -> String {
-    use secrecy::ExposeSecret as _;
-    secret
-        .read()
-        .expect("an inline secret")
-        .expose_secret()
-        .to_owned()
 }

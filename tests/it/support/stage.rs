@@ -1,6 +1,7 @@
 //! A stage for one test: names of its own on the shared broker, a sandbox, a queue that hears every
 //! event, and workers on request.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use lapin::BasicProperties;
@@ -10,7 +11,9 @@ use rename_worker::broker::topology::Names;
 use rename_worker::config::{Credentials, Ladder, Secret, Settings};
 use rename_worker::core::request::AccountId;
 use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, Sandbox, SandboxOptions, Seed};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use tokio::process::Command;
 use uuid::Uuid;
 
 use super::amqp::{Message, Raw};
@@ -71,6 +74,27 @@ impl Stage {
         App::start(self.settings.clone())
             .await
             .expect("the worker starts")
+    }
+
+    /// The worker as a process of its own, which can be killed. It has the broker, the sandbox and
+    /// the ladder of this stage; every other setting is to be given.
+    pub fn process(&self) -> Command {
+        let url = self.settings.amqp.url.read().expect("the URL is given");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rename-worker"));
+        command
+            .arg("run")
+            .env("RENAME_WORKER_AMQP__URL", url.expose_secret())
+            .env("RENAME_WORKER_AMQP__PREFIX", &self.settings.amqp.prefix)
+            .env("RENAME_WORKER_API__BASE_URL", self.sandbox.base_url())
+            .env("RENAME_WORKER_API__CLIENT_ID", CLIENT_ID)
+            .env("RENAME_WORKER_API__CLIENT_SECRET", CLIENT_SECRET)
+            .env("RENAME_WORKER_RETRY__INITIAL_DELAY", "20ms")
+            .env("RENAME_WORKER_RETRY__LADDER", "300ms,1s,5s")
+            .env("RENAME_WORKER_ADMIN__LISTEN", "127.0.0.1:0")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        command
     }
 
     /// A user to be there; its id.

@@ -1,0 +1,140 @@
+//! Promise 7: no username reaches a log line, a metric, a trace or a dead letter's header, and no
+//! secret either. Every name and secret used here carries a mark; everything the worker says, at its
+//! most talkative, is searched for the marks.
+
+use std::process::Stdio;
+
+use rename_worker::sandbox::{Client, Fault, Garbage, Kind, On};
+use serde_json::json;
+
+use crate::support::stage::Stage;
+
+/// Stands in every username, and looks like nothing else.
+const NAME: &str = "nAmEmArK";
+/// Stands in the client's secret.
+const SECRET: &str = "sEcReTmArK";
+
+fn marked(name: &str) -> String {
+    format!("{NAME}-{name}@example.com")
+}
+
+#[tokio::test]
+async fn no_username_and_no_secret_is_told_to_those_who_watch() {
+    let stage = Stage::set(|_| {}).await;
+    stage.sandbox.set_clients(vec![Client {
+        id: "client".to_owned(),
+        secret: SECRET.into(),
+        account: None,
+    }]);
+    for name in ["plain", "lost", "garbled", "slow", "taken", "mine"] {
+        stage.user(&marked(name));
+    }
+    stage
+        .sandbox
+        .set_faults([
+            Fault::lost().on(On::Rename).prefix(&marked("lost")).next(1),
+            Fault::new(Kind::Garbage(Garbage::OtherName))
+                .prefix(&marked("garbled"))
+                .next(1),
+            Fault::status(503).prefix(&marked("slow")).next(2),
+            Fault::status(422).prefix(&marked("refused")).next(1),
+        ])
+        .await;
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let admin = free_port().await;
+    let mut worker = stage
+        .process()
+        .env("RENAME_WORKER_API__CLIENT_ID", "client")
+        .env("RENAME_WORKER_API__CLIENT_SECRET", SECRET)
+        .env("RENAME_WORKER_LOG__LEVEL", "trace")
+        .env("RENAME_WORKER_ADMIN__LISTEN", &admin)
+        .stderr(Stdio::from(log.reopen().expect("the file opens again")))
+        .spawn()
+        .expect("the worker starts");
+
+    let mut asked = 0;
+    for name in ["plain", "lost", "garbled", "slow", "refused", "nobody"] {
+        stage
+            .rename(&marked(name), &marked(&format!("{name}-new")), None)
+            .await;
+        asked += 1;
+    }
+    stage.rename(&marked("mine"), &marked("taken"), None).await;
+    stage
+        .rename(
+            &marked("taken"),
+            &marked("other"),
+            Some(uuid::Uuid::new_v4()),
+        )
+        .await;
+    // No request, but full of names all the same.
+    stage
+        .ask(json!({"username": [marked("wrong")], "new_username": marked(&"x".repeat(300))}))
+        .await;
+    asked += 3;
+    let events = stage.events(asked).await;
+    let failed = events
+        .iter()
+        .filter(|event| event["type"] == "user.rename-failed")
+        .count();
+
+    // The clients of tests have no TLS set up for them; whoever was first is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut told = Vec::new();
+    for page in ["/metrics", "/status", "/readyz"] {
+        let url = format!("http://{admin}{page}");
+        told.push((
+            page,
+            reqwest::get(url)
+                .await
+                .expect("it answers")
+                .text()
+                .await
+                .unwrap(),
+        ));
+    }
+    let details: Vec<String> = events
+        .iter()
+        .map(|event| event["data"]["detail"].to_string())
+        .collect();
+    told.push(("details", details.join("\n")));
+    for letter in stage.letters(failed).await {
+        told.push((
+            "a dead letter's headers",
+            format!("{:?}", letter.properties.headers()),
+        ));
+    }
+    worker.kill().await.expect("the worker can be killed");
+    let log = std::fs::read_to_string(log.path()).expect("the log can be read");
+    assert!(
+        log.lines().count() >= asked,
+        "the worker said something: {log}"
+    );
+    told.push(("the log", log));
+    for (where_, text) in &told {
+        for mark in [NAME, SECRET] {
+            // Encoded as in a path, the mark is the same.
+            let line = text.lines().find(|line| line.contains(mark));
+            assert_eq!(line, None, "{where_} tells a name or a secret");
+        }
+    }
+    let successor = successor(&stage).await;
+    stage.strike(successor).await;
+}
+
+/// Whoever takes over has nothing left to do.
+async fn successor(stage: &Stage) -> rename_worker::app::App {
+    stage.sandbox.set_clients(vec![Client {
+        id: rename_worker::sandbox::CLIENT_ID.to_owned(),
+        secret: rename_worker::sandbox::CLIENT_SECRET.into(),
+        account: None,
+    }]);
+    stage.worker().await
+}
+
+async fn free_port() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    listener.local_addr().expect("an address").to_string()
+}
