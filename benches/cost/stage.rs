@@ -288,7 +288,7 @@ impl Stage {
                 "account_id": ACCOUNT,
                 "username": name(user, self.renamed),
                 "new_username": name(user, self.renamed + 1),
-                "requested_at": jiff::Timestamp::now(),
+                "requested_at": rename_worker::clock::now(),
                 "requested_by": "bench",
             });
             let properties = BasicProperties::default()
