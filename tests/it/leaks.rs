@@ -26,20 +26,7 @@ async fn no_username_and_no_secret_is_told_to_those_who_watch() {
         secret: SECRET.into(),
         account: None,
     }]);
-    for name in ["plain", "lost", "garbled", "slow", "taken", "mine"] {
-        stage.user(&marked(name));
-    }
-    stage
-        .sandbox
-        .set_faults([
-            Fault::lost().on(On::Rename).prefix(&marked("lost")).next(1),
-            Fault::new(Kind::Garbage(Garbage::OtherName))
-                .prefix(&marked("garbled"))
-                .next(1),
-            Fault::status(503).prefix(&marked("slow")).next(2),
-            Fault::status(422).prefix(&marked("refused")).next(1),
-        ])
-        .await;
+    set_traps(&stage).await;
     let log = tempfile::NamedTempFile::new().expect("a file");
     let admin = free_port().await;
     let mut worker = stage
@@ -52,26 +39,7 @@ async fn no_username_and_no_secret_is_told_to_those_who_watch() {
         .spawn()
         .expect("the worker starts");
 
-    let mut asked = 0;
-    for name in ["plain", "lost", "garbled", "slow", "refused", "nobody"] {
-        stage
-            .rename(&marked(name), &marked(&format!("{name}-new")), None)
-            .await;
-        asked += 1;
-    }
-    stage.rename(&marked("mine"), &marked("taken"), None).await;
-    stage
-        .rename(
-            &marked("taken"),
-            &marked("other"),
-            Some(uuid::Uuid::new_v4()),
-        )
-        .await;
-    // No request, but full of names all the same.
-    stage
-        .ask(json!({"username": [marked("wrong")], "new_username": marked(&"x".repeat(300))}))
-        .await;
-    asked += 3;
+    let asked = ask(&stage).await;
     let events = stage.events(asked).await;
     let failed = events
         .iter()
@@ -120,6 +88,49 @@ async fn no_username_and_no_secret_is_told_to_those_who_watch() {
     }
     let successor = successor(&stage).await;
     stage.strike(successor).await;
+}
+
+/// Users, and what goes wrong with them.
+async fn set_traps(stage: &Stage) {
+    for name in ["plain", "lost", "garbled", "slow", "taken", "mine"] {
+        stage.user(&marked(name));
+    }
+    stage
+        .sandbox
+        .set_faults([
+            Fault::lost().on(On::Rename).prefix(&marked("lost")).next(1),
+            Fault::new(Kind::Garbage(Garbage::OtherName))
+                .prefix(&marked("garbled"))
+                .next(1),
+            Fault::status(503).prefix(&marked("slow")).next(2),
+            Fault::status(422).prefix(&marked("refused")).next(1),
+        ])
+        .await;
+}
+
+/// One request of every kind of end; how many they are.
+async fn ask(stage: &Stage) -> usize {
+    let mut asked = 0;
+    for name in ["plain", "lost", "garbled", "slow", "refused", "nobody"] {
+        stage
+            .rename(&marked(name), &marked(&format!("{name}-new")), None)
+            .await;
+        asked += 1;
+    }
+    stage.rename(&marked("mine"), &marked("taken"), None).await;
+    stage
+        .rename(
+            &marked("taken"),
+            &marked("other"),
+            Some(uuid::Uuid::new_v4()),
+        )
+        .await;
+    // No request, but full of names all the same.
+    stage
+        .ask(json!({"username": [marked("wrong")], "new_username": marked(&"x".repeat(300))}))
+        .await;
+    asked += 3;
+    asked
 }
 
 /// Whoever takes over has nothing left to do.
