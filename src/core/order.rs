@@ -238,7 +238,7 @@ impl Line {
             None => copy.and_then(|copy| self.copies.sent_at(copy)),
         };
         self.delivered_up_to = self.delivered_up_to.max(entered);
-        let Some(&(way, _, ticket)) = sent.or(first) else {
+        let Some(&(_, _, ticket)) = sent.or(first) else {
             return Arrival {
                 ticket: self.take_ticket(identity),
                 is_twin: known > 0,
@@ -249,7 +249,7 @@ impl Line {
         }
         Arrival {
             ticket,
-            is_twin: known > 1 || sent.is_none() && way.by != By::Front,
+            is_twin: known > 1 || sent.is_none(),
         }
     }
 

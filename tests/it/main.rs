@@ -13,6 +13,7 @@ mod house;
 mod leaks;
 mod publish;
 mod sandbox_command;
+mod simulation;
 mod stages;
 mod support;
 #[cfg(feature = "otlp")]

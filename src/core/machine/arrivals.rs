@@ -13,7 +13,7 @@ use super::{Arrived, Context, Destination, Effect, JobId, Machine};
 /// happen to any request.
 const SUSPECT_FROM: u32 = 3;
 
-/// How long a suspect waits, so that the broker has what was put out of its reach.
+/// How long a suspect waits, so that the broker has what is put out of its reach.
 const SUSPECT_WAITS: Duration = Duration::from_secs(1);
 
 /// Over so many steps of the ladder the others are spread.
@@ -148,30 +148,30 @@ impl Machine {
     }
 
     /// The worker died again and again with this request in hand, and with all the others that
-    /// were. Only one of them stays, and is tried once the others are away: a copy counts its
-    /// deliveries anew, so that they do not end as poison with it. They come back spread over
-    /// several times, to find out the sooner which one it is.
+    /// were. One of them is tried alone ([`Machine::on_trial`]): so it either ends, or it is what
+    /// the worker dies of. The others go away meanwhile: a copy counts its deliveries anew, so that
+    /// they do not end as poison with it. They come back spread over several times, to find out the
+    /// sooner which one it is.
     fn suspect(&mut self, id: JobId, delivery_count: u32, cx: &mut Context<'_>) {
-        let waiting = |job: &Job| matches!(job.phase, Phase::Waiting);
-        if let Some((other, count)) = self.suspect
-            && let Some(job) = self.jobs.get(&other)
-        {
-            let innocent = if waiting(job) && delivery_count > count {
-                other
-            } else {
-                id
-            };
-            self.put_out_of_reach(innocent, cx);
-            if innocent == id {
+        if let Some(other) = self.on_trial() {
+            let waits = |job: &Job| matches!(job.phase, Phase::Waiting);
+            if delivery_count <= self.trial_count || !self.jobs.get(&other).is_some_and(waits) {
+                self.put_out_of_reach(id, cx);
                 return;
             }
+            self.put_out_of_reach(other, cx);
         }
-        self.suspect = Some((id, delivery_count));
         self.take_turn(id, cx);
-        let ready = |job: &Job| matches!(job.phase, Phase::Ready);
-        if self.jobs.get(&id).is_some_and(ready) {
-            self.enter(id, Phase::Waiting);
-            self.set_timer(id, later(cx.now, SUSPECT_WAITS));
+        match self.jobs.get(&id).map(|job| &job.phase) {
+            Some(Phase::Ready) => {
+                self.trial = Some(id);
+                self.trial_count = delivery_count;
+                self.enter(id, Phase::Waiting);
+                self.set_timer(id, later(cx.now, SUSPECT_WAITS));
+            }
+            // Alone it cannot wait for others.
+            Some(Phase::Blocked) => self.put_out_of_reach(id, cx),
+            _ => {}
         }
     }
 

@@ -272,8 +272,10 @@ pub struct Machine {
     by_ticket: HashMap<Ticket, JobId>,
     /// Calls under way whose delivery is void; their message will be delivered again.
     orphans: HashMap<Identity, JobId>,
-    /// The one that is tried alone, since the worker may have died of it, and its deliveries.
-    suspect: Option<(JobId, u32)>,
+    /// The one that is tried alone, since the worker may have died of it …
+    trial: Option<JobId>,
+    /// … and how often it was delivered.
+    trial_count: u32,
     ready: VecDeque<JobId>,
     timers: BTreeSet<(Timestamp, JobId)>,
     counts: Counts,
@@ -297,7 +299,8 @@ impl Machine {
             jobs: BTreeMap::new(),
             by_ticket: HashMap::new(),
             orphans: HashMap::new(),
-            suspect: None,
+            trial: None,
+            trial_count: 0,
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
             counts: Counts::default(),

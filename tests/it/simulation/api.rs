@@ -1,0 +1,215 @@
+//! An API as far as the promises depend on it: a real table of users, and ways to fail before and
+//! after a rename is applied.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::Rng as _;
+use rand::rngs::SmallRng;
+use rename_worker::core::answer::{Answer, NoToken, Refusal, Silence, User};
+use uuid::Uuid;
+
+use super::plan::Users;
+
+/// From, and to.
+pub type Window = (Timestamp, Timestamp);
+
+/// How unwell the API is.
+#[derive(Debug, Clone, Default)]
+pub struct Mood {
+    /// Share of calls that fail without effect.
+    pub fails: f64,
+    /// Share of renames that are applied and whose answer is lost or garbled.
+    pub loses_answers: f64,
+    pub throttles: f64,
+    /// Nothing but transient failures.
+    pub outage: Option<Window>,
+    /// Nothing but 401.
+    pub refuses_credentials: Option<Window>,
+    /// 401 for one account.
+    pub refuses_account: Option<(String, Window)>,
+    /// Whether answers carry ids.
+    pub tells_ids: bool,
+    /// A self-rename of a name that exists is answered with 409.
+    pub self_rename_conflicts: bool,
+}
+
+#[derive(Debug)]
+pub struct Call<'a> {
+    pub request: usize,
+    /// The worker's life it was made in.
+    pub life: u64,
+    pub account: &'a str,
+    pub path: &'a str,
+    pub name: &'a str,
+    /// Meant as a rename, not as a question.
+    pub rename: bool,
+}
+
+/// A rename that took effect.
+#[derive(Debug)]
+pub struct Applied {
+    pub request: usize,
+    pub life: u64,
+    pub at: Timestamp,
+    pub from: String,
+    pub to: String,
+    pub user: Uuid,
+}
+
+#[derive(Debug)]
+pub struct Api {
+    pub mood: Mood,
+    pub users: Users,
+    /// Who ever had which name.
+    pub borne: BTreeSet<(String, String, Uuid)>,
+    /// In order.
+    pub applied: Vec<Applied>,
+    pub calls: Vec<Timestamp>,
+    /// Requests of which a rename's answer left it open whether it was applied.
+    pub unclear: BTreeSet<usize>,
+}
+
+impl Mood {
+    pub fn is_out(&self, now: Timestamp) -> bool {
+        within(self.outage, now) || within(self.refuses_credentials, now)
+    }
+}
+
+impl Api {
+    pub fn new(users: Users, mood: Mood) -> Self {
+        let borne = users
+            .iter()
+            .map(|((account, name), id)| (account.clone(), name.clone(), *id))
+            .collect();
+        Self {
+            mood,
+            users,
+            borne,
+            applied: Vec::new(),
+            calls: Vec::new(),
+            unclear: BTreeSet::new(),
+        }
+    }
+
+    /// `path` is to be called `name` from now on.
+    pub fn call(&mut self, call: &Call<'_>, now: Timestamp, rng: &mut SmallRng) -> Answer {
+        self.calls.push(now);
+        let refuses_account = self
+            .mood
+            .refuses_account
+            .as_ref()
+            .filter(|(account, _)| account == call.account)
+            .map(|(_, window)| *window);
+        if within(self.mood.refuses_credentials, now) || within(refuses_account, now) {
+            return if rng.random_bool(0.5) {
+                refused(401)
+            } else {
+                Answer::NoToken(NoToken::Refused { status: 401 })
+            };
+        }
+        let answer = self.answer(call, now, rng);
+        if call.rename && is_unclear(&answer, call.name) {
+            self.unclear.insert(call.request);
+        }
+        answer
+    }
+
+    fn answer(&mut self, call: &Call<'_>, now: Timestamp, rng: &mut SmallRng) -> Answer {
+        if within(self.mood.outage, now) || rng.random_bool(self.mood.fails) {
+            return failure(rng);
+        }
+        if rng.random_bool(self.mood.throttles) {
+            let seconds = rng.random_range(0..20);
+            return Answer::Refused(Refusal {
+                status: 429,
+                code: None,
+                retry_after: rng.random_bool(0.7).then(|| Duration::from_secs(seconds)),
+            });
+        }
+        let answer = self.apply(call, now);
+        if call.rename && rng.random_bool(self.mood.loses_answers) {
+            return lost(rng);
+        }
+        answer
+    }
+
+    fn apply(&mut self, call: &Call<'_>, now: Timestamp) -> Answer {
+        let from = (call.account.to_owned(), call.path.to_owned());
+        let to = (call.account.to_owned(), call.name.to_owned());
+        let Some(&id) = self.users.get(&from) else {
+            return refused(404);
+        };
+        if from == to {
+            if self.mood.self_rename_conflicts {
+                return refused(409);
+            }
+        } else {
+            if self.users.contains_key(&to) {
+                return refused(409);
+            }
+            self.users.remove(&from);
+            self.users.insert(to.clone(), id);
+            self.borne.insert((to.0, to.1, id));
+            self.applied.push(Applied {
+                request: call.request,
+                life: call.life,
+                at: now,
+                from: from.1,
+                to: call.name.to_owned(),
+                user: id,
+            });
+        }
+        Answer::User(User {
+            username: call.name.into(),
+            id: self.mood.tells_ids.then_some(id),
+        })
+    }
+}
+
+fn is_unclear(answer: &Answer, name: &str) -> bool {
+    match answer {
+        Answer::User(user) => &*user.username != name,
+        Answer::Garbled { .. } | Answer::Silence(Silence::Timeout | Silence::Reset) => true,
+        Answer::Refused(refusal) => refusal.status >= 500,
+        Answer::Silence(Silence::Connect) | Answer::NoToken(_) => false,
+    }
+}
+
+fn within(window: Option<Window>, now: Timestamp) -> bool {
+    window.is_some_and(|(from, to)| from <= now && now < to)
+}
+
+fn refused(status: u16) -> Answer {
+    Answer::Refused(Refusal {
+        status,
+        ..Refusal::default()
+    })
+}
+
+/// A failure in passing, without effect.
+fn failure(rng: &mut SmallRng) -> Answer {
+    match rng.random_range(0..6) {
+        0 => Answer::Silence(Silence::Connect),
+        1 => Answer::Silence(Silence::Timeout),
+        2 => Answer::Silence(Silence::Reset),
+        3 => Answer::NoToken(NoToken::Unavailable),
+        4 => Answer::Garbled { status: 200 },
+        _ => refused(503),
+    }
+}
+
+/// What is seen of a rename that was applied.
+fn lost(rng: &mut SmallRng) -> Answer {
+    match rng.random_range(0..5) {
+        0 => Answer::Silence(Silence::Timeout),
+        1 => Answer::Silence(Silence::Reset),
+        2 => Answer::Garbled { status: 200 },
+        3 => Answer::User(User {
+            username: "somebody-else".into(),
+            id: None,
+        }),
+        _ => refused(502),
+    }
+}

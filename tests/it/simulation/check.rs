@@ -1,0 +1,345 @@
+//! The promises of contract section 4, checked against how a life ended.
+//!
+//! A worker that is killed forgets what only it knew: the order of requests that wait in the
+//! ladder, and what it had told but not yet acknowledged. What no later worker can find out by
+//! asking the API is excused here, each case by its own function that says why, and never within
+//! one process.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rename_worker::core::outcome::{ConfirmedBy, Failed, How, Outcome, Reason, Renamed};
+use rename_worker::core::request::RenameRequest;
+
+use super::api::Applied;
+use super::broker::Told;
+use super::plan::later;
+use super::shell::shares_a_name;
+use super::world::World;
+
+/// A request goes to the tail of its queue for one hold, and after one that did. More often within
+/// two seconds it turns in circles.
+const MOST_TAILS: usize = 6;
+
+/// What the life broke; nothing, if all is well.
+pub fn violations(world: &World) -> Vec<String> {
+    let mut found: Vec<String> = world.broken.iter().cloned().collect();
+    if !world.at_rest {
+        found.push("the life did not come to rest: requests are stuck".to_owned());
+        return found;
+    }
+    for request in &world.broker.dropped {
+        found.push(format!(
+            "the broker dropped request {request} at its delivery limit"
+        ));
+    }
+    for number in 0..world.planned.len() {
+        let story = Story::of(world, number);
+        story.has_one_outcome(&mut found);
+        story.never_failed_what_took_effect(&mut found);
+        story.failed_for_a_reason(&mut found);
+        story.was_renamed_as_told(&mut found);
+        story.did_not_turn_in_circles(&mut found);
+    }
+    unharmed_by_outages(world, &mut found);
+    found
+}
+
+/// What became of one request.
+struct Story<'a> {
+    world: &'a World,
+    number: usize,
+    request: Option<&'a RenameRequest>,
+    told: Vec<&'a Told>,
+    applied: Vec<&'a Applied>,
+    letters: Vec<&'a Failed>,
+}
+
+impl<'a> Story<'a> {
+    fn of(world: &'a World, number: usize) -> Self {
+        let broker = &world.broker;
+        let letters = broker.letters.iter();
+        Self {
+            world,
+            number,
+            request: world.planned[number].request.as_ref(),
+            told: broker
+                .events
+                .iter()
+                .filter(|told| told.request == number)
+                .collect(),
+            applied: world
+                .api
+                .applied
+                .iter()
+                .filter(|applied| applied.request == number)
+                .collect(),
+            letters: letters
+                .filter(|(request, _)| *request == number)
+                .map(|(_, failed)| failed)
+                .collect(),
+        }
+    }
+
+    fn failures(&self) -> impl Iterator<Item = (&'a Told, &'a Failed)> {
+        self.told.iter().filter_map(|told| match &told.outcome {
+            Outcome::Failed(failed) => Some((*told, failed)),
+            Outcome::Renamed(_) => None,
+        })
+    }
+
+    fn renames(&self) -> impl Iterator<Item = (&'a Told, &'a Renamed)> {
+        self.told.iter().filter_map(|told| match &told.outcome {
+            Outcome::Renamed(renamed) => Some((*told, renamed)),
+            Outcome::Failed(_) => None,
+        })
+    }
+
+    /// Promise 1: one outcome, and a dead letter for each failure.
+    fn has_one_outcome(&self, found: &mut Vec<String>) {
+        let number = self.number;
+        if self.told.is_empty() {
+            found.push(format!("request {number} has no outcome"));
+        }
+        for (_, failed) in self.failures() {
+            if !self.letters.contains(&failed) {
+                found.push(format!("request {number} failed without a dead letter"));
+            }
+        }
+        for (renamed, _) in self.renames() {
+            for (told, failed) in self.failures() {
+                // A message that upstream has published again is another try after a failure.
+                let again = self.planned_twice() && failed.failed_at < renamed.at;
+                if told.life == renamed.life && !again {
+                    found.push(format!(
+                        "request {number} was told as renamed and as {failed:?}"
+                    ));
+                }
+            }
+        }
+        if self.world.next_life == 1 && self.failures().count() == 0 && !self.letters.is_empty() {
+            found.push(format!("request {number} has a dead letter and no failure"));
+        }
+    }
+
+    /// Promise 3.
+    fn never_failed_what_took_effect(&self, found: &mut Vec<String>) {
+        let number = self.number;
+        for (told, failed) in self.failures() {
+            for applied in &self.applied {
+                let before = applied.at <= failed.failed_at;
+                if before
+                    && !self.was_raced(applied, failed)
+                    && !self.is_excused(applied, told, failed)
+                {
+                    found.push(format!(
+                        "request {number} took effect and was told as {failed:?}"
+                    ));
+                }
+                // Killed between telling and the ack, a worker forgets; the next one tries again,
+                // in a changed world. So does a message that upstream has published again.
+                if !before && applied.life == told.life && !self.planned_twice() {
+                    found.push(format!(
+                        "request {number} was told as {failed:?} and then took effect"
+                    ));
+                }
+            }
+        }
+        for pair in self.applied.windows(2) {
+            let undone = self.not_in_order_after(pair[0], pair[1].at).next();
+            if pair[0].life == pair[1].life && undone.is_none() {
+                found.push(format!("request {number} took effect more than once"));
+            }
+        }
+    }
+
+    /// A rename that took effect on another user than it was to is told as such.
+    fn was_raced(&self, applied: &Applied, failed: &Failed) -> bool {
+        failed.reason == Reason::UserMismatch
+            && failed.may_have_taken_effect()
+            && self
+                .request
+                .is_some_and(|request| request.user_id.is_some_and(|id| id != applied.user))
+    }
+
+    /// Only another process than the one whose call took effect can be excused; where two workers
+    /// share the queue, the same one may have had to do with it again.
+    fn is_excused(&self, applied: &Applied, told: &Told, failed: &Failed) -> bool {
+        let forgotten = told.life != applied.life || self.world.workers.len() > 1;
+        forgotten
+            && (self.user_moved_on(applied, failed)
+                || self.name_was_taken_anew(applied, failed)
+                || self.planned_twice())
+    }
+
+    /// The rename took effect, its worker was killed, and another request gave the user yet another
+    /// name. Both names look as if there was no such user.
+    fn user_moved_on(&self, applied: &Applied, failed: &Failed) -> bool {
+        self.not_in_order_after(applied, failed.failed_at)
+            .any(|other| other.user == applied.user)
+    }
+
+    /// The rename took effect, its worker was killed, and another request gave the old name to
+    /// another user. It looks as if the rename had not been made; only the id of the user can tell,
+    /// if it was asked for, is told, and is whom the rename took effect on.
+    fn name_was_taken_anew(&self, applied: &Applied, failed: &Failed) -> bool {
+        let mood = &self.world.api.mood;
+        let ids_tell = mood.tells_ids
+            && !mood.self_rename_conflicts
+            && self
+                .request
+                .is_some_and(|request| request.user_id == Some(applied.user));
+        !ids_tell
+            && self
+                .not_in_order_after(applied, failed.failed_at)
+                .any(|other| other.to == applied.from)
+    }
+
+    /// Renames between this one and then, by requests that share a name and either should have
+    /// waited for this one's end, had they been in one process with it, or had seen it in that
+    /// process: then what failed is a twin, left in the broker by a worker that was killed.
+    fn not_in_order_after(
+        &self,
+        applied: &Applied,
+        until: Timestamp,
+    ) -> impl Iterator<Item = &'a Applied> {
+        let (at, life) = (applied.at, applied.life);
+        let told_at = self
+            .renames()
+            .find(|(told, _)| told.life == life)
+            .map(|(told, _)| told.at);
+        let two_workers = self.world.workers.len() > 1;
+        let (number, request) = (self.number, self.request);
+        let planned = &self.world.planned;
+        self.world.api.applied.iter().filter(move |other| {
+            let theirs = planned[other.request].request.as_ref();
+            let shares = theirs
+                .zip(request)
+                .is_some_and(|(theirs, ours)| shares_a_name(theirs, ours));
+            let between = at < other.at && other.at <= until;
+            let elsewhere = other.life != life || told_at.is_some_and(|told| told < other.at);
+            other.request != number && shares && between && (elsewhere || two_workers)
+        })
+    }
+
+    fn failed_for_a_reason(&self, found: &mut Vec<String>) {
+        let planned = &self.world.planned[self.number];
+        for (_, failed) in self.failures() {
+            let request = self.request;
+            let justified = match failed.reason {
+                Reason::InvalidRequest => request.is_none(),
+                Reason::Poison => planned.poison,
+                Reason::DeadlineExceeded => request
+                    .and_then(|request| request.not_after)
+                    .is_some_and(|not_after| later(failed.failed_at, HOUR) > not_after),
+                Reason::UserMismatch => request.is_some_and(|request| request.user_id.is_some()),
+                Reason::RetriesExhausted => {
+                    let first = failed.first_attempt_at.unwrap_or(failed.failed_at);
+                    failed.attempts >= 12 || later(failed.failed_at, HOUR) > later(first, HOUR * 24)
+                }
+                Reason::UserNotFound | Reason::UsernameTaken => failed.http_status.is_some(),
+                Reason::Forbidden | Reason::Rejected => false,
+            };
+            if !justified {
+                found.push(format!("request {} failed as {failed:?}", self.number));
+            }
+        }
+        if planned.poison && request_is_some(self.request) && self.failures().count() == 0 {
+            found.push(format!(
+                "request {} is poison and did not fail",
+                self.number
+            ));
+        }
+    }
+
+    fn was_renamed_as_told(&self, found: &mut Vec<String>) {
+        let (number, world) = (self.number, self.world);
+        let Some(request) = self.request else {
+            return;
+        };
+        let bears = |id: Option<uuid::Uuid>| {
+            world.api.borne.iter().any(|(account, name, user)| {
+                account == request.account_id.as_str()
+                    && name == request.new_username.reveal()
+                    && id.is_none_or(|id| id == *user)
+            })
+        };
+        for (_, renamed) in self.renames() {
+            let to_itself = request.username == request.new_username;
+            let applied = to_itself || !self.applied.is_empty();
+            let doubted =
+                world.api.unclear.contains(&number) || world.broker.doubtful.contains(&number);
+            let true_word = match (renamed.how, renamed.confirmed_by) {
+                (How::Applied, ConfirmedBy::Answer) => applied,
+                (How::AlreadyApplied, ConfirmedBy::UserId) => bears(request.user_id),
+                // The one case that cannot be decided: contract section 5.
+                (How::AlreadyApplied, ConfirmedBy::Name) => applied || doubted && bears(None),
+                _ => false,
+            };
+            if !true_word {
+                found.push(format!(
+                    "request {number} was not renamed as told: {renamed:?}"
+                ));
+            }
+        }
+    }
+
+    fn did_not_turn_in_circles(&self, found: &mut Vec<String>) {
+        let within = Duration::from_secs(2);
+        let circles = |times: &[Timestamp]| times[MOST_TAILS - 1] < later(times[0], within);
+        let of_each_life = (self.number, 0)..=(self.number, u64::MAX);
+        for (_, tails) in self.world.broker.tails.range(of_each_life) {
+            if tails.windows(MOST_TAILS).any(circles) {
+                found.push(format!("request {} turned in circles", self.number));
+            }
+        }
+    }
+
+    /// Nothing shows that a message is the second one of its request, once the worker that knew of
+    /// the first is gone.
+    fn planned_twice(&self) -> bool {
+        self.world.planned[self.number].published_twice
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn request_is_some(request: Option<&RenameRequest>) -> bool {
+    request.is_some()
+}
+
+/// Promise 6.
+fn unharmed_by_outages(world: &World, found: &mut Vec<String>) {
+    for told in &world.broker.events {
+        if let Outcome::Failed(failed) = &told.outcome
+            && failed.reason == Reason::RetriesExhausted
+            && world.api.mood.is_out(failed.failed_at)
+        {
+            found.push(format!(
+                "request {} failed during an outage: {failed:?}",
+                told.request
+            ));
+        }
+    }
+    let Some((from, to)) = world.api.mood.outage else {
+        return;
+    };
+    for &(held_at, calls_before) in &world.holds {
+        let end = to.min(later(held_at, HOUR / 2));
+        if held_at < from || held_at >= end {
+            continue;
+        }
+        let calls = calls_until(world, calls_before, end);
+        // Another process has to find out anew; calls begun before the hold still end.
+        let others = usize::try_from(world.next_life).unwrap_or(usize::MAX) - 1;
+        if calls > 60 * world.workers.len() + 18 * others + 8 {
+            found.push(format!("{calls} calls were made in half an hour of outage"));
+        }
+    }
+}
+
+/// How many calls were made after so many, until then.
+pub fn calls_until(world: &World, after: usize, until: Timestamp) -> usize {
+    let calls = world.api.calls[after..].iter();
+    calls.take_while(|&&at| at < until).count()
+}

@@ -1,0 +1,251 @@
+//! What is decided before a life begins: its users, its requests, its faults.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::Rng as _;
+use rand::rngs::SmallRng;
+use rename_worker::core::machine::Rules;
+use rename_worker::core::request::{AccountId, RenameRequest, Username};
+use uuid::Uuid;
+
+use super::api::{Mood, Window};
+
+pub type Users = BTreeMap<(String, String), Uuid>;
+
+/// A whole life, as far as it can be told in advance.
+#[derive(Debug)]
+pub struct Plan {
+    pub start: Timestamp,
+    pub rules: Rules,
+    /// Workers that share the queue.
+    pub workers: usize,
+    pub users: Users,
+    pub requests: Vec<Planned>,
+    /// When upstream publishes which request; some are published twice.
+    pub published: Vec<(Duration, usize)>,
+    pub mood: Mood,
+    pub faults: Faults,
+}
+
+/// One request of a life.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// Nothing for a message that is no request.
+    pub request: Option<RenameRequest>,
+    /// It kills the worker whenever that begins to work on it.
+    pub poison: bool,
+    pub published_twice: bool,
+}
+
+/// How often what will go wrong, at random moments.
+#[derive(Debug, Default)]
+pub struct Faults {
+    pub kills: u32,
+    pub cuts: u32,
+    /// Publishes that the broker refuses.
+    pub refusals: u32,
+    /// Times that the broker takes no publishes for a while.
+    pub alarms: u32,
+    pub drains: u32,
+    /// The chance of one at any step.
+    pub rate: f64,
+}
+
+const ACCOUNTS: [&str; 2] = ["T00000001", "P00000002"];
+const NAMES: [&str; 7] = ["ada", "bob", "cid", "dan", "eva", "fay", "gus"];
+
+impl Plan {
+    pub fn random(rng: &mut SmallRng) -> Self {
+        let start = start();
+        let rules = Rules {
+            concurrency: *pick(&[1, 2, 8], rng),
+            verify_before: rng.random_bool(0.7),
+            requests_per_second: rng
+                .random_bool(0.1)
+                .then(|| 5.try_into().expect("not zero")),
+            ..Rules::default()
+        };
+        let mut users = Users::new();
+        for account in ACCOUNTS {
+            for name in NAMES {
+                if rng.random_bool(0.6) {
+                    users.insert((account.to_owned(), name.to_owned()), uuid(rng));
+                }
+            }
+        }
+        let mut requests: Vec<_> = (0..rng.random_range(4..=24))
+            .map(|_| random_request(&users, start, rng))
+            .collect();
+        let published = upstream(&mut requests, rng);
+        let violent = rng.random_bool(0.6);
+        let mut up_to = |most: u32| {
+            if violent {
+                rng.random_range(0..=most)
+            } else {
+                0
+            }
+        };
+        let mut faults = Faults {
+            kills: up_to(4),
+            cuts: up_to(3),
+            alarms: up_to(2),
+            drains: up_to(1),
+            refusals: 0,
+            rate: 0.0,
+        };
+        faults.refusals = rng.random_range(0..3);
+        faults.rate = *pick(&[0.05, 0.01], rng);
+        if violent && rng.random_bool(0.1) {
+            pick_mut(&mut requests, rng).poison = true;
+        }
+        Self {
+            start,
+            rules,
+            workers: if rng.random_bool(0.15) { 2 } else { 1 },
+            users,
+            requests,
+            published,
+            mood: random_mood(start, rng),
+            faults,
+        }
+    }
+
+    /// So many requests that share no name, all waiting when the API goes down for so long.
+    pub fn outage(requests: usize, length: Duration, rng: &mut SmallRng) -> Self {
+        let start = start();
+        let account = ACCOUNTS[0];
+        let mut users = Users::new();
+        let requests: Vec<_> = (0..requests)
+            .map(|number| {
+                let id = uuid(rng);
+                let (old, new) = (format!("old-{number}"), format!("new-{number}"));
+                users.insert((account.to_owned(), old.clone()), id);
+                let user_id = rng.random_bool(0.5).then_some(id);
+                Planned {
+                    request: Some(request(account, (&old, &new), user_id, None, rng)),
+                    poison: false,
+                    published_twice: false,
+                }
+            })
+            .collect();
+        let end = later(start, length);
+        Self {
+            start,
+            rules: Rules::default(),
+            workers: 1,
+            users,
+            published: (0..requests.len()).map(|n| (Duration::ZERO, n)).collect(),
+            requests,
+            mood: Mood {
+                outage: Some((start, end)),
+                ..Mood::default()
+            },
+            faults: Faults::default(),
+        }
+    }
+}
+
+/// Any moment will do.
+fn start() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).expect("a time")
+}
+
+fn random_request(users: &Users, start: Timestamp, rng: &mut SmallRng) -> Planned {
+    let account = *pick(&ACCOUNTS, rng);
+    let (old, new) = (*pick(&NAMES, rng), *pick(&NAMES, rng));
+    let new = if old == new && rng.random_bool(0.9) {
+        "new"
+    } else {
+        new
+    };
+    let not_after = rng
+        .random_bool(0.05)
+        .then(|| later(start, Duration::from_secs(rng.random_range(0..60))));
+    let known = users.get(&(account.to_owned(), old.to_owned())).copied();
+    let user_id = match rng.random_range(0..10) {
+        0..6 => known,
+        // Another user's, who is not to be renamed by this.
+        6 => users.values().nth(rng.random_range(0..7)).copied(),
+        _ => None,
+    };
+    let request = request(account, (old, new), user_id, not_after, rng);
+    Planned {
+        request: rng.random_bool(0.97).then_some(request),
+        poison: false,
+        published_twice: false,
+    }
+}
+
+fn request(
+    account: &str,
+    (old, new): (&str, &str),
+    user_id: Option<Uuid>,
+    not_after: Option<Timestamp>,
+    rng: &mut SmallRng,
+) -> RenameRequest {
+    RenameRequest {
+        request_id: uuid(rng),
+        account_id: AccountId::parse(account).expect("valid"),
+        username: Username::parse(old).expect("valid"),
+        new_username: Username::parse(new).expect("valid"),
+        user_id,
+        requested_at: None,
+        requested_by: None,
+        not_after,
+    }
+}
+
+fn upstream(requests: &mut [Planned], rng: &mut SmallRng) -> Vec<(Duration, usize)> {
+    let span = *pick(&[0u64, 250, 5_000], rng);
+    let mut at = 0;
+    let mut published = Vec::new();
+    for (number, planned) in requests.iter_mut().enumerate() {
+        at += rng.random_range(0..=span);
+        published.push((Duration::from_millis(at), number));
+        if rng.random_bool(0.03) {
+            planned.published_twice = true;
+            let again = at + rng.random_range(0..60_000);
+            published.push((Duration::from_millis(again), number));
+        }
+    }
+    published
+}
+
+fn random_mood(start: Timestamp, rng: &mut SmallRng) -> Mood {
+    let window = |rng: &mut SmallRng| -> Window {
+        let from = later(start, Duration::from_millis(rng.random_range(0..5_000)));
+        let length = Duration::from_secs(*pick(&[2, 60, 60, 300, 1_800, 6 * 3600], rng));
+        (from, later(from, length))
+    };
+    Mood {
+        fails: *pick(&[0.0, 0.05, 0.3], rng),
+        loses_answers: *pick(&[0.0, 0.1, 0.5], rng),
+        throttles: *pick(&[0.0, 0.05, 0.2], rng),
+        outage: rng.random_bool(0.25).then(|| window(rng)),
+        refuses_credentials: rng.random_bool(0.1).then(|| window(rng)),
+        refuses_account: rng
+            .random_bool(0.1)
+            .then(|| (ACCOUNTS[0].to_owned(), window(rng))),
+        tells_ids: rng.random_bool(0.8),
+        self_rename_conflicts: rng.random_bool(0.2),
+    }
+}
+
+pub fn later(at: Timestamp, wait: Duration) -> Timestamp {
+    at.checked_add(wait).expect("within time")
+}
+
+fn uuid(rng: &mut SmallRng) -> Uuid {
+    Uuid::from_u128(rng.random())
+}
+
+fn pick<'a, T>(from: &'a [T], rng: &mut SmallRng) -> &'a T {
+    &from[rng.random_range(0..from.len())]
+}
+
+fn pick_mut<'a, T>(from: &'a mut [T], rng: &mut SmallRng) -> &'a mut T {
+    let index = rng.random_range(0..from.len());
+    &mut from[index]
+}
