@@ -78,6 +78,6 @@ image-test: image ## Build the image and try it, hardened as in the cluster
 	python3 -m unittest discover -s tests/image -p test_image.py
 
 .PHONY: compose-check
-compose-check: ## Check compose.yaml and what it names
+compose-check: ## Check compose.yaml, the Dockerfile's context, and what they name
 	scripts/chart-tools.py
-	python3 -m unittest discover -s tests/image -p test_compose.py
+	python3 -m unittest discover -s tests/image -p 'test_co*.py'
