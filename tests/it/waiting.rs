@@ -40,8 +40,11 @@ async fn a_long_wait_is_spent_in_the_ladder_and_survives_a_kill() {
     let worker = stage.worker().await;
     let event = stage.event().await;
     assert_eq!(event["type"], "user.renamed", "{event}");
-    assert_eq!(event["data"]["attempts"], 2);
+    // Where the kill came before the ack of the original, that one is tried first, as its own try.
+    let attempts = event["data"]["attempts"].as_u64();
+    assert!(matches!(attempts, Some(1 | 2)), "{event}");
     assert_eq!(stage.sandbox.ledger().len(), 1);
+    stage.settle_twin(&event).await;
     stage.strike(worker).await;
 }
 

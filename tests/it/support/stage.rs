@@ -148,6 +148,14 @@ impl Stage {
             .await
     }
 
+    /// After a kill, the copy and its original may both be there; then both are told, with one id.
+    pub async fn settle_twin(&self, told: &Value) {
+        if told["data"]["attempts"] == 1 {
+            let again = self.event().await;
+            assert_eq!(again["id"], told["id"], "{again}");
+        }
+    }
+
     /// Who is called what, as the API has it.
     pub fn has(&self, name: &str) -> bool {
         let account = AccountId::parse(ACCOUNT).expect("an account");
