@@ -81,3 +81,7 @@ image-test: image ## Build the image and try it, hardened as in the cluster
 compose-check: ## Check compose.yaml, the Dockerfile's context, and what they name
 	scripts/chart-tools.py
 	python3 -m unittest discover -s tests/image -p 'test_co*.py'
+
+.PHONY: faults
+faults: ## Kill, cut and restart everything under load; FAULTS=long for the long form, FAULTS_SEED=n to repeat
+	cargo test --locked --test it faults:: -- --include-ignored --nocapture

@@ -9,6 +9,7 @@ mod broker_link;
 mod commands;
 mod dashboard_data;
 mod demo;
+mod faults;
 mod house;
 mod leaks;
 mod publish;

@@ -14,6 +14,7 @@ pub mod amqp;
 pub mod stage;
 pub mod cluster;
 pub mod collector;
+pub mod proxy;
 pub mod tls;
 
 use std::{io::Write as _, sync::Mutex, time::Duration};

@@ -1,0 +1,411 @@
+//! Promises 1 to 4 of the contract against real faults: the real binary is killed, its broker
+//! restarted, its connections cut and delayed, its answers lost, all from one seed.
+//!
+//! `FAULTS_SEED` repeats a run's requests and faults (not the machine's own timing), `FAULTS=long`
+//! makes it long. See docs/reliability.md.
+
+mod board;
+mod check;
+mod drain;
+mod plan;
+mod process;
+mod script;
+
+use std::env;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::BasicProperties;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use rename_worker::broker::declare_topology;
+use rename_worker::broker::topology::Names;
+use rename_worker::config::{self, Secret};
+use rename_worker::demo::broker::Broker;
+use rename_worker::sandbox::{Latency, Sandbox, SandboxOptions};
+use tokio::sync::RwLock;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use self::board::Board;
+use self::check::{Findings, Left, check};
+use self::plan::Plan;
+use self::process::{Process, Settings};
+use self::script::{Done, Doses, Scene, struck, usual_faults};
+use crate::support::amqp::{Raw, SOON};
+use crate::support::proxy::Proxy;
+use crate::support::{own_broker_or_skip, say, unique_prefix};
+
+/// Each step of the ladder is used: the delays below end between them.
+const LADDER: [Duration; 3] = [
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
+
+/// A broker that is up answers in milliseconds.
+const GREETING: Duration = Duration::from_secs(10);
+
+/// A run that hangs is ended; one of 2,000 requests takes two minutes.
+const LIMIT_PER_REQUEST: Duration = Duration::from_millis(400);
+
+/// Requests that are published and have no outcome yet: more than the worker calls at once, so that
+/// it always has work, and few enough that every fault finds fresh ones.
+const OUTSTANDING: usize = 100;
+
+const SHORT: Doses = Doses {
+    requests: 2_000,
+    kills: 12,
+    restarts: 2,
+    broker_kills: 1,
+    cuts: 24,
+    delays: 3,
+    api_cuts: 6,
+    api_delays: 2,
+    outages: 2,
+};
+
+const LONG: Doses = Doses {
+    requests: 50_000,
+    kills: 210,
+    restarts: 12,
+    broker_kills: 8,
+    cuts: 260,
+    delays: 30,
+    api_cuts: 60,
+    api_delays: 20,
+    outages: 15,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes and a broker of its own: make faults"]
+async fn nothing_is_lost_doubled_or_told_wrongly_whatever_fails() {
+    let Some(broker) = own_broker_or_skip("the faults").await else {
+        return;
+    };
+    let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    let long = variable("FAULTS").is_some_and(|form| form == "long");
+    let seed = variable("FAULTS_SEED").map_or_else(fresh_seed, |seed| {
+        seed.parse().expect("FAULTS_SEED is a number")
+    });
+    let doses = if long { LONG } else { SHORT };
+    let again = format!(
+        "FAULTS_SEED={seed} {}make faults",
+        if long { "FAULTS=long " } else { "" }
+    );
+    say(&format!("faults: to run these again: {again}"));
+    let begun = Instant::now();
+    let run = Run::prepare(&broker, u64::from(seed), doses).await;
+    let limit = LIMIT_PER_REQUEST * u32::try_from(doses.requests).expect("it fits");
+    let played = tokio::time::timeout(limit, run.play()).await;
+    let (done, findings) =
+        played.unwrap_or_else(|_| panic!("it hangs; log: {}; again: {again}", run.log.display()));
+    let table = table(&run, &done, &findings, begun.elapsed());
+    say(&format!("{table}again: {again}"));
+    let violations = findings.violations.len() + done.ended_by_itself.len();
+    assert!(
+        violations == 0,
+        "{violations} violations:\n{}{:?}\nlog: {}\nagain: {again}",
+        findings.listed(),
+        done.ended_by_itself,
+        run.log.display(),
+    );
+    let _ = std::fs::remove_file(&run.log);
+    broker.stop().await;
+}
+
+fn fresh_seed() -> u32 {
+    let [.., a, b, c, d] = *Uuid::new_v4().as_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+struct Run<'a> {
+    broker: &'a Broker,
+    plan: Plan,
+    doses: Doses,
+    rng: SmallRng,
+    sandbox: Sandbox,
+    to_broker: Proxy,
+    to_api: Proxy,
+    settings: Settings,
+    names: Names,
+    /// What the workers said; kept when something is wrong.
+    log: PathBuf,
+}
+
+impl<'a> Run<'a> {
+    async fn prepare(broker: &'a Broker, seed: u64, doses: Doses) -> Self {
+        let plan = Plan::draw(seed, doses.requests);
+        let sandbox = Sandbox::start(SandboxOptions {
+            users: plan.users.clone(),
+            faults: usual_faults(),
+            latency: Latency {
+                least: Duration::from_millis(2),
+                most: Duration::from_millis(40),
+            },
+            seed,
+            ..SandboxOptions::default()
+        })
+        .await
+        .expect("a sandbox starts");
+        let prefix = unique_prefix();
+        let to_broker = Proxy::to(host_and_port(broker.url())).await;
+        let to_api = Proxy::to(host_and_port(sandbox.base_url())).await;
+        let amqp = config::Amqp {
+            url: Secret::inline(broker.url()),
+            prefix: prefix.clone(),
+            ..config::Settings::default().amqp
+        };
+        declare_topology(&amqp, &LADDER)
+            .await
+            .expect("the topology can be declared");
+        let log = env::temp_dir().join(format!("faults-{prefix}.log"));
+        Self {
+            broker,
+            plan,
+            doses,
+            rng: SmallRng::seed_from_u64(seed ^ 1),
+            sandbox,
+            settings: settings(&to_broker, &to_api, prefix.clone()),
+            to_broker,
+            to_api,
+            names: Names::new(&prefix),
+            log,
+        }
+    }
+
+    async fn play(&self) -> (Done, Findings) {
+        let board = Board::new(&self.plan);
+        let heard = format!("{}.heard", self.settings.prefix);
+        let url = self.broker.url();
+        board::bind(url, &self.names.events, &heard).await;
+        let listening = tokio::spawn(board::listen(
+            Arc::clone(&board),
+            url.to_owned(),
+            heard.clone(),
+        ));
+        let gate = RwLock::new(());
+        let scene = Scene {
+            broker: self.broker,
+            to_broker: &self.to_broker,
+            to_api: &self.to_api,
+            sandbox: &self.sandbox,
+            board: &board,
+            settings: &self.settings,
+            log: &self.log,
+            queue: &self.names.requests,
+            gate: &gate,
+        };
+        let mut rng = self.rng.clone();
+        let steps = self.doses.steps(&mut rng);
+        let total = self.plan.asked.len();
+        let (volleys, (mut worker, mut done)) = tokio::join!(
+            self.publish(&board, &gate),
+            scene.play(&steps, total, &mut rng)
+        );
+        scene.await_done(total, &mut worker).await;
+        self.come_to_rest(&heard, worker, &mut done).await;
+        let letters = self.letters().await;
+        listening.abort();
+        let findings = check(&Left {
+            plan: &self.plan,
+            board: &board,
+            ledger: self.sandbox.ledger(),
+            letters,
+            volleys,
+        });
+        (done, findings)
+    }
+
+    /// Publishes everything in its order, links of chains as their turn comes. Gives back what was
+    /// published together and how many disturbances there had been.
+    async fn publish(&self, board: &Board, gate: &RwLock<()>) -> Vec<(Vec<usize>, u64)> {
+        let mut volleys = Vec::new();
+        let mut units = self.plan.units.iter();
+        let mut done = board.done();
+        let mut published = 0;
+        let mut raw: Option<Raw> = None;
+        while published < self.plan.asked.len() {
+            let outstanding = published - *done.borrow_and_update();
+            let unit = match board.take_ready() {
+                Some(at) => Some(vec![at]),
+                None if outstanding < OUTSTANDING => units.next().cloned(),
+                None => None,
+            };
+            let Some(unit) = unit else {
+                // There is too much under way, or what is left are links whose turn comes later.
+                let _ = done.changed().await;
+                continue;
+            };
+            // No broker goes away while it is held, so each is published exactly once.
+            let _held = gate.read().await;
+            if raw
+                .as_ref()
+                .is_none_or(|raw| !raw.channel().status().connected())
+            {
+                raw = Some(self.reach().await);
+            }
+            let raw = raw.as_ref().expect("it was just set");
+            if unit.len() > 1 {
+                volleys.push((unit.clone(), board.disturbances()));
+            }
+            published += unit.len();
+            for at in unit {
+                let asked = &self.plan.asked[at];
+                let properties = BasicProperties::default()
+                    .with_correlation_id(asked.id.to_string().into())
+                    .with_delivery_mode(2);
+                let key = "rename.T12345678";
+                let publishing = raw.publish(&self.names.requests, key, &asked.body, properties);
+                let published = tokio::time::timeout(SOON, publishing).await;
+                published.expect("the broker confirms a request");
+            }
+        }
+        volleys
+    }
+
+    /// A broker that has just come up has been seen to take a connection and then to leave it be.
+    async fn reach(&self) -> Raw {
+        for _ in 0..5 {
+            let connecting = Raw::connect(self.broker.url());
+            if let Ok(raw) = tokio::time::timeout(GREETING, connecting).await {
+                return raw;
+            }
+        }
+        panic!("the broker is up and does not answer");
+    }
+
+    /// Waits until nothing is under way any more, and stops the worker.
+    async fn come_to_rest(&self, heard: &str, mut worker: Process, done: &mut Done) {
+        let raw = self.reach().await;
+        let mut queues: Vec<String> = LADDER.iter().map(|&step| self.names.retry(step)).collect();
+        queues.push(self.names.requests.clone());
+        let rest = async {
+            let mut calm = 0;
+            // What is between two queues is in none for a moment.
+            while calm < 4 {
+                let mut left = 0;
+                for queue in &queues {
+                    left += raw.queue_length(queue).await;
+                }
+                let in_hand = worker
+                    .status()
+                    .await
+                    .map(|status| status["in_hand"].clone());
+                let idle = left == 0 && in_hand.is_some_and(|in_hand| in_hand == 0);
+                calm = if idle { calm + 1 } else { 0 };
+                tokio::time::sleep(Duration::from_millis(150)).await;
+            }
+        };
+        let came = tokio::time::timeout(Duration::from_mins(2), rest).await;
+        assert!(
+            came.is_ok(),
+            "it does not come to rest; log: {}",
+            self.log.display()
+        );
+        if let Some(status) = worker.ended() {
+            done.ended_by_itself.push(status.to_string());
+        } else {
+            worker.terminate().await;
+            let status = worker.wait().await;
+            assert!(status.success(), "the idle worker ended with {status}");
+        }
+        queues.push(heard.to_owned());
+        for queue in &queues {
+            assert_eq!(raw.queue_length(queue).await, 0, "{queue} is not empty");
+        }
+    }
+
+    /// The correlation ids of the dead letters.
+    async fn letters(&self) -> Vec<Option<String>> {
+        let raw = self.reach().await;
+        let count = raw.queue_length(&self.names.dead_letters).await;
+        let count = usize::try_from(count).expect("they fit");
+        let letters = raw.drain(&self.names.dead_letters, count, SOON).await;
+        letters
+            .iter()
+            .map(|letter| Some(letter.properties.correlation_id().as_ref()?.to_string()))
+            .collect()
+    }
+}
+
+fn settings(to_broker: &Proxy, to_api: &Proxy, prefix: String) -> Settings {
+    let more = [
+        ("API__TIMEOUT", "2s"),
+        ("API__CONNECT_TIMEOUT", "1s"),
+        ("CONSUMER__CONCURRENCY", "32"),
+        ("RETRY__INITIAL_DELAY", "50ms"),
+        ("RETRY__LOCAL_WAIT", "80ms"),
+        ("RETRY__MAX_DELAY", "2s"),
+        ("RETRY__LADDER", "300ms,1s,3s"),
+        ("HOLD__FIRST_PROBE", "50ms"),
+        ("HOLD__MAX_PROBE", "400ms"),
+        ("LOG__FORMAT", "json"),
+    ];
+    Settings {
+        amqp_url: format!("amqp://guest:guest@{}/%2f", to_broker.address),
+        prefix,
+        base_url: format!("http://{}/v1", to_api.address),
+        more: more.map(|(key, value)| (key, value.to_owned())).to_vec(),
+    }
+}
+
+/// Of a URL.
+fn host_and_port(url: &str) -> &str {
+    let rest = url.split_once("//").map_or(url, |(_, rest)| rest);
+    let place = rest.split('/').next().unwrap_or(rest);
+    place.rsplit_once('@').map_or(place, |(_, place)| place)
+}
+
+fn table(run: &Run<'_>, done: &Done, findings: &Findings, took: Duration) -> String {
+    let back: Vec<String> = done
+        .back_after
+        .iter()
+        .map(|back| format!("{:.2} s", back.as_secs_f64()))
+        .collect();
+    let rows = [
+        (
+            "RabbitMQ",
+            run.broker.version().unwrap_or("unknown").to_owned(),
+        ),
+        ("requests", run.plan.asked.len().to_string()),
+        ("worker kills (SIGKILL)", done.kills.to_string()),
+        ("broker restarts", done.restarts.to_string()),
+        ("broker kills (SIGKILL)", done.broker_kills.to_string()),
+        ("connections cut, broker", done.cut_connections.to_string()),
+        ("connections cut, API", done.api_cut_connections.to_string()),
+        ("delays, broker", done.delays.to_string()),
+        ("delays, API", done.api_delays.to_string()),
+        ("API outages", done.outages.to_string()),
+        (
+            "API calls lost, garbled, 429, 5xx",
+            (done.api_faults + struck(&run.sandbox)).to_string(),
+        ),
+        ("consuming again after", back.join(", ")),
+        ("renamed", findings.renamed.to_string()),
+        ("failed", findings.failed.to_string()),
+        ("chains in order", findings.chains_checked.to_string()),
+        (
+            "volleys checked for order",
+            findings.volleys_checked.to_string(),
+        ),
+        ("duplicates of events", findings.repeated_events.to_string()),
+        (
+            "duplicates of dead letters",
+            findings.repeated_letters.to_string(),
+        ),
+        (
+            "told as failed after moving on",
+            findings.moved_on.to_string(),
+        ),
+        ("violations", findings.violations.len().to_string()),
+        ("took", format!("{} s", took.as_secs())),
+    ];
+    let mut table = String::new();
+    for (what, count) in rows {
+        let _ = writeln!(table, "{what:<34}{count}");
+    }
+    table
+}

@@ -1,0 +1,100 @@
+//! The real binary as a process that can be killed, and what it says of itself.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET};
+use serde_json::Value;
+use tokio::process::{Child, Command};
+
+/// Asking a busy worker for its status may take a while, but not that long.
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where a worker works, and how.
+pub struct Settings {
+    pub amqp_url: String,
+    pub prefix: String,
+    pub base_url: String,
+    /// Further variables, such as `("RETRY__JITTER", "0")`.
+    pub more: Vec<(&'static str, String)>,
+}
+
+/// A worker that runs; it is killed when this is dropped.
+pub struct Process {
+    child: Child,
+    pub admin: String,
+}
+
+impl Process {
+    /// `log` gets what it says, after what others said there.
+    pub fn start(settings: &Settings, log: &PathBuf) -> Self {
+        let admin = free_address();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("the log can be written");
+        let more = settings
+            .more
+            .iter()
+            .map(|(key, value)| (format!("RENAME_WORKER_{key}"), value));
+        let child = Command::new(env!("CARGO_BIN_EXE_rename-worker"))
+            .arg("run")
+            .env("RENAME_WORKER_AMQP__URL", &settings.amqp_url)
+            .env("RENAME_WORKER_AMQP__PREFIX", &settings.prefix)
+            .env("RENAME_WORKER_API__BASE_URL", &settings.base_url)
+            .env("RENAME_WORKER_API__CLIENT_ID", CLIENT_ID)
+            .env("RENAME_WORKER_API__CLIENT_SECRET", CLIENT_SECRET)
+            .env("RENAME_WORKER_ADMIN__LISTEN", &admin)
+            .envs(more)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the worker starts");
+        Self { child, admin }
+    }
+
+    /// Ends it without warning. Says how it had ended by itself before, if it had.
+    pub async fn kill(mut self) -> Option<ExitStatus> {
+        let ended = self.ended();
+        let _ = self.child.kill().await;
+        ended
+    }
+
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is our child")
+    }
+
+    /// Asks it to stop.
+    pub async fn terminate(&self) {
+        let id = self.child.id().expect("it runs").to_string();
+        let told = Command::new("kill")
+            .args(["-s", "TERM", &id])
+            .status()
+            .await;
+        assert!(told.is_ok_and(|status| status.success()), "no signal");
+    }
+
+    pub async fn wait(&mut self) -> ExitStatus {
+        self.child.wait().await.expect("it is our child")
+    }
+
+    /// Its `/status`, if it answers.
+    pub async fn status(&self) -> Option<Value> {
+        // Another test may have set it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let url = format!("http://{}/status", self.admin);
+        let asked = async { reqwest::get(url).await.ok()?.bytes().await.ok() };
+        let body = tokio::time::timeout(STATUS_LIMIT, asked).await.ok()??;
+        serde_json::from_slice(&body).ok()
+    }
+}
+
+fn free_address() -> String {
+    let held = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    held.local_addr().expect("it is bound").to_string()
+}

@@ -1,0 +1,331 @@
+//! What goes wrong in a run: drawn from the seed, spread evenly over the requests.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties};
+use rand::Rng as _;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom as _;
+use rename_worker::demo::broker::Broker;
+use rename_worker::sandbox::{Body, Fault, Garbage, Kind, On, RetryAfter, Sandbox};
+use tokio::sync::RwLock;
+use tokio::time::Instant;
+
+use super::board::Board;
+use super::process::{Process, Settings};
+use crate::support::proxy::Proxy;
+
+/// A broker that restarts beside a build, and a worker that finds it again, take far less.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// How often it is looked whether the worker consumes.
+const GLANCE: Duration = Duration::from_millis(25);
+
+/// So many things go wrong one right after the other; between bursts is time for what only a calm
+/// time can show.
+const BURST: usize = 4;
+
+/// The requests that end between two steps of a burst.
+const WITHIN_BURST: usize = 8;
+
+/// A broker that is up greets in milliseconds.
+const GREETING: Duration = Duration::from_secs(2);
+
+/// One thing that goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    KillWorker,
+    RestartBroker,
+    /// Without warning.
+    KillBroker,
+    CutBroker,
+    DelayBroker,
+    CutApi,
+    DelayApi,
+    ApiOutage,
+}
+
+/// How many of each.
+#[derive(Debug, Clone, Copy)]
+pub struct Doses {
+    pub requests: usize,
+    pub kills: usize,
+    pub restarts: usize,
+    pub broker_kills: usize,
+    pub cuts: usize,
+    pub delays: usize,
+    pub api_cuts: usize,
+    pub api_delays: usize,
+    pub outages: usize,
+}
+
+impl Doses {
+    /// In an order that the seed decides.
+    pub fn steps(&self, rng: &mut SmallRng) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for (step, count) in [
+            (Step::KillWorker, self.kills),
+            (Step::RestartBroker, self.restarts),
+            (Step::KillBroker, self.broker_kills),
+            (Step::CutBroker, self.cuts),
+            (Step::DelayBroker, self.delays),
+            (Step::CutApi, self.api_cuts),
+            (Step::DelayApi, self.api_delays),
+            (Step::ApiOutage, self.outages),
+        ] {
+            steps.resize(steps.len() + count, step);
+        }
+        steps.shuffle(rng);
+        steps
+    }
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Done {
+    pub kills: usize,
+    pub restarts: usize,
+    pub broker_kills: usize,
+    pub cut_connections: usize,
+    pub delays: usize,
+    pub api_cut_connections: usize,
+    pub api_delays: usize,
+    pub outages: usize,
+    /// Calls that a fault struck until the last outage began; see [`struck`].
+    pub api_faults: u64,
+    /// From when the broker took connections again to when the worker consumed.
+    pub back_after: Vec<Duration>,
+    pub ended_by_itself: Vec<String>,
+}
+
+/// Everything that can be hurt.
+pub struct Scene<'a> {
+    pub broker: &'a Broker,
+    pub to_broker: &'a Proxy,
+    pub to_api: &'a Proxy,
+    pub sandbox: &'a Sandbox,
+    pub board: &'a Board,
+    pub settings: &'a Settings,
+    pub log: &'a PathBuf,
+    pub queue: &'a str,
+    /// Held for writing while the broker is away; who publishes holds it for reading.
+    pub gate: &'a RwLock<()>,
+}
+
+/// Faults of single calls, all the time.
+pub fn usual_faults() -> Vec<Fault> {
+    let answer = |status, retry_after| {
+        Fault::new(Kind::Status {
+            status,
+            body: Body::Json,
+            retry_after,
+        })
+    };
+    vec![
+        Fault::lost().on(On::Rename).share(0.04),
+        Fault::new(Kind::Reset).share(0.02),
+        Fault::new(Kind::Cut).applied().share(0.01),
+        Fault::status(503).share(0.03),
+        Fault::status(500).applied().share(0.01),
+        answer(429, Some(RetryAfter::Seconds(1))).share(0.002),
+        Fault::new(Kind::Garbage(Garbage::Html)).share(0.005),
+        Fault::new(Kind::Garbage(Garbage::Truncated))
+            .applied()
+            .share(0.005),
+        Fault::new(Kind::Expired).share(0.003),
+        Fault::new(Kind::Slow(Duration::from_millis(400))).share(0.01),
+    ]
+}
+
+/// Calls that the faults now in force have struck.
+pub fn struck(sandbox: &Sandbox) -> u64 {
+    sandbox.faults().iter().map(|fault| fault.struck).sum()
+}
+
+impl Scene<'_> {
+    /// Performs the steps in bursts, each when its share of the requests is done.
+    pub async fn play(&self, steps: &[Step], total: usize, rng: &mut SmallRng) -> (Process, Done) {
+        let mut worker = Process::start(self.settings, self.log);
+        let mut done = Done::default();
+        for (number, &step) in steps.iter().enumerate() {
+            // The last tenth is left for what the faults held up.
+            let bursts = steps.len() / BURST + 2;
+            let begin = total * 9 / 10 * (number / BURST + 1) / bursts;
+            let due = begin + number % BURST * WITHIN_BURST;
+            self.await_done(due, &mut worker).await;
+            let pause = Duration::from_millis(rng.random_range(0..60));
+            tokio::time::sleep(pause).await;
+            worker = self.perform(step, worker, &mut done, rng).await;
+        }
+        (worker, done)
+    }
+
+    /// Waits until so many requests have an outcome.
+    pub async fn await_done(&self, count: usize, worker: &mut Process) {
+        let mut done = self.board.done();
+        let enough = done.wait_for(|&done| done >= count);
+        if tokio::time::timeout(PATIENCE, enough).await.is_err() {
+            let status = worker.status().await;
+            let untold = self.board.untold();
+            panic!(
+                "nothing ends any more: {} of {count} have an outcome within {PATIENCE:?}; the \
+                 worker ended: {:?}, its status: {status:?}; without an outcome: {:?}; its log: {}",
+                *self.board.done().borrow(),
+                worker.ended(),
+                untold.iter().take(5).collect::<Vec<_>>(),
+                self.log.display()
+            );
+        }
+    }
+
+    async fn perform(
+        &self,
+        step: Step,
+        mut worker: Process,
+        done: &mut Done,
+        rng: &mut SmallRng,
+    ) -> Process {
+        if let Some(status) = worker.ended() {
+            done.ended_by_itself.push(status.to_string());
+            worker = Process::start(self.settings, self.log);
+        }
+        match step {
+            Step::KillWorker => {
+                self.board.disturb();
+                done.ended_by_itself
+                    .extend(worker.kill().await.map(|status| status.to_string()));
+                done.kills += 1;
+                // Now and then it stays away for a while.
+                tokio::time::sleep(Duration::from_millis(rng.random_range(0..200))).await;
+                worker = Process::start(self.settings, self.log);
+                self.board.disturb();
+            }
+            Step::RestartBroker | Step::KillBroker => self.restart_broker(step, done).await,
+            Step::CutBroker => {
+                self.until_open(self.to_broker).await;
+                self.board.disturb();
+                if rng.random_bool(0.5) {
+                    // What is under way in this time is lost.
+                    self.to_broker.stall();
+                    tokio::time::sleep(Duration::from_millis(rng.random_range(1..150))).await;
+                }
+                done.cut_connections += self.to_broker.cut();
+                self.to_broker.flow();
+                self.board.disturb();
+            }
+            Step::DelayBroker => {
+                done.delays += 1;
+                self.delay(self.to_broker, rng).await;
+            }
+            Step::CutApi => {
+                self.until_open(self.to_api).await;
+                done.api_cut_connections += self.to_api.cut();
+            }
+            Step::DelayApi => {
+                done.api_delays += 1;
+                self.delay(self.to_api, rng).await;
+            }
+            Step::ApiOutage => {
+                done.outages += 1;
+                done.api_faults += struck(self.sandbox);
+                self.sandbox.set_faults([Fault::outage()]).await;
+                tokio::time::sleep(Duration::from_millis(rng.random_range(300..1500))).await;
+                done.api_faults += struck(self.sandbox);
+                self.sandbox.set_faults(usual_faults()).await;
+            }
+        }
+        worker
+    }
+
+    async fn delay(&self, proxy: &Proxy, rng: &mut SmallRng) {
+        proxy.stall();
+        tokio::time::sleep(Duration::from_millis(rng.random_range(100..2500))).await;
+        proxy.flow();
+    }
+
+    async fn until_open(&self, proxy: &Proxy) {
+        let open = async {
+            while proxy.open() == 0 {
+                tokio::time::sleep(GLANCE).await;
+            }
+        };
+        let came = tokio::time::timeout(PATIENCE, open).await;
+        assert!(came.is_ok(), "the worker opens no connection");
+    }
+
+    /// Measures how long the worker takes to be back.
+    async fn restart_broker(&self, step: Step, done: &mut Done) {
+        let gate = self.gate.write().await;
+        self.board.disturb();
+        let measured = tokio::join!(self.hurt_broker(step, done), self.back_after_absence()).1;
+        done.back_after.push(measured);
+        self.board.disturb();
+        drop(gate);
+    }
+
+    async fn hurt_broker(&self, step: Step, done: &mut Done) {
+        let hurt = if step == Step::KillBroker {
+            done.broker_kills += 1;
+            match self.broker.kill().await {
+                Ok(()) => self.broker.start_again().await,
+                error => error,
+            }
+        } else {
+            done.restarts += 1;
+            self.broker.restart().await
+        };
+        hurt.expect("the broker comes back");
+    }
+
+    /// Watches the broker go and come: how long after that the queue has a consumer again.
+    async fn back_after_absence(&self) -> Duration {
+        let url = self.broker.url();
+        let watch = async {
+            // It is gone once our own connection is.
+            if let Some(connection) = try_connect(url).await {
+                while connection.status().connected() {
+                    tokio::time::sleep(GLANCE).await;
+                }
+            }
+            let connection = loop {
+                match try_connect(url).await {
+                    Some(connection) => break connection,
+                    None => tokio::time::sleep(GLANCE).await,
+                }
+            };
+            let since = Instant::now();
+            while consumers(&connection, self.queue).await == 0 {
+                tokio::time::sleep(GLANCE).await;
+            }
+            since.elapsed()
+        };
+        let back = tokio::time::timeout(PATIENCE, watch).await;
+        back.expect("the worker consumes again")
+    }
+}
+
+/// A broker that is starting may take a connection and never greet: then another is made.
+async fn try_connect(url: &str) -> Option<Connection> {
+    let connecting = Connection::connect(url, ConnectionProperties::default());
+    tokio::time::timeout(GREETING, connecting).await.ok()?.ok()
+}
+
+async fn consumers(connection: &Connection, queue: &str) -> u32 {
+    let asked = async {
+        let channel = connection.create_channel().await.ok()?;
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::durable()
+        };
+        let declared = channel
+            .queue_declare(queue.into(), options, FieldTable::default())
+            .await
+            .ok()?;
+        let _ = channel.close(200, "OK".into()).await;
+        Some(declared.consumer_count())
+    };
+    asked.await.unwrap_or(0)
+}

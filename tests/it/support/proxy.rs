@@ -1,0 +1,124 @@
+//! A TCP proxy that can be told to stall and to cut what goes through it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Bytes moved at a time: small, so that a cut falls into the middle of things.
+const CHUNK: usize = 4096;
+
+/// Listens on a port of its own, which stays the same whatever becomes of the connections.
+pub struct Proxy {
+    pub address: SocketAddr,
+    stalled: watch::Sender<bool>,
+    cuts: watch::Sender<u64>,
+    open: Arc<AtomicUsize>,
+    _closing: DropGuard,
+}
+
+impl Proxy {
+    /// Forwards to `target`, `host:port`; a target that is away means connections that end at once.
+    pub async fn to(target: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let closing = CancellationToken::new();
+        let proxy = Self {
+            address,
+            stalled: watch::Sender::new(false),
+            cuts: watch::Sender::new(0),
+            open: Arc::default(),
+            _closing: closing.clone().drop_guard(),
+        };
+        let (stalled, cuts) = (proxy.stalled.subscribe(), proxy.cuts.subscribe());
+        let (open, target) = (Arc::clone(&proxy.open), target.to_owned());
+        tokio::spawn(closing.run_until_cancelled_owned(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let mut cuts = cuts.clone();
+                // Only cuts from now on concern it.
+                cuts.mark_unchanged();
+                let (stalled, target) = (stalled.clone(), target.clone());
+                let counted = Counted::new(&open);
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = forward(client, &target, stalled) => {}
+                        _ = cuts.changed() => {}
+                    }
+                    drop(counted);
+                });
+            }
+        }));
+        proxy
+    }
+
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Nothing goes through until [`Proxy::flow`]; nobody is told.
+    pub fn stall(&self) {
+        self.stalled.send_replace(true);
+    }
+
+    pub fn flow(&self) {
+        self.stalled.send_replace(false);
+    }
+
+    /// Ends every connection and says how many there were. What was stalled is lost.
+    pub fn cut(&self) -> usize {
+        let open = self.open();
+        self.cuts.send_modify(|count| *count += 1);
+        open
+    }
+}
+
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn forward(client: TcpStream, target: &str, stalled: watch::Receiver<bool>) {
+    let Ok(server) = TcpStream::connect(target).await else {
+        return;
+    };
+    let _ = client.set_nodelay(true);
+    let _ = server.set_nodelay(true);
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    tokio::select! {
+        () = pump(from_client, to_server, stalled.clone()) => {}
+        () = pump(from_server, to_client, stalled) => {}
+    }
+}
+
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut stalled: watch::Receiver<bool>,
+) {
+    let mut chunk = [0; CHUNK];
+    while let Ok(length @ 1..) = from.read(&mut chunk).await {
+        if stalled.wait_for(|stalled| !stalled).await.is_err()
+            || to.write_all(&chunk[..length]).await.is_err()
+        {
+            return;
+        }
+    }
+}
