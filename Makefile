@@ -24,8 +24,12 @@ demo: ## See it work: a throw-away RabbitMQ, a stand-in for Dintero, 1,000 reque
 test: ## Run all tests against a real RabbitMQ, found or started
 	cargo test --locked
 
+.PHONY: mutants
+mutants: ## Break the core in seven ways: the simulation must notice each (one minute)
+	scripts/mutants.py
+
 .PHONY: check
-check: lint test rules-test helm-test compose-check ## What CI runs
+check: lint test mutants rules-test helm-test compose-check ## What CI runs
 
 .PHONY: lint
 lint: ## Format, clippy, documentation, licences and bans; warnings are errors
