@@ -21,10 +21,10 @@ const SPREAD: usize = 3;
 
 /// From this many deliveries below the broker's limit, a request is no longer tried: it may be what
 /// kills the worker. It is asked whether an earlier try was applied, and ends.
-const POISON_MARGIN: u32 = 5;
+const POISON_MARGIN: u32 = 6;
 
-/// From here on even asking is too much: the next death would make the broker drop it untold.
-const LAST_MARGIN: u32 = 2;
+/// From here on even asking is too much: a few deaths more, and the broker drops it untold.
+const LAST_MARGIN: u32 = 3;
 
 impl Machine {
     pub(super) fn delivered(&mut self, arrived: Arrived, cx: &mut Context<'_>) {

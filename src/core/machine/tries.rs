@@ -111,7 +111,11 @@ impl Machine {
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.carried.attempts = job.carried.attempts.saturating_sub(1);
             }
-            self.make_ready(id);
+            if self.hold.cause().is_some() {
+                self.send_away(id, Destination::Tail, cx);
+            } else {
+                self.make_ready(id);
+            }
             return;
         }
         let (kind, path_name) = (step.kind(), step.path_name());

@@ -17,8 +17,8 @@ use super::plan::later;
 use super::shell::shares_a_name;
 use super::world::World;
 
-/// A request goes to the tail of its queue for one hold, and after one that did. More often within
-/// two seconds it turns in circles.
+/// A request goes to the tail of its queue for one hold, and after one that did. If one message of
+/// it does so more often within two seconds, it turns in circles.
 const MOST_TAILS: usize = 6;
 
 /// What the life broke; nothing, if all is well.
@@ -164,7 +164,7 @@ impl<'a> Story<'a> {
 
     /// Only another process than the one whose call took effect can be excused; where two workers
     /// share the queue, the same one may have had to do with it again.
-    fn is_excused(&self, applied: &Applied, told: &Told, failed: &Failed) -> bool {
+    fn is_excused(&self, applied: &'a Applied, told: &Told, failed: &Failed) -> bool {
         let forgotten = told.life != applied.life || self.world.workers.len() > 1;
         forgotten
             && (self.user_moved_on(applied, failed)
@@ -174,7 +174,7 @@ impl<'a> Story<'a> {
 
     /// The rename took effect, its worker was killed, and another request gave the user yet another
     /// name. Both names look as if there was no such user.
-    fn user_moved_on(&self, applied: &Applied, failed: &Failed) -> bool {
+    fn user_moved_on(&self, applied: &'a Applied, failed: &Failed) -> bool {
         self.not_in_order_after(applied, failed.failed_at)
             .any(|other| other.user == applied.user)
     }
@@ -182,7 +182,7 @@ impl<'a> Story<'a> {
     /// The rename took effect, its worker was killed, and another request gave the old name to
     /// another user. It looks as if the rename had not been made; only the id of the user can tell,
     /// if it was asked for, is told, and is whom the rename took effect on.
-    fn name_was_taken_anew(&self, applied: &Applied, failed: &Failed) -> bool {
+    fn name_was_taken_anew(&self, applied: &'a Applied, failed: &Failed) -> bool {
         let mood = &self.world.api.mood;
         let ids_tell = mood.tells_ids
             && !mood.self_rename_conflicts
@@ -200,10 +200,10 @@ impl<'a> Story<'a> {
     /// process: then what failed is a twin, left in the broker by a worker that was killed.
     fn not_in_order_after(
         &self,
-        applied: &Applied,
+        applied: &'a Applied,
         until: Timestamp,
     ) -> impl Iterator<Item = &'a Applied> {
-        let (at, life) = (applied.at, applied.life);
+        let life = applied.life;
         let told_at = self
             .renames()
             .find(|(told, _)| told.life == life)
@@ -211,14 +211,16 @@ impl<'a> Story<'a> {
         let two_workers = self.world.workers.len() > 1;
         let (number, request) = (self.number, self.request);
         let planned = &self.world.planned;
-        self.world.api.applied.iter().filter(move |other| {
+        let all = self.world.api.applied.iter();
+        let after = all.skip_while(move |other| !std::ptr::eq(*other, applied));
+        let between = after.skip(1).take_while(move |other| other.at <= until);
+        between.filter(move |other| {
             let theirs = planned[other.request].request.as_ref();
             let shares = theirs
                 .zip(request)
                 .is_some_and(|(theirs, ours)| shares_a_name(theirs, ours));
-            let between = at < other.at && other.at <= until;
             let elsewhere = other.life != life || told_at.is_some_and(|told| told < other.at);
-            other.request != number && shares && between && (elsewhere || two_workers)
+            other.request != number && shares && (elsewhere || two_workers)
         })
     }
 
@@ -286,10 +288,12 @@ impl<'a> Story<'a> {
 
     fn did_not_turn_in_circles(&self, found: &mut Vec<String>) {
         let within = Duration::from_secs(2);
-        let circles = |times: &[Timestamp]| times[MOST_TAILS - 1] < later(times[0], within);
+        let circles = |times: &[Timestamp]| times[times.len() - 1] < later(times[0], within);
+        // Each kill or cut may have left a twin.
+        let twins = usize::try_from(self.world.kills + self.world.cuts).unwrap_or(0);
         let of_each_life = (self.number, 0)..=(self.number, u64::MAX);
         for (_, tails) in self.world.broker.tails.range(of_each_life) {
-            if tails.windows(MOST_TAILS).any(circles) {
+            if tails.windows(MOST_TAILS + twins).any(circles) {
                 found.push(format!("request {} turned in circles", self.number));
             }
         }
