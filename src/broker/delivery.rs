@@ -13,7 +13,6 @@ use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};
 
-use super::message::{Properties, read_properties};
 use crate::wire::headers::{
     HeaderSource, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Origin, TRACEPARENT,
 };
@@ -124,24 +123,6 @@ impl Received {
             .unwrap_or(self.routing_key.as_str())
     }
 
-    /// Every property, as plain data.
-    #[must_use]
-    pub fn plain_properties(&self) -> Properties {
-        read_properties(&self.properties)
-    }
-
-    /// The exchange it came by just now.
-    #[must_use]
-    pub fn delivered_by(&self) -> &str {
-        self.exchange.as_str()
-    }
-
-    /// The routing key it came with just now.
-    #[must_use]
-    pub fn delivered_with(&self) -> &str {
-        self.routing_key.as_str()
-    }
-
     pub(super) const fn properties(&self) -> &BasicProperties {
         &self.properties
     }
@@ -218,10 +199,6 @@ impl Delivery {
         &self.received
     }
 
-    pub(super) const fn tag(&self) -> u64 {
-        self.tag
-    }
-
     pub(super) fn ack(self) {
         if self.lane.is_live() {
             let acking = self
@@ -282,14 +259,6 @@ pub(super) struct Lane {
     void: AtomicBool,
 }
 
-impl std::fmt::Debug for Lane {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lane")
-            .field("epoch", &self.epoch)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Lane {
     pub(super) const fn new(epoch: u64, channel: Channel) -> Self {
         Self {
@@ -315,7 +284,7 @@ fn short(property: &Option<ShortString>) -> Option<&str> {
 }
 
 /// A whole number, in whichever of AMQP's types it came.
-fn whole(value: &AMQPValue) -> Option<i64> {
+pub(super) fn whole(value: &AMQPValue) -> Option<i64> {
     Some(match value {
         AMQPValue::ShortShortInt(n) => i64::from(*n),
         AMQPValue::ShortShortUInt(n) => i64::from(*n),

@@ -5,18 +5,18 @@
 
 mod audience;
 mod connection;
+mod convert;
 mod declare;
 mod delivery;
 mod greeting;
 mod intake;
-mod letters;
 mod link;
-mod message;
 mod outgoing;
 mod patience;
 mod pipe;
 mod proof;
 mod publisher;
+mod review;
 mod session;
 mod single;
 pub mod topology;
@@ -24,12 +24,13 @@ mod trouble;
 
 pub use audience::Audience;
 pub use delivery::{Delivery, Received};
-pub use letters::{LetterBox, Removal};
 pub use link::{BrokerEvent, Link, LinkHandle, LinkSettings};
-pub use message::{Field, Properties, Table, Unsendable};
-pub use outgoing::{CopyTo, Message, Outgoing, Request};
+pub use outgoing::{CopyTo, Outgoing, Request};
 pub use proof::{Confirmed, Publication, Settled};
 pub use publisher::Ticket;
+pub use review::{
+    Back, Claim, Held, Look, QueueTrust, Recorded, Review, ReviewTrouble, Sender, Taken,
+};
 pub use single::{
     RequestPublisher, compare_topology, count_dead_letters, declare_topology, remove_topology,
 };

@@ -20,17 +20,15 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
+use super::convert::properties_of;
 use super::delivery::{ACQUIRED_COUNT, DELIVERY_COUNT, Received};
-use super::message::{Properties, write_properties};
 use super::topology::Names;
 use crate::wire::event::{CONTENT_TYPE, EventMessage};
 use crate::wire::headers::{
-    self, Header, HeaderValue, MAYBE_APPLIED, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, TRACEPARENT,
+    self, Header, HeaderValue, MAYBE_APPLIED, ORIGINAL_CC, ORIGINAL_EXCHANGE, ORIGINAL_EXPIRATION,
+    ORIGINAL_ROUTING_KEY, ORIGINAL_USER_ID, TRACEPARENT, tells_of_deaths,
 };
-
-const ORIGINAL_EXPIRATION: &str = "x-rename-original-expiration";
-const ORIGINAL_USER_ID: &str = "x-rename-original-user-id";
-const ORIGINAL_CC: &str = "x-rename-original-cc";
+use crate::wire::message::Message;
 
 /// AMQP's mark of a message that survives the broker's restart.
 const PERSISTENT: u8 = 2;
@@ -56,10 +54,10 @@ pub enum Outgoing {
         to: CopyTo,
         headers: Vec<Header>,
     },
-    /// Anything, with its properties in full: a replay, or a letter put back.
-    Message(Message),
-    /// A new request, as `rename-worker publish` and replays make them.
+    /// A new request, as `rename-worker publish` makes them.
     Request(Request),
+    /// A message that says all of itself, as reviews send them.
+    Message(Message),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,14 +66,6 @@ pub enum CopyTo {
     Retry(usize),
     /// The tail of the requests' queue.
     RequestsTail,
-}
-
-/// A message as plain data; at least one queue has to take it.
-pub struct Message {
-    pub exchange: String,
-    pub routing_key: String,
-    pub body: Vec<u8>,
-    pub properties: Properties,
 }
 
 /// A request that did not come from the queue.
@@ -181,15 +171,8 @@ impl Addresses {
                 must_route: true,
                 mandatory: true,
             },
-            Outgoing::Message(message) => Parcel {
-                exchange: short(message.exchange)?,
-                routing_key: short(message.routing_key)?,
-                properties: write_properties(&message.properties).ok()?,
-                body: Body::Own(message.body),
-                must_route: true,
-                mandatory: true,
-            },
             Outgoing::Request(request) => self.request(request)?,
+            Outgoing::Message(message) => exact(message)?,
         })
     }
 
@@ -257,6 +240,18 @@ impl Addresses {
     }
 }
 
+fn exact(message: Message) -> Option<Parcel> {
+    let properties = properties_of(&message)?;
+    Some(Parcel {
+        exchange: short(message.exchange)?,
+        routing_key: short(message.routing_key)?,
+        properties,
+        body: Body::Own(message.body),
+        must_route: true,
+        mandatory: true,
+    })
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keep {
     /// History for the reviewer; harmless, since nothing is dead-lettered from the dead letters.
@@ -299,10 +294,6 @@ fn republished(of: &Received, keep: Keep, added: Vec<Header>) -> BasicProperties
     without_hazards(original).with_headers(kept)
 }
 
-fn tells_of_deaths(name: &str) -> bool {
-    name == "x-death" || name.starts_with("x-first-death-") || name.starts_with("x-last-death-")
-}
-
 /// All properties but `expiration` and `user_id`, which have no way of being unset; persistent.
 fn without_hazards(original: &BasicProperties) -> BasicProperties {
     let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
@@ -342,15 +333,6 @@ fn add(table: &mut FieldTable, headers: Vec<Header>) {
 /// AMQP's short strings hold 255 bytes.
 fn short(text: String) -> Option<ShortString> {
     ShortString::try_new(text).ok()
-}
-
-impl std::fmt::Debug for Message {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Message")
-            .field("exchange", &self.exchange)
-            .field("bytes", &self.body.len())
-            .finish_non_exhaustive()
-    }
 }
 
 impl std::fmt::Debug for Request {

@@ -34,6 +34,18 @@ pub const FAILED_AT: &str = "x-rename-failed-at";
 pub const REQUEST_ID: &str = "x-rename-request-id";
 /// The replay a message belongs to, a UUID; on replayed dead letters and their copies.
 pub const REPLAY: &str = "x-rename-replay";
+/// What a replay is a replay of: the request's id, and when it failed. It stays with the message
+/// through the ladder and into the next dead letter, so that a reviewer sees it: not in [`ALL`].
+pub const REPLAY_OF: &str = "x-rename-replay-of";
+/// What begins each header of ours, those above and those below.
+pub const PREFIX: &str = "x-rename-";
+
+/// What was the property `expiration`, which would hurt when published again.
+pub const ORIGINAL_EXPIRATION: &str = "x-rename-original-expiration";
+/// What was the property `user_id`, likewise.
+pub const ORIGINAL_USER_ID: &str = "x-rename-original-user-id";
+/// What was the header `CC`, likewise.
+pub const ORIGINAL_CC: &str = "x-rename-original-cc";
 
 /// Every header of ours. A replay leaves them all out, so that the request starts anew.
 pub const ALL: [&str; 12] = [
@@ -50,6 +62,15 @@ pub const ALL: [&str; 12] = [
     REQUEST_ID,
     REPLAY,
 ];
+
+/// RabbitMQ's own history of dead-lettering, a list of tables.
+pub const X_DEATH: &str = "x-death";
+
+/// Whether the header is part of RabbitMQ's history of dead-lettering.
+#[must_use]
+pub fn tells_of_deaths(name: &str) -> bool {
+    name == X_DEATH || name.starts_with("x-first-death-") || name.starts_with("x-last-death-")
+}
 
 /// W3C Trace Context, as OpenTelemetry carries it over AMQP.
 pub const TRACEPARENT: &str = "traceparent";

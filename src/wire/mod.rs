@@ -5,6 +5,7 @@
 
 pub mod event;
 pub mod headers;
+pub mod message;
 mod object;
 pub mod request;
 pub mod schema;

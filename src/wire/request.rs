@@ -21,6 +21,9 @@ use crate::core::request::{AccountId, RenameRequest, Username};
 
 pub use partial::PartialRequest;
 
+/// The names of a request's fields.
+pub const FIELDS: [&str; 8] = NAMES;
+
 /// The longest body that is taken for a request, in bytes: some hundred times a usual one.
 pub const BODY_MAX: usize = 64 * 1024;
 
@@ -52,6 +55,12 @@ pub fn read(
         detail: look::join(&violations),
         partial: PartialRequest::gather(body, mode == Ok(envelope::Mode::Structured)),
     })
+}
+
+/// Whether such a message carries its request as the `data` of a CloudEvent rather than as its body.
+#[must_use]
+pub fn is_enveloped(content_type: Option<&str>, headers: &(impl HeaderSource + ?Sized)) -> bool {
+    envelope::mode(content_type, headers) == Ok(envelope::Mode::Structured)
 }
 
 /// The request as plain JSON, ready to publish.

@@ -1,5 +1,5 @@
-//! The visit to the dead letters: it sees each of them, and nothing of what it does not remove
-//! changes.
+//! A review of the dead letters, at the broker: each letter is seen once, and nothing of what is not
+//! taken changes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,17 +7,20 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use lapin::BasicProperties;
-use lapin::types::FieldTable;
+use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use rename_worker::broker::topology::Names;
 use rename_worker::broker::{
-    Field, LetterBox, Message, Outgoing, Properties, Publication, Trouble, declare_topology,
+    Publication, QueueTrust, Review, ReviewTrouble, Trouble, declare_topology,
 };
 use rename_worker::config::{Amqp, Secret};
+use rename_worker::wire::message::{Field, Message};
 
 use crate::support::amqp::{Raw, SOON};
 use crate::support::{broker, unique_prefix};
 
 const LADDER: [Duration; 1] = [Duration::from_millis(200)];
+const BY: &str = "kari@support-3";
 
 struct Stage {
     amqp: Amqp,
@@ -45,11 +48,37 @@ impl Stage {
         }
     }
 
+    async fn review(&self) -> Review {
+        Review::begin(&self.amqp, BY, QueueTrust::Checked)
+            .await
+            .unwrap()
+    }
+
     async fn letter(&self, body: &str, properties: BasicProperties) {
         let exchange = &self.names.dead_letters;
         let raw = &self.raw;
         raw.publish(exchange, "rename.T00000001", body.as_bytes(), properties)
             .await;
+    }
+
+    async fn letters(&self, count: usize) -> Vec<String> {
+        let bodies: Vec<String> = (0..count).map(|n| n.to_string()).collect();
+        let mut sending: FuturesUnordered<_> = bodies
+            .iter()
+            .map(|body| self.letter(body, BasicProperties::default()))
+            .collect();
+        while sending.next().await.is_some() {}
+        drop(sending);
+        bodies
+    }
+
+    fn request(&self, body: Vec<u8>) -> Message {
+        Message {
+            exchange: self.names.requests.clone(),
+            routing_key: "k".to_owned(),
+            body,
+            ..Message::default()
+        }
     }
 
     async fn finish(self) {
@@ -65,112 +94,150 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn only_what_was_published_again_is_removed_and_the_rest_is_as_it_was() {
+async fn what_is_looked_at_again_and_again_stays_as_it_was() {
     let stage = Stage::new().await;
     let mut table = FieldTable::default();
     table.insert("theirs".into(), 7_i64.into());
+    table.insert("odd".into(), AMQPValue::LongString([0xff][..].into()));
     let properties = BasicProperties::default()
         .with_headers(table)
         .with_type("rename".into())
+        .with_priority(3)
         .with_delivery_mode(2);
-    for body in ["fix me", "leave me"] {
+    for body in ["one", "other"] {
         stage.letter(body, properties.clone()).await;
     }
-    // Looked at and left: more often than a delivery limit would allow.
-    for _ in 0..25 {
-        let mut visit = LetterBox::open(&stage.amqp).await.unwrap();
-        assert!(visit.differences().is_empty());
-        let seen = visit.next().await.unwrap().expect("a letter");
-        assert_eq!(seen.body(), b"fix me");
-        assert!(visit.close().await.is_none());
+    let review = stage.review().await;
+    let mut first: Option<Vec<Message>> = None;
+    // More often than a delivery limit would allow.
+    for round in 0..25 {
+        let mut look = review.look().await.unwrap();
+        let mut seen = Vec::new();
+        while let Some(held) = look.next().await.unwrap() {
+            seen.push(held.message);
+        }
+        review.give_back(look).await.unwrap();
+        assert_eq!(review.waiting().await.unwrap(), 2, "in round {round}");
+        assert!(*first.get_or_insert_with(|| seen.clone()) == seen);
     }
-    let mut visit = LetterBox::open(&stage.amqp).await.unwrap();
-    let fixed = visit.next().await.unwrap().expect("a letter");
-    let told = fixed.plain_properties();
-    let theirs = told.headers.clone().unwrap_or_default();
-    assert_eq!(theirs.get("theirs"), Some(&Field::I64(7)));
-    let again = Outgoing::Message(Message {
-        exchange: stage.names.requests.clone(),
-        routing_key: fixed.routing_key().to_owned(),
-        body: b"fixed".to_vec(),
-        properties: Properties {
-            headers: None,
-            ..told
-        },
-    });
-    let Publication::Confirmed(proof) = visit.publish(again).await else {
-        panic!("not confirmed");
-    };
-    visit.remove(fixed, proof);
-    assert!(visit.next().await.unwrap().is_some());
-    assert!(visit.next().await.unwrap().is_none());
-    assert!(visit.close().await.is_none());
+    let seen = first.unwrap();
+    assert_eq!(seen[0].body, b"one");
+    assert!(seen[0].headers.get("theirs") == Some(&Field::Int64(7)));
+    assert!(seen[0].headers.get("odd") == Some(&Field::RawText(vec![0xff])));
+    review.end().await;
 
-    let sent = stage.raw.drain(&stage.names.requests, 1, SOON).await;
-    assert_eq!(sent[0].body, b"fixed");
-    assert_eq!(sent[0].routing_key, "rename.T00000001");
-    let left = stage.raw.drain(&stage.names.dead_letters, 1, SOON).await;
-    assert_eq!(left[0].body, b"leave me");
-    let mut kept = left[0].properties.clone();
-    let headers: BTreeMap<_, _> = kept.headers().clone().unwrap_or_default().inner().clone();
-    kept = kept.with_headers(FieldTable::default());
-    assert!(headers.contains_key("theirs"));
-    assert_eq!(
-        kept,
-        properties.with_headers(FieldTable::default()),
-        "looking changed a property"
-    );
+    let left = stage.raw.drain(&stage.names.dead_letters, 2, SOON).await;
+    for message in left {
+        let mut kept = message.properties.clone();
+        let headers: BTreeMap<_, _> = kept.headers().clone().unwrap_or_default().inner().clone();
+        kept = kept.with_headers(FieldTable::default());
+        assert!(headers.contains_key("theirs"));
+        let sent = properties.clone().with_headers(FieldTable::default());
+        assert_eq!(kept, sent, "looking changed a property");
+    }
     stage.finish().await;
 }
 
 #[tokio::test]
-async fn each_of_many_letters_is_seen_once_in_order_while_some_are_removed() {
-    const LETTERS: usize = 1_300;
+async fn each_of_many_letters_is_seen_once_while_some_are_taken() {
+    // Several waves of them.
+    const LETTERS: usize = 4_500;
     let stage = Stage::new().await;
-    let bodies: Vec<String> = (0..LETTERS).map(|n| n.to_string()).collect();
-    let mut sending: FuturesUnordered<_> = bodies
-        .iter()
-        .map(|body| stage.letter(body, BasicProperties::default()))
-        .collect();
-    while sending.next().await.is_some() {}
-    drop(sending);
-    let mut visit = LetterBox::open(&stage.amqp).await.unwrap();
-    let mut held = Vec::new();
+    let bodies = stage.letters(LETTERS).await;
+    let review = stage.review().await;
+    let sender = review.sender().await.unwrap();
+    let mut look = review.look().await.unwrap();
     let mut seen = Vec::new();
-    while let Some(letter) = visit.next().await.unwrap() {
-        seen.push(String::from_utf8(letter.body().to_vec()).unwrap());
+    let mut taken = 0;
+    while let Some(held) = look.next().await.unwrap() {
+        seen.push(String::from_utf8(held.message.body.clone()).unwrap());
         if seen.len() % 3 == 0 {
-            let away = Outgoing::Message(Message {
-                exchange: stage.names.requests.clone(),
-                routing_key: "k".to_owned(),
-                body: letter.body().to_vec(),
-                properties: Properties::default(),
-            });
-            let Publication::Confirmed(proof) = visit.publish(away).await else {
+            let fate = sender.hand_over(stage.request(held.message.body)).await;
+            let Publication::Confirmed(proof) = fate.await else {
                 panic!("not confirmed");
             };
-            visit.remove(letter, proof);
-        } else {
-            held.push(letter);
+            held.claim.replayed(proof);
+            taken += 1;
         }
     }
-    assert_eq!(seen, bodies);
-    assert!(visit.close().await.is_none());
-    assert_eq!(
-        stage.raw.queue_length(&stage.names.dead_letters).await as usize,
-        held.len()
-    );
+    assert_eq!(look.missing(), 0);
+    assert_eq!(seen, bodies, "each once, in their order");
+    review.give_back(look).await.unwrap();
+    let waiting = review.waiting().await.unwrap();
+    assert_eq!(waiting, (LETTERS - taken) as u64);
+    assert!(sender.close().await.is_none());
+
+    // And once more, those that are left.
+    let mut look = review.look().await.unwrap();
+    let mut left = 0;
+    while look.next().await.unwrap().is_some() {
+        left += 1;
+    }
+    assert_eq!(left, LETTERS - taken);
+    review.give_back(look).await.unwrap();
+    review.end().await;
     stage.finish().await;
 }
 
 #[tokio::test]
 async fn a_second_reviewer_is_told_that_there_is_one() {
     let stage = Stage::new().await;
-    let first = LetterBox::open(&stage.amqp).await.unwrap();
-    let second = LetterBox::open(&stage.amqp).await;
-    assert!(matches!(second, Err(Trouble::Reviewed)), "{second:?}");
-    assert!(first.close().await.is_none());
-    let third = LetterBox::open(&stage.amqp).await.unwrap();
-    assert!(third.close().await.is_none());
+    let first = stage.review().await;
+    let second = Review::begin(&stage.amqp, BY, QueueTrust::Checked).await;
+    let reviewed = matches!(second, Err(ReviewTrouble::Broker(Trouble::Reviewed)));
+    assert!(reviewed, "{second:?}");
+    first.end().await;
+    stage.review().await.end().await;
+    stage.finish().await;
+}
+
+#[tokio::test]
+async fn a_queue_whose_limit_would_drop_letters_is_not_looked_at() {
+    let stage = Stage::new().await;
+    let channel = stage.raw.channel();
+    let queue = stage.names.dead_letters.as_str();
+    channel
+        .queue_delete(queue.into(), QueueDeleteOptions::default())
+        .await
+        .unwrap();
+    let missing = Review::begin(&stage.amqp, BY, QueueTrust::Given).await;
+    let told = matches!(missing, Err(ReviewTrouble::Broker(Trouble::Topology(_))));
+    assert!(told, "{missing:?}");
+
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(3));
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    channel
+        .queue_declare(queue.into(), options, arguments)
+        .await
+        .unwrap();
+    channel
+        .queue_bind(
+            queue.into(),
+            queue.into(),
+            "#".into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .unwrap();
+    stage.letter("one", BasicProperties::default()).await;
+    let limited = Review::begin(&stage.amqp, BY, QueueTrust::Checked).await;
+    let told = limited.unwrap_err();
+    assert!(matches!(told, ReviewTrouble::Limited { .. }), "{told}");
+    assert!(told.to_string().contains("x-delivery-limit"), "{told}");
+    // Unless a person knows better.
+    let review = Review::begin(&stage.amqp, BY, QueueTrust::Given)
+        .await
+        .unwrap();
+    assert_eq!(review.waiting().await.unwrap(), 1);
+    review.end().await;
     stage.finish().await;
 }

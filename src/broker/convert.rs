@@ -1,0 +1,211 @@
+//! Messages between AMQP's own types and ours, with nothing lost on the way.
+
+use std::collections::BTreeMap;
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, ByteArray, DecimalValue, FieldArray, FieldTable, ShortString};
+
+use super::delivery::{ACQUIRED_COUNT, DELIVERY_COUNT};
+use crate::wire::message::{Field, Message, Properties};
+
+/// A message as it was delivered, without the broker's counts of deliveries.
+pub(super) fn message_of(delivery: lapin::message::Delivery) -> Message {
+    let properties = &delivery.properties;
+    let text = |text: &Option<ShortString>| text.as_ref().map(ToString::to_string);
+    let headers = properties
+        .headers()
+        .as_ref()
+        .map_or_else(BTreeMap::new, |table| {
+            let counts = [DELIVERY_COUNT, ACQUIRED_COUNT];
+            let kept = table.inner().iter();
+            kept.filter(|(name, _)| !counts.contains(&name.as_str()))
+                .map(|(name, value)| (name.to_string(), field_of(value)))
+                .collect()
+        });
+    Message {
+        exchange: delivery.exchange.into(),
+        routing_key: delivery.routing_key.into(),
+        properties: Properties {
+            content_type: text(properties.content_type()),
+            content_encoding: text(properties.content_encoding()),
+            delivery_mode: *properties.delivery_mode(),
+            priority: *properties.priority(),
+            correlation_id: text(properties.correlation_id()),
+            reply_to: text(properties.reply_to()),
+            expiration: text(properties.expiration()),
+            message_id: text(properties.message_id()),
+            timestamp: *properties.timestamp(),
+            kind: text(properties.kind()),
+            user_id: text(properties.user_id()),
+            app_id: text(properties.app_id()),
+            cluster_id: text(properties.cluster_id()),
+        },
+        headers,
+        body: delivery.data,
+    }
+}
+
+/// The properties to publish it with; none if a text is longer than AMQP's short strings.
+pub(super) fn properties_of(message: &Message) -> Option<BasicProperties> {
+    let from = &message.properties;
+    let mut to = BasicProperties::default();
+    macro_rules! texts {
+        ($($name:ident => $with:ident),+ $(,)?) => {$(
+            if let Some(text) = &from.$name {
+                to = to.$with(short(text)?);
+            }
+        )+};
+    }
+    texts!(
+        content_type => with_content_type,
+        content_encoding => with_content_encoding,
+        correlation_id => with_correlation_id,
+        reply_to => with_reply_to,
+        expiration => with_expiration,
+        message_id => with_message_id,
+        kind => with_type,
+        user_id => with_user_id,
+        app_id => with_app_id,
+        cluster_id => with_cluster_id,
+    );
+    if let Some(mode) = from.delivery_mode {
+        to = to.with_delivery_mode(mode);
+    }
+    if let Some(priority) = from.priority {
+        to = to.with_priority(priority);
+    }
+    if let Some(timestamp) = from.timestamp {
+        to = to.with_timestamp(timestamp);
+    }
+    if !message.headers.is_empty() {
+        to = to.with_headers(table_of(&message.headers)?);
+    }
+    Some(to)
+}
+
+fn field_of(value: &AMQPValue) -> Field {
+    match value {
+        AMQPValue::Boolean(flag) => Field::Bool(*flag),
+        AMQPValue::ShortShortInt(n) => Field::Int8(*n),
+        AMQPValue::ShortShortUInt(n) => Field::UInt8(*n),
+        AMQPValue::ShortInt(n) => Field::Int16(*n),
+        AMQPValue::ShortUInt(n) => Field::UInt16(*n),
+        AMQPValue::LongInt(n) => Field::Int32(*n),
+        AMQPValue::LongUInt(n) => Field::UInt32(*n),
+        AMQPValue::LongLongInt(n) => Field::Int64(*n),
+        AMQPValue::Float(n) => Field::Float(*n),
+        AMQPValue::Double(n) => Field::Double(*n),
+        AMQPValue::DecimalValue(n) => Field::Decimal {
+            scale: n.scale,
+            value: n.value,
+        },
+        AMQPValue::ShortString(text) => Field::ShortText(text.to_string()),
+        AMQPValue::LongString(text) => match std::str::from_utf8(text.as_bytes()) {
+            Ok(text) => Field::Text(text.to_owned()),
+            Err(_) => Field::RawText(text.as_bytes().into()),
+        },
+        AMQPValue::ByteArray(bytes) => Field::Bytes(bytes.as_slice().into()),
+        AMQPValue::Timestamp(seconds) => Field::Timestamp(*seconds),
+        AMQPValue::FieldArray(items) => {
+            Field::List(items.as_slice().iter().map(field_of).collect())
+        }
+        AMQPValue::FieldTable(table) => {
+            let fields = table.inner().iter();
+            Field::Table(
+                fields
+                    .map(|(name, value)| (name.to_string(), field_of(value)))
+                    .collect(),
+            )
+        }
+        AMQPValue::Void => Field::Void,
+    }
+}
+
+fn value_of(field: &Field) -> Option<AMQPValue> {
+    Some(match field {
+        Field::Bool(flag) => AMQPValue::Boolean(*flag),
+        Field::Int8(n) => AMQPValue::ShortShortInt(*n),
+        Field::UInt8(n) => AMQPValue::ShortShortUInt(*n),
+        Field::Int16(n) => AMQPValue::ShortInt(*n),
+        Field::UInt16(n) => AMQPValue::ShortUInt(*n),
+        Field::Int32(n) => AMQPValue::LongInt(*n),
+        Field::UInt32(n) => AMQPValue::LongUInt(*n),
+        Field::Int64(n) => AMQPValue::LongLongInt(*n),
+        Field::Float(n) => AMQPValue::Float(*n),
+        Field::Double(n) => AMQPValue::Double(*n),
+        Field::Decimal { scale, value } => AMQPValue::DecimalValue(DecimalValue {
+            scale: *scale,
+            value: *value,
+        }),
+        Field::ShortText(text) => AMQPValue::ShortString(short(text)?),
+        Field::Text(text) => AMQPValue::LongString(text.as_str().into()),
+        Field::RawText(bytes) => AMQPValue::LongString(bytes.as_slice().into()),
+        Field::Bytes(bytes) => AMQPValue::ByteArray(ByteArray::from(bytes.as_slice())),
+        Field::Timestamp(seconds) => AMQPValue::Timestamp(*seconds),
+        Field::List(items) => {
+            let values = items.iter().map(value_of).collect::<Option<Vec<_>>>()?;
+            AMQPValue::FieldArray(FieldArray::from(values))
+        }
+        Field::Table(table) => AMQPValue::FieldTable(table_of(table)?),
+        Field::Void => AMQPValue::Void,
+    })
+}
+
+fn table_of(fields: &BTreeMap<String, Field>) -> Option<FieldTable> {
+    let mut table = FieldTable::default();
+    for (name, field) in fields {
+        table.insert(short(name)?, value_of(field)?);
+    }
+    Some(table)
+}
+
+/// AMQP's short strings hold 255 bytes.
+pub(super) fn short(text: &str) -> Option<ShortString> {
+    ShortString::try_new(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_of_field_comes_back_the_same() {
+        let all = vec![
+            AMQPValue::Void,
+            AMQPValue::Boolean(true),
+            AMQPValue::ShortShortInt(-1),
+            AMQPValue::ShortShortUInt(255),
+            AMQPValue::ShortInt(-2),
+            AMQPValue::ShortUInt(65_535),
+            AMQPValue::LongInt(-3),
+            AMQPValue::LongUInt(u32::MAX),
+            AMQPValue::LongLongInt(i64::MIN),
+            AMQPValue::Float(1.5),
+            AMQPValue::Double(-0.1),
+            AMQPValue::DecimalValue(DecimalValue {
+                scale: 2,
+                value: 314,
+            }),
+            AMQPValue::Timestamp(u64::MAX),
+            AMQPValue::ShortString("short".into()),
+            AMQPValue::LongString("löng".into()),
+            AMQPValue::LongString([0xff, 0][..].into()),
+            AMQPValue::ByteArray(vec![1, 2, 3].into()),
+        ];
+        let mut table = FieldTable::default();
+        table.insert("list".into(), AMQPValue::FieldArray(all.into()));
+        let nested = AMQPValue::FieldTable(table);
+        assert_eq!(value_of(&field_of(&nested)), Some(nested));
+    }
+
+    #[test]
+    fn what_amqp_cannot_carry_is_told() {
+        let mut message = Message::default();
+        assert!(properties_of(&message).is_some());
+        message.properties.app_id = Some("a".repeat(256));
+        assert!(properties_of(&message).is_none());
+        message.properties.app_id = None;
+        message.headers.insert("h".repeat(256), Field::Void);
+        assert!(properties_of(&message).is_none());
+    }
+}

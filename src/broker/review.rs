@@ -1,0 +1,272 @@
+//! Access to the dead letters' queue, for review: looking without taking, taking with proof.
+//!
+//! # Looking
+//!
+//! A look consumes without acknowledging and gives everything back by closing its channel. That
+//! keeps every letter and, as far as RabbitMQ does, its place. It is not free of traces everywhere:
+//! the broker counts the delivery in `x-delivery-count`, which is no part of the message, and on a
+//! queue with a delivery limit it would drop the letter in the end (on 4.0 and 4.3 the 21st look
+//! at such a queue finds it empty). So a review begins with asking whether the queue was made
+//! without a limit, as this program makes it, and refuses one of which that cannot be said.
+//!
+//! A look takes as many letters as were waiting when it began; what comes meanwhile is for the next
+//! one. It holds no letter in memory, but the ones on their way: they come in waves, a consumer
+//! each, so that even a queue of millions is never more than a wave ahead of its reader.
+//!
+//! # One at a time
+//!
+//! Letters that one reviewer holds are invisible to the other, who would take half of the queue for
+//! all of it. So there is one review at a time, and the second one is told so: an exclusive queue
+//! `<prefix>.review` is its lock. The broker removes it with the connection, so no
+//! killed review leaves it locked.
+//!
+//! # Taking
+//!
+//! A letter leaves the queue by its [`Claim`] only, and a claim asks for proof: that the broker has
+//! confirmed the replay, or that the record of its discard is on the disk.
+//!
+//! And then it may still come back. RabbitMQ hands acks on to a quorum queue at the pace at which
+//! the queue's log takes them, and when the channel ends, it forgets those that it had not handed
+//! on yet: some hundred of a thousand acks that came just before (seen on 3.10, 4.0 and 4.3). So
+//! ending a look tells whether the queue is as long as it should be ([`Back`]). If not, the next
+//! look may meet letters that were taken before; those are taken again, for the proof of the first
+//! time ([`Taken`]).
+
+mod look;
+mod sender;
+
+use std::time::Duration;
+
+use lapin::options::QueueDeclareOptions;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::types::FieldTable;
+use lapin::{Channel, ErrorKind};
+use tokio::time::{Instant, sleep};
+
+pub use look::{Claim, Held, Look, Recorded, Taken};
+pub use sender::Sender;
+
+use super::connection::{self, Wire};
+use super::declare::{self, open_channel};
+use super::outgoing::Addresses;
+use super::pipe::Pipe;
+use super::topology::{Names, Topology, What};
+use super::trouble::Trouble;
+use crate::config::Amqp;
+
+/// How long the lock is tried for: a review that has just ended frees it within milliseconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long letters that are given back may take to be back.
+const RETURN_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two questions whether something has happened at the broker.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The queue after a look has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Back {
+    expected: u64,
+    waiting: u64,
+}
+
+impl Back {
+    /// Whether the queue is as long as it is to be after what was taken. Where it is not, others
+    /// may have added or removed letters, or the broker has forgotten that some were taken.
+    #[must_use]
+    pub const fn adds_up(self) -> bool {
+        self.expected == self.waiting
+    }
+}
+
+/// Whether the queue is believed to have no delivery limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueTrust {
+    /// Only if its arguments say so.
+    Checked,
+    /// A person says so: a policy lifts the limit, which cannot be asked about over AMQP.
+    Given,
+}
+
+/// Why there is no review.
+#[derive(Debug, thiserror::Error)]
+pub enum ReviewTrouble {
+    #[error(
+        "queue {queue} may have a delivery limit, and then RabbitMQ drops letters that are looked \
+         at too often: {found}; make the queue anew, or lift the limit by a policy \
+         (delivery-limit: -1) and say --trust-queue"
+    )]
+    Limited { queue: String, found: String },
+    #[error(transparent)]
+    Broker(#[from] Trouble),
+}
+
+/// A review, for as long as its lock is held.
+#[derive(Debug)]
+pub struct Review {
+    wire: Wire,
+    control: Channel,
+    names: Names,
+}
+
+impl Review {
+    /// Connects, takes the lock, and makes sure that looking is safe. `by` is who reviews, for the
+    /// broker's list of connections.
+    pub async fn begin(amqp: &Amqp, by: &str, trust: QueueTrust) -> Result<Self, ReviewTrouble> {
+        let wire = connection::open(amqp, &format!("rename-worker review by {by}")).await?;
+        let names = Names::new(&amqp.prefix);
+        match prepare(&wire, amqp, &names, trust).await {
+            Ok(control) => Ok(Self {
+                wire,
+                control,
+                names,
+            }),
+            Err(trouble) => {
+                wire.close().await;
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Where requests are published to.
+    #[must_use]
+    pub fn requests(&self) -> &str {
+        &self.names.requests
+    }
+
+    /// The exchange, and the queue, of the letters.
+    #[must_use]
+    pub fn dead_letters(&self) -> &str {
+        &self.names.dead_letters
+    }
+
+    /// Whether the broker takes no messages for now: a memory or disk alarm.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.wire.connection.status().blocked()
+    }
+
+    /// How many letters are there to be looked at.
+    pub async fn waiting(&self) -> Result<u64, Trouble> {
+        Ok(self.depth().await?.ready)
+    }
+
+    async fn depth(&self) -> Result<Depth, Trouble> {
+        depth(self.control.clone(), self.names.dead_letters.clone())
+            .await
+            .map_err(|error| Trouble::of_session(&error))
+    }
+
+    /// Begins to look.
+    pub async fn look(&self) -> Result<Look, Trouble> {
+        let channel = open_channel(&self.wire.connection).await?;
+        Look::begin(channel, self.names.dead_letters.clone())
+            .await
+            .map_err(|error| Trouble::of_session(&error))
+    }
+
+    /// Ends a look: what was not taken is there again, for everyone.
+    pub async fn give_back(&self, look: Look) -> Result<Back, Trouble> {
+        let closed = look.close().await;
+        // The queue learns of the channel's end a little after we do. It forgets the channel's
+        // consumers and takes back their letters in one step.
+        let deadline = Instant::now() + RETURN_PATIENCE;
+        loop {
+            let depth = self.depth().await?;
+            if depth.consumers <= closed.others || Instant::now() >= deadline {
+                return Ok(Back {
+                    expected: closed.left,
+                    waiting: depth.ready,
+                });
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// A way to publish.
+    pub async fn sender(&self) -> Result<Sender, Trouble> {
+        let addresses = Addresses::new(&self.names, &[]);
+        let pipe = Pipe::open(&self.wire.connection, addresses).await?;
+        Ok(Sender::new(pipe))
+    }
+
+    /// Leaves, and frees the lock.
+    pub async fn end(self) {
+        self.wire.close().await;
+    }
+}
+
+async fn prepare(
+    wire: &Wire,
+    amqp: &Amqp,
+    names: &Names,
+    trust: QueueTrust,
+) -> Result<Channel, ReviewTrouble> {
+    let mut topology = Topology::new(names, &[]);
+    topology
+        .objects
+        .retain(|object| object.is_queue(&names.dead_letters));
+    let differences = declare::compare(&wire.connection, amqp, &topology).await?;
+    for difference in differences {
+        match &difference.what {
+            What::Argument { .. } if trust == QueueTrust::Given => {}
+            What::Argument { .. } => {
+                return Err(ReviewTrouble::Limited {
+                    queue: names.dead_letters.clone(),
+                    found: difference.to_string(),
+                });
+            }
+            _ => return Err(Trouble::Topology(vec![difference]).into()),
+        }
+    }
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock(wire, names).await {
+            Err(Trouble::Reviewed) if Instant::now() < deadline => sleep(ASK_AGAIN).await,
+            Err(trouble) => return Err(trouble.into()),
+            Ok(control) => return Ok(control),
+        }
+    }
+}
+
+/// Takes the lock; the connection holds it, and the channel is free for questions.
+async fn lock(wire: &Wire, names: &Names) -> Result<Channel, Trouble> {
+    let channel = open_channel(&wire.connection).await?;
+    let options = QueueDeclareOptions {
+        exclusive: true,
+        ..QueueDeclareOptions::default()
+    };
+    match channel
+        .queue_declare(names.review.as_str().into(), options, FieldTable::default())
+        .await
+    {
+        Ok(_) => Ok(channel),
+        Err(error) if is_locked(&error) => Err(Trouble::Reviewed),
+        Err(error) => Err(Trouble::of_session(&error)),
+    }
+}
+
+fn is_locked(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(amqp)
+        if matches!(amqp.kind(), AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED)))
+}
+
+/// What a queue tells of itself.
+#[derive(Debug, Clone, Copy)]
+struct Depth {
+    /// Messages that nobody holds.
+    ready: u64,
+    consumers: u32,
+}
+
+async fn depth(channel: Channel, queue: String) -> lapin::Result<Depth> {
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let queue = channel
+        .queue_declare(queue.into(), options, FieldTable::default())
+        .await?;
+    Ok(Depth {
+        ready: queue.message_count().into(),
+        consumers: queue.consumer_count(),
+    })
+}

@@ -1,0 +1,310 @@
+//! One look at the letters, and what gives one of them away for good.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::stream::SelectAll;
+use futures_util::{FutureExt as _, Stream, StreamExt as _, future, stream};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
+use tokio::time::sleep;
+
+use super::super::convert::message_of;
+use super::super::delivery::{DELIVERY_COUNT, whole};
+use super::super::proof::Confirmed;
+use super::super::trouble::Trouble;
+use super::{Depth, depth};
+use crate::wire::message::Message;
+
+/// Letters a consumer may hold. The broker takes it for unlimited at most; a letter is about 1 KB.
+const WAVE: u16 = 2000;
+/// How long a letter that was waiting may take to come, before it counts as somebody else's.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After all that were waiting have come, a look asks again so often whether more are there: a
+/// review that was killed just before gives its letters back while the next one begins.
+const SECOND_LOOKS: u8 = 3;
+/// How long acks are given to get from the broker into its queue. It needs some milliseconds and is
+/// checked afterwards; to wait is cheaper than to look once more.
+const ACKS_SETTLE: Duration = Duration::from_millis(100);
+/// How long closing a channel may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One look at the letters, from the first to the last that was there. Dropped, it gives them back
+/// when the review ends; [`Review::give_back`] does so at once.
+pub struct Look {
+    lane: Arc<Lane>,
+    queue: String,
+    consumers: SelectAll<Arriving>,
+    waves: u64,
+    /// Consumers of others.
+    others: u32,
+    expected: u64,
+    seen: u64,
+    second_looks: u8,
+    /// How many more are taken that came beyond what was expected.
+    unexpected: u64,
+    asking: Option<Reply<Depth>>,
+    starting: Option<Reply<Consumer>>,
+    is_over: bool,
+}
+
+/// What a consumer brings; nothing, when the broker has cancelled it.
+type Arrival = Option<lapin::Result<lapin::message::Delivery>>;
+type Arriving = Pin<Box<dyn Stream<Item = Arrival> + Send>>;
+type Reply<T> = Pin<Box<dyn Future<Output = lapin::Result<T>> + Send>>;
+
+/// The channel that the letters came by, and by which alone they can be taken.
+struct Lane {
+    channel: Channel,
+    taken: AtomicU64,
+}
+
+/// A letter that this review holds. Dropped, it goes back when the look ends.
+#[derive(Debug)]
+pub struct Held {
+    pub message: Message,
+    /// How often the broker says that it was delivered before.
+    pub deliveries: u32,
+    /// Whether it was delivered before at all.
+    pub redelivered: bool,
+    pub claim: Claim,
+}
+
+/// The right to take one letter out of the queue, for proof of where it is kept now.
+pub struct Claim {
+    lane: Arc<Lane>,
+    tag: u64,
+}
+
+/// A letter was taken, for proof; where the broker forgets it, it may be taken again.
+#[derive(Debug)]
+pub struct Taken(());
+
+/// What a look leaves.
+pub(super) struct Closed {
+    pub(super) left: u64,
+    pub(super) others: u32,
+}
+
+/// A record has reached the disk.
+#[derive(Debug)]
+pub struct Recorded(());
+
+impl Look {
+    /// On a channel that nothing else is done on.
+    pub(super) async fn begin(channel: Channel, queue: String) -> lapin::Result<Self> {
+        channel
+            .basic_qos(WAVE, BasicQosOptions { global: false })
+            .await?;
+        let depth = depth(channel.clone(), queue.clone()).await?;
+        Ok(Self {
+            lane: Arc::new(Lane {
+                channel,
+                taken: AtomicU64::new(0),
+            }),
+            queue,
+            consumers: SelectAll::new(),
+            waves: 0,
+            others: depth.consumers,
+            expected: depth.ready,
+            seen: 0,
+            second_looks: SECOND_LOOKS,
+            unexpected: u64::from(WAVE),
+            asking: None,
+            starting: None,
+            is_over: false,
+        })
+    }
+
+    /// How many letters this look takes in all, as far as is known.
+    #[must_use]
+    pub const fn expected(&self) -> u64 {
+        self.expected
+    }
+
+    /// How many of them did not come: somebody else holds them.
+    #[must_use]
+    pub const fn missing(&self) -> u64 {
+        self.expected - self.seen
+    }
+
+    /// The next letter; none after the last. It may be given up while it waits.
+    pub async fn next(&mut self) -> Result<Option<Held>, Trouble> {
+        loop {
+            if self.is_over {
+                return Ok(None);
+            }
+            if let Some(asking) = &mut self.asking {
+                let waiting = asking.await;
+                self.asking = None;
+                let more = waiting.map_err(|error| Trouble::of_session(&error))?;
+                self.expected += more.ready;
+            } else if let Some(starting) = &mut self.starting {
+                let started = starting.await;
+                self.starting = None;
+                let consumer = started.map_err(|error| Trouble::of_session(&error))?;
+                let cancelled = stream::once(future::ready(None));
+                self.consumers
+                    .push(Box::pin(consumer.map(Some).chain(cancelled)));
+                self.waves += 1;
+            } else if self.seen == self.expected {
+                if let Some(held) = self.unexpected()? {
+                    return Ok(Some(held));
+                }
+                self.ask_again();
+            } else if self.held() >= self.waves * u64::from(WAVE) {
+                self.start_wave();
+            } else if let Some(held) = self.arrival().await? {
+                return Ok(Some(held));
+            }
+        }
+    }
+
+    /// Gives back what is not taken.
+    pub(super) async fn close(self) -> Closed {
+        let channel = &self.lane.channel;
+        let taken = self.lane.taken.load(Ordering::Relaxed);
+        if taken > 0 {
+            // An answer means that the broker has the acks, and the wait that it has, most likely,
+            // handed them on to the queue.
+            let options = BasicQosOptions { global: false };
+            channel.basic_qos(WAVE, options).await.ok();
+            sleep(ACKS_SETTLE).await;
+        }
+        let closing = channel.close(200, "OK".into());
+        tokio::time::timeout(CLOSE_TIMEOUT, closing).await.ok();
+        Closed {
+            left: self.expected - taken,
+            others: self.others,
+        }
+    }
+
+    /// Letters of this look that are neither taken nor given back.
+    fn held(&self) -> u64 {
+        self.seen - self.lane.taken.load(Ordering::Relaxed)
+    }
+
+    fn ask_again(&mut self) {
+        if self.second_looks == 0 {
+            self.is_over = true;
+            return;
+        }
+        self.second_looks -= 1;
+        let channel = self.lane.channel.clone();
+        self.asking = Some(Box::pin(depth(channel, self.queue.clone())));
+    }
+
+    fn start_wave(&mut self) {
+        let channel = self.lane.channel.clone();
+        let queue = self.queue.as_str().into();
+        self.starting = Some(Box::pin(async move {
+            let options = BasicConsumeOptions::default();
+            channel
+                .basic_consume(queue, "".into(), options, FieldTable::default())
+                .await
+        }));
+    }
+
+    async fn arrival(&mut self) -> Result<Option<Held>, Trouble> {
+        let Ok(arrived) = tokio::time::timeout(PATIENCE, self.consumers.next()).await else {
+            self.is_over = true;
+            return Ok(None);
+        };
+        self.hold(arrived).map(Some)
+    }
+
+    /// A letter that has arrived though no more were expected, as when somebody gave it back.
+    fn unexpected(&mut self) -> Result<Option<Held>, Trouble> {
+        if self.unexpected == 0 || self.consumers.is_empty() {
+            return Ok(None);
+        }
+        let Some(arrived) = self.consumers.next().now_or_never() else {
+            return Ok(None);
+        };
+        self.unexpected -= 1;
+        self.expected += 1;
+        self.hold(arrived).map(Some)
+    }
+
+    fn hold(&mut self, arrived: Option<Arrival>) -> Result<Held, Trouble> {
+        let delivery = match arrived {
+            Some(Some(Ok(delivery))) => delivery,
+            Some(Some(Err(error))) => return Err(Trouble::of_session(&error)),
+            Some(None) | None => return Err(Trouble::ConsumerCancelled),
+        };
+        self.seen += 1;
+        let redelivered = delivery.redelivered;
+        let table = delivery.properties.headers().as_ref();
+        let count = table.and_then(|table| table.inner().get(DELIVERY_COUNT));
+        let claim = Claim {
+            lane: Arc::clone(&self.lane),
+            tag: delivery.delivery_tag,
+        };
+        let deliveries = count.and_then(whole).unwrap_or(0);
+        Ok(Held {
+            message: message_of(delivery),
+            redelivered,
+            deliveries: u32::try_from(deliveries.max(0)).unwrap_or(u32::MAX),
+            claim,
+        })
+    }
+}
+
+impl Claim {
+    /// Takes the letter, since the broker has its replay.
+    pub fn replayed(self, _: Confirmed) -> Taken {
+        self.take()
+    }
+
+    /// Takes the letter, since the disk has its record.
+    pub fn discarded(self, _: &Recorded) -> Taken {
+        self.take()
+    }
+
+    /// Takes a letter that the broker has brought back although it was taken before.
+    pub fn again(self, _: &Taken) {
+        self.take();
+    }
+
+    fn take(self) -> Taken {
+        // The first poll hands the frame over. An error means that the channel has just ended, and
+        // the broker has the letter still.
+        self.lane
+            .channel
+            .basic_ack(self.tag, BasicAckOptions::default())
+            .now_or_never();
+        self.lane.taken.fetch_add(1, Ordering::Relaxed);
+        Taken(())
+    }
+}
+
+impl Recorded {
+    /// Makes the disk keep what was written to the file.
+    pub fn by_syncing(file: &File) -> io::Result<Self> {
+        file.sync_data()?;
+        Ok(Self(()))
+    }
+}
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Look")
+            .field("expected", &self.expected)
+            .field("seen", &self.seen)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim")
+            .field("tag", &self.tag)
+            .finish_non_exhaustive()
+    }
+}
