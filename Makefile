@@ -42,6 +42,10 @@ lint: ## Format, clippy, documentation, licences and bans; warnings are errors
 bench: ## Measure what a message costs, beside the least correct loop (minutes; a release build)
 	cargo bench --bench cost
 
+.PHONY: bench-letters
+bench-letters: ## Measure the review of 100,000 dead letters: time and memory (minutes; a release build)
+	cargo bench --bench letters
+
 .PHONY: docs
 docs: ## Build the code's documentation: target/doc/rename_worker/index.html
 	cargo doc --locked --no-deps --document-private-items

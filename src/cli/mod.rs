@@ -3,6 +3,7 @@
 mod completions;
 pub mod config;
 mod demo;
+mod dead_letters;
 mod publish;
 mod run;
 mod sandbox;
@@ -39,6 +40,8 @@ pub enum Command {
     Publish(publish::PublishArgs),
     /// Serve a stand-in for Dintero on loopback, with users, a ledger and faults on request
     Sandbox(sandbox::SandboxArgs),
+    /// Review requests that failed: look, send again, discard, carry elsewhere
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// The exchanges and queues that are to be there: show, declare, check
     Topology(topology::TopologyArgs),
     /// How the running worker is
@@ -89,6 +92,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Demo(args) => demo::run(args).await,
         Command::Publish(args) => publish::run(args, config_file).await,
         Command::Sandbox(args) => sandbox::run(args).await,
+        Command::DeadLetters(args) => dead_letters::run(args, config_file).await,
         Command::Topology(args) => topology::run(args, config_file).await,
         Command::Config(args) => config::run(&args, config_file),
         Command::Schema(args) => schema::run(&args),

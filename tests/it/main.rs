@@ -8,6 +8,7 @@ mod broker_life;
 mod broker_link;
 mod commands;
 mod dashboard_data;
+mod dead_letters;
 mod demo;
 mod faults;
 mod house;

@@ -78,6 +78,12 @@ impl Raw {
         &self.channel
     }
 
+    /// One more, for what ends its channel.
+    pub async fn another_channel(&self) -> Channel {
+        let channel = self.connection.create_channel().await;
+        channel.expect("a channel opens")
+    }
+
     /// Publishes and waits for the confirm; a message that no queue takes fails the test.
     pub async fn publish(
         &self,

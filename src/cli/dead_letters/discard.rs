@@ -1,0 +1,104 @@
+//! `dead-letters discard`
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::super::Exit;
+use super::acting::{Chosen, Summary, agreed, failed, told};
+use super::args::Common;
+use super::list::go_on;
+use super::text::{Bar, interrupt};
+use crate::dead_letters::{Audit, Desk, Found, Groups, Selection, Who};
+
+#[derive(Debug, Args)]
+pub struct DiscardArgs {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Why they can be thrown away; it is recorded
+    #[arg(long, value_name = "TEXT", required = true)]
+    because: String,
+    /// Where each is recorded before it goes: JSON lines, only added to
+    #[arg(long, value_name = "FILE", default_value = "rename-worker-audit.jsonl")]
+    audit: PathBuf,
+}
+
+impl DiscardArgs {
+    pub fn mistake(&self) -> Option<&'static str> {
+        if self.because.trim().is_empty() {
+            return Some("--because needs a reason");
+        }
+        self.chosen.mistake()
+    }
+}
+
+pub async fn run(args: DiscardArgs, common: &Common, who: Who, desk: &Desk) -> Exit {
+    match discard(args, common, who, desk).await {
+        Ok(exit) | Err(exit) => exit,
+    }
+}
+
+async fn discard(args: DiscardArgs, common: &Common, who: Who, desk: &Desk) -> Result<Exit, Exit> {
+    let (selection, groups, mut summary) = survey(&args.chosen, desk).await?;
+    if args.chosen.dry_run {
+        summary.groups = Some(groups.sorted());
+        return Ok(summary.tell("discarded", None, common.json));
+    }
+    agreed("discarded", &groups.sorted(), summary.done, args.chosen.yes)?;
+    if summary.done == 0 {
+        return Ok(summary.tell("discarded", None, common.json));
+    }
+    let audit_file = std::path::absolute(&args.audit).unwrap_or_else(|_| args.audit.clone());
+    let mut audit = Audit::open(&args.audit, who, args.because).map_err(|error| {
+        let file = audit_file.display();
+        eprintln!("cannot record in {file}: {error}; nothing was discarded");
+        Exit::Failed
+    })?;
+    let bar = Bar::new("discarding");
+    let discarded = desk
+        .discard(selection, &mut audit, |step| bar.show(step), interrupt())
+        .await;
+    drop(bar);
+    summary.done = discarded.discarded;
+    summary.gone = discarded.gone;
+    summary.left = discarded.left;
+    summary.audit = Some(audit_file.display().to_string());
+    Ok(summary.tell("discarded", discarded.stop.as_ref(), common.json))
+}
+
+/// Looks at all letters, and finds out which are meant.
+async fn survey(chosen: &Chosen, desk: &Desk) -> Result<(Selection, Groups, Summary), Exit> {
+    let filter = chosen.filter();
+    let limit = chosen.filter.limit();
+    let mut found = Found::new(&filter);
+    let mut selection = Selection::default();
+    let mut groups = Groups::default();
+    let bar = Bar::new("looking");
+    let surveyed = desk
+        .survey(
+            |step| bar.show(step),
+            |letter| {
+                if filter.takes(letter) {
+                    found.note(letter);
+                    if selection.total() < limit {
+                        selection.add(letter);
+                        groups.add(letter);
+                    }
+                }
+                // Names need a look at all: two letters could have one.
+                go_on(selection.total() < limit || !filter.names.is_empty())
+            },
+        )
+        .await;
+    drop(bar);
+    let surveyed = surveyed.map_err(|trouble| failed(&trouble))?;
+    told(&found.troubles())?;
+    let summary = Summary {
+        dry_run: chosen.dry_run,
+        looked_at: surveyed.seen,
+        matched: selection.total(),
+        done: selection.total(),
+        ..Summary::default()
+    };
+    Ok((selection, groups, summary))
+}

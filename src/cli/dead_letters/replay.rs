@@ -1,0 +1,211 @@
+//! `dead-letters replay`
+
+use std::fs::File;
+use std::io::BufReader;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::Args;
+use uuid::Uuid;
+
+use super::super::Exit;
+use super::acting::{Chosen, Summary, agreed, failed, told};
+use super::args::Common;
+use super::edit::{self, Edited};
+use super::list::go_on;
+use super::text::{Bar, interrupt};
+use crate::dead_letters::{
+    Amendments, Desk, Found, Groups, Letter, Refused, Replay, Selection, Set,
+};
+
+/// Letters that are edited by hand in one go.
+const EDITS_MAX: usize = 50;
+
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Set a field of each request first, as in `new_username=kari`; an empty value removes it
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    sets: Vec<Set>,
+    /// Set fields of each request by a file, and replay only those that it names: JSON lines such
+    /// as `{"letter": "3f9a…", "new_username": "kari"}`, or with `request_id` instead of `letter`
+    #[arg(long, value_name = "FILE")]
+    set_from: Option<PathBuf>,
+    /// Set the content type of each message first
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+    /// Open each request in $VISUAL or $EDITOR first
+    #[arg(long, conflicts_with = "dry_run")]
+    edit: bool,
+    /// At most so many a second
+    #[arg(long, value_name = "N")]
+    rate: Option<NonZeroU32>,
+}
+
+impl ReplayArgs {
+    pub fn mistake(&self) -> Option<&'static str> {
+        // A file names letters as well.
+        if self.set_from.is_some() && !self.chosen.all {
+            return None;
+        }
+        self.chosen.mistake()
+    }
+}
+
+/// What was found to be replayed.
+#[derive(Default)]
+struct Survey {
+    selection: Selection,
+    groups: Groups,
+    refused: Vec<Refused>,
+    refused_count: u64,
+    /// To be edited; empty unless asked for.
+    to_edit: Vec<Letter>,
+    looked_at: u64,
+    matched: u64,
+}
+
+pub async fn run(mut args: ReplayArgs, common: &Common, desk: &Desk) -> Exit {
+    match replay(&mut args, common, desk).await {
+        Ok(exit) | Err(exit) => exit,
+    }
+}
+
+async fn replay(args: &mut ReplayArgs, common: &Common, desk: &Desk) -> Result<Exit, Exit> {
+    let mut replay = Replay {
+        run: Uuid::now_v7(),
+        amendments: amendments(args)?,
+    };
+    let mut survey = survey(args, &replay, desk).await?;
+    if args.edit {
+        edit_all(&mut survey, &mut replay, desk)?;
+    }
+    let groups = std::mem::take(&mut survey.groups).sorted();
+    let mut summary = Summary {
+        dry_run: args.chosen.dry_run,
+        looked_at: survey.looked_at,
+        matched: survey.matched,
+        done: survey.selection.total(),
+        refused_count: survey.refused_count,
+        refused: survey.refused,
+        ..Summary::default()
+    };
+    if args.chosen.dry_run {
+        summary.groups = Some(groups);
+        return Ok(summary.tell("replayed", None, common.json));
+    }
+    agreed("replayed", &groups, summary.done, args.chosen.yes)?;
+    let bar = Bar::new("replaying");
+    let selection = survey.selection;
+    let replayed = desk
+        .replay(
+            &replay,
+            selection,
+            args.rate,
+            |step| bar.show(step),
+            interrupt(),
+        )
+        .await;
+    drop(bar);
+    summary.run = Some(replay.run.to_string());
+    summary.done = replayed.replayed;
+    summary.refused_count += replayed.refused_count;
+    summary.refused.extend(replayed.refused);
+    summary.gone = replayed.gone;
+    summary.left = replayed.left;
+    Ok(summary.tell("replayed", replayed.stop.as_ref(), common.json))
+}
+
+fn amendments(args: &mut ReplayArgs) -> Result<Amendments, Exit> {
+    let sets = std::mem::take(&mut args.sets);
+    let mut amendments = Amendments::new(sets, args.content_type.take());
+    if let Some(path) = &args.set_from {
+        let read = File::open(path).map_err(|error| error.to_string());
+        let read = read.and_then(|file| amendments.read_file(BufReader::new(file)));
+        read.map_err(|wrong| {
+            eprintln!("{}: {wrong}", path.display());
+            Exit::Usage
+        })?;
+    }
+    Ok(amendments)
+}
+
+/// Looks at all letters, and finds out which are meant and which of them could be sent.
+async fn survey(args: &ReplayArgs, replay: &Replay, desk: &Desk) -> Result<Survey, Exit> {
+    let filter = args.chosen.filter();
+    let limit = args.chosen.filter.limit();
+    let mut found = Found::new(&filter);
+    let mut survey = Survey::default();
+    let bar = Bar::new("looking");
+    let surveyed = desk
+        .survey(
+            |step| bar.show(step),
+            |letter| {
+                let meant = filter.takes(letter) && !replay.amendments.leaves_out(letter);
+                if meant {
+                    found.note(letter);
+                }
+                if meant && survey.matched < limit {
+                    survey.meet(letter, args.edit, replay, desk);
+                }
+                // Names need a look at all: two letters could have one.
+                go_on(survey.matched < limit || !filter.names.is_empty())
+            },
+        )
+        .await;
+    drop(bar);
+    survey.looked_at = surveyed.map_err(|trouble| failed(&trouble))?.seen;
+    told(&found.troubles())?;
+    Ok(survey)
+}
+
+impl Survey {
+    fn meet(&mut self, letter: &Letter, edit: bool, replay: &Replay, desk: &Desk) {
+        self.matched += 1;
+        if edit {
+            if self.to_edit.len() <= EDITS_MAX {
+                let copy = Letter::new(letter.message.clone(), letter.deliveries);
+                self.to_edit.push(copy);
+            }
+            return;
+        }
+        match replay.prepare(letter, desk.requests()) {
+            Ok(_) => {
+                self.selection.add(letter);
+                self.groups.add(letter);
+            }
+            Err(why) => self.refuse(letter, why),
+        }
+    }
+
+    fn refuse(&mut self, letter: &Letter, why: Box<str>) {
+        self.refused_count += 1;
+        if self.refused.len() < crate::dead_letters::REFUSALS_LISTED {
+            let letter = letter.id;
+            self.refused.push(Refused { letter, why });
+        }
+    }
+}
+
+fn edit_all(survey: &mut Survey, replay: &mut Replay, desk: &Desk) -> Result<(), Exit> {
+    if survey.to_edit.len() > EDITS_MAX {
+        eprintln!("more than {EDITS_MAX} letters are meant; --limit {EDITS_MAX} edits the first");
+        return Err(Exit::Usage);
+    }
+    for letter in std::mem::take(&mut survey.to_edit) {
+        let edited = edit::edit(&letter, replay, desk.requests()).map_err(|error| {
+            eprintln!("{error:#}; nothing was replayed");
+            Exit::Failed
+        })?;
+        match edited {
+            Edited::Ready => {
+                survey.selection.add(&letter);
+                survey.groups.add(&letter);
+            }
+            Edited::LeftOut => eprintln!("{} is left out", letter.id),
+            Edited::Refused(why) => survey.refuse(&letter, why),
+        }
+    }
+    Ok(())
+}

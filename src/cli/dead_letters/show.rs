@@ -1,0 +1,322 @@
+//! `dead-letters show`
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde_json::json;
+
+use super::super::{Exit, print};
+use super::args::Common;
+use super::list::{go_on, written_by};
+use super::text::{Bar, clean, dump, letters, time};
+use crate::dead_letters::{Desk, Filter, Found, Letter, Named, editable, explain};
+use crate::wire::headers::{self, HeaderSource as _};
+use crate::wire::message::{Field, Properties};
+use crate::wire::timestamp;
+
+/// Letters that one call shows; a request may have failed many times.
+const LETTERS_MAX: usize = 50;
+/// Bytes of a body that are dumped; an export has all of them.
+const DUMP_MAX: usize = 4096;
+/// Characters in a line of prose.
+const PROSE_WIDTH: usize = 76;
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The first digits of a letter's id, or the id of a request
+    #[arg(value_name = "LETTER", required = true)]
+    letters: Vec<Named>,
+}
+
+pub async fn run(args: &ShowArgs, common: &Common, desk: &Desk) -> Exit {
+    let filter = Filter {
+        names: args.letters.clone(),
+        ..Filter::default()
+    };
+    let mut found = Found::new(&filter);
+    let mut shown = Vec::new();
+    let mut more = 0;
+    let bar = Bar::new("looking");
+    let surveyed = desk
+        .survey(
+            |step| bar.show(step),
+            |letter| {
+                if filter.takes(letter) {
+                    found.note(letter);
+                    if shown.len() < LETTERS_MAX {
+                        shown.push(Letter::new(letter.message.clone(), letter.deliveries));
+                    } else {
+                        more += 1;
+                    }
+                }
+                go_on(true)
+            },
+        )
+        .await;
+    drop(bar);
+    if let Err(trouble) = surveyed {
+        eprintln!("{trouble}");
+        return Exit::of(&trouble);
+    }
+    let troubles = found.troubles();
+    for trouble in &troubles {
+        eprintln!("{trouble}");
+    }
+    if !troubles.is_empty() {
+        return Exit::Failed;
+    }
+    if more > 0 {
+        eprintln!("{} more are not shown", letters(more));
+    }
+    print(&if common.json {
+        let shown: Vec<_> = shown.iter().map(as_json).collect();
+        format!("{:#}\n", json!(shown))
+    } else {
+        let shown: Vec<_> = shown.iter().map(as_text).collect();
+        shown.join("\n")
+    })
+}
+
+fn as_json(letter: &Letter) -> serde_json::Value {
+    let asked = letter.asked();
+    json!({
+        "letter": letter.id.full(),
+        "reason": letter.reason(),
+        "detail": letter.detail(),
+        "meaning": explain(letter),
+        "written_by": written_by(letter),
+        "failed_at": letter.failed_at().map(timestamp::print),
+        "deliveries": letter.deliveries,
+        "request_id": letter.request_id(),
+        "account_id": asked.account_id,
+        "username": asked.username,
+        "new_username": asked.new_username,
+        "wrong_with_the_request": asked.wrong,
+        "message": letter.message,
+    })
+}
+
+fn as_text(letter: &Letter) -> String {
+    let mut text = format!("Letter {} ({})\n", letter.id, letter.id.full());
+    for (name, value) in facts(letter) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {name:<13}{}", clean(&value));
+    }
+    text.push_str("\nWhat it means\n");
+    for line in wrapped(explain(letter)) {
+        let _ = writeln!(text, "  {line}");
+    }
+    let _ = write!(text, "\n{}", body(letter));
+    section(
+        &mut text,
+        "Properties",
+        properties(&letter.message.properties),
+    );
+    let headers = letter.message.headers.iter();
+    let headers = headers.filter(|(name, _)| *name != headers::X_DEATH);
+    section(
+        &mut text,
+        "Headers",
+        headers.map(|(name, field)| (clean(name), field_text(field))),
+    );
+    let deaths = letter.deaths().into_iter().map(|death| {
+        let what = format!(
+            "{} from {}, {} in all",
+            clean(&death.reason),
+            clean(&death.queue),
+            death.count
+        );
+        (time(death.at), what)
+    });
+    section(&mut text, "RabbitMQ's history", deaths);
+    text
+}
+
+/// What is worth knowing first.
+fn facts(letter: &Letter) -> Vec<(&'static str, String)> {
+    let asked = letter.asked();
+    let number = |name: &str| letter.message.headers.int(name);
+    let mut reason = letter.reason().into_owned();
+    if let Some(status) = number(headers::HTTP_STATUS) {
+        // Writing to a string cannot fail.
+        let _ = write!(reason, " (HTTP {status})");
+    }
+    let mut failed = time(letter.failed_at());
+    if let Some(attempts) = number(headers::ATTEMPTS) {
+        let _ = write!(failed, ", attempts: {attempts}");
+    }
+    if let Some(first) = letter.text(headers::FIRST_ATTEMPT_AT) {
+        let _ = write!(failed, ", the first at {}", time(timestamp::parse(first)));
+    }
+    let origin = letter.origin();
+    let exchange = match origin.exchange {
+        "" => "the default exchange",
+        named => named,
+    };
+    let sent = format!("{exchange}, routing key {}", origin.routing_key);
+    let request = letter.request_id().map(Into::into);
+    let of = letter.text(headers::REPLAY_OF).map(str::to_owned);
+    let detail = letter.detail().into_owned();
+    let written = match written_by(letter) {
+        "unknown" => "something else than the worker".to_owned(),
+        known => format!("the {known}"),
+    };
+    [
+        ("reason", Some(reason)),
+        ("detail", Some(detail).filter(|text| !text.is_empty())),
+        ("failed at", Some(failed)),
+        ("put here by", Some(written)),
+        ("request", request),
+        ("account", asked.account_id),
+        ("username", asked.username),
+        ("new name", asked.new_username),
+        ("now wrong", asked.wrong.map(Into::into)),
+        ("sent to", Some(sent)),
+        ("replay of", of),
+        (
+            "looked at",
+            Some(format!("{} times before", letter.deliveries)),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect()
+}
+
+fn body(letter: &Letter) -> String {
+    let bytes = &letter.message.body;
+    let title = format!("Body ({} bytes)\n", bytes.len());
+    let text = std::str::from_utf8(bytes).ok();
+    let json = text.filter(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
+    let mut shown: Vec<String> = if let Some(json) = json {
+        editable(json).lines().map(clean).collect()
+    } else {
+        let front = dump(&bytes[..bytes.len().min(DUMP_MAX)]);
+        front.lines().map(str::to_owned).collect()
+    };
+    if json.is_none() && bytes.len() > DUMP_MAX {
+        shown.push(format!("… {} bytes more", bytes.len() - DUMP_MAX));
+    }
+    let shown = shown.iter().map(|line| format!("  {line}\n"));
+    title + &shown.collect::<String>()
+}
+
+fn properties(properties: &Properties) -> Vec<(String, String)> {
+    let Ok(serde_json::Value::Object(told)) = serde_json::to_value(properties) else {
+        return Vec::new();
+    };
+    let text = |value: serde_json::Value| match value {
+        serde_json::Value::String(text) => clean(&text),
+        other => other.to_string(),
+    };
+    told.into_iter()
+        .map(|(name, value)| (name, text(value)))
+        .collect()
+}
+
+fn field_text(field: &Field) -> String {
+    match (field.as_text(), field.as_int(), field) {
+        (Some(text), _, _) => clean(text),
+        (_, Some(number), _) => number.to_string(),
+        (_, _, Field::Bool(flag)) => flag.to_string(),
+        _ => serde_json::to_string(field).unwrap_or_default(),
+    }
+}
+
+fn section(text: &mut String, title: &str, lines: impl IntoIterator<Item = (String, String)>) {
+    let lines: Vec<_> = lines.into_iter().collect();
+    if lines.is_empty() {
+        return;
+    }
+    let width = lines.iter().map(|(name, _)| name.chars().count()).max();
+    let width = width.unwrap_or_default();
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "\n{title}");
+    for (name, value) in lines {
+        let _ = writeln!(text, "  {name:<width$}  {value}");
+    }
+}
+
+fn wrapped(prose: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in prose.split(' ') {
+        let line = lines.last_mut().expect("there is one from the start");
+        if !line.is_empty() && line.len() + word.len() >= PROSE_WIDTH {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::message::Message;
+
+    fn text(text: &str) -> Field {
+        Field::from(text)
+    }
+
+    #[test]
+    fn a_letter_of_the_worker_s_is_told_for_a_person() {
+        let headers = [
+            (headers::REASON, text("username_taken")),
+            (headers::DETAIL, text("the API answered 409 conflict")),
+            (headers::HTTP_STATUS, Field::Int64(409)),
+            (headers::ATTEMPTS, Field::Int64(1)),
+            (headers::FAILED_AT, text("2026-11-24T09:00:00.123Z")),
+            (headers::FIRST_ATTEMPT_AT, text("2026-11-24T08:59:59.000Z")),
+            (headers::ORIGINAL_EXCHANGE, text("rename.requests")),
+            (headers::ORIGINAL_ROUTING_KEY, text("rename.T12345678")),
+        ];
+        let message = Message {
+            exchange: "rename.dead-letters".into(),
+            routing_key: "rename.T12345678".into(),
+            properties: Properties {
+                content_type: Some("application/json".into()),
+                delivery_mode: Some(2),
+                message_id: Some("3c90c3cc-0d44-4b50-8888-8dd25736052a".into()),
+                ..Properties::default()
+            },
+            headers: headers.map(|(name, field)| (name.to_owned(), field)).into(),
+            body: br#"{"request_id":"3c90c3cc-0d44-4b50-8888-8dd25736052a","account_id":"T12345678","username":"ola","new_username":"kari"}"#.to_vec(),
+        };
+        insta::assert_snapshot!(as_text(&Letter::new(message, 3)));
+    }
+
+    #[test]
+    fn a_letter_from_anywhere_is_told_with_its_bytes_and_history() {
+        let death = [
+            ("queue", text("rename.requests")),
+            ("reason", text("delivery_limit")),
+            ("count", Field::Int64(1)),
+            ("time", Field::Timestamp(1_763_978_400)),
+        ];
+        let death = death.map(|(name, field)| (name.to_owned(), field));
+        let deaths = Field::List(vec![Field::Table(death.into())]);
+        let message = Message {
+            routing_key: "any\u{1b}[2J".into(),
+            headers: [
+                (headers::X_DEATH.to_owned(), deaths),
+                ("odd".to_owned(), Field::RawText(vec![0xff])),
+            ]
+            .into(),
+            body: b"\x00\x01 no JSON".to_vec(),
+            ..Message::default()
+        };
+        insta::assert_snapshot!(as_text(&Letter::new(message, 0)));
+    }
+
+    #[test]
+    fn prose_is_wrapped_between_words() {
+        let long = "word ".repeat(40);
+        let lines = wrapped(long.trim());
+        assert!(lines.iter().all(|line| line.len() <= PROSE_WIDTH));
+        assert_eq!(lines.join(" "), long.trim());
+    }
+}

@@ -1,0 +1,144 @@
+//! Text for a terminal: lines, bars, and nothing that a letter could do to the screen.
+
+use std::fmt::Write as _;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+
+use crate::dead_letters::Step;
+use crate::wire::timestamp;
+
+/// Bytes on a line of a dump.
+const DUMP_WIDTH: usize = 16;
+
+/// The text without anything that a terminal takes for more than text: escapes, line ends, marks
+/// that turn the direction of writing.
+pub fn clean(text: &str) -> String {
+    let mut cleaned = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || turns_direction(c) {
+            // Writing to a string cannot fail.
+            let _ = write!(cleaned, "{}", c.escape_default());
+        } else {
+            cleaned.push(c);
+        }
+    }
+    cleaned
+}
+
+const fn turns_direction(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The same, and no longer than so many characters.
+pub fn short(text: &str, most: usize) -> String {
+    let cleaned = clean(text);
+    if cleaned.char_indices().nth(most).is_none() {
+        return cleaned;
+    }
+    let kept: String = cleaned.chars().take(most.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
+/// `2026-11-24 09:00:00Z`, or a dash.
+pub fn time(at: Option<Timestamp>) -> String {
+    at.map_or_else(
+        || "-".to_owned(),
+        |at| {
+            let text = timestamp::print(at);
+            let (seconds, _) = text.split_once('.').unwrap_or((&text, ""));
+            format!("{}Z", seconds.replace('T', " "))
+        },
+    )
+}
+
+/// `1 letter`, `2 letters`
+pub fn letters(count: u64) -> String {
+    if count == 1 {
+        "1 letter".to_owned()
+    } else {
+        format!("{count} letters")
+    }
+}
+
+/// Bytes in hexadecimal digits with what they may mean beside.
+pub fn dump(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for (nth, line) in bytes.chunks(DUMP_WIDTH).enumerate() {
+        let hex: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        let shown = line.iter().map(|&byte| match byte {
+            b' '..=b'~' => char::from(byte),
+            _ => '.',
+        });
+        let (hex, shown) = (hex.join(" "), shown.collect::<String>());
+        let at = nth * DUMP_WIDTH;
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{at:06x}  {hex:<47}  {shown}");
+    }
+    text
+}
+
+/// A bar on a terminal; elsewhere nothing is drawn.
+pub struct Bar(ProgressBar);
+
+impl Bar {
+    pub fn new(what: &'static str) -> Self {
+        let bar = ProgressBar::new(0);
+        let style = "{msg:10} {bar:40} {human_pos} of {human_len}, {eta} to go";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        Self(bar)
+    }
+
+    pub fn show(&self, step: Step) {
+        match step {
+            Step::Done { done, of } => {
+                self.0.set_length(of);
+                self.0.set_position(done);
+            }
+            Step::BrokerBlocked => self
+                .0
+                .println("the broker takes no messages (memory or disk alarm); waiting"),
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Comes when a person or the system asks to end it.
+pub async fn interrupt() {
+    // Where signals can't be had, none is waited for.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_cannot_write_on_the_screen_what_it_wants() {
+        assert_eq!(
+            clean("Øystein\u{1b}[2J\r\n\u{202e}x"),
+            "Øystein\\u{1b}[2J\\r\\n\\u{202e}x"
+        );
+        assert_eq!(short("Øystein", 7), "Øystein");
+        assert_eq!(short("Øystein", 6), "Øyste…");
+    }
+
+    #[test]
+    fn bytes_are_dumped_with_what_they_may_mean() {
+        assert_eq!(
+            dump(b"\xff\x00not JSON, not UTF-8"),
+            "000000  ff 00 6e 6f 74 20 4a 53 4f 4e 2c 20 6e 6f 74 20  ..not JSON, not \n\
+             000010  55 54 46 2d 38                                   UTF-8\n"
+        );
+    }
+}

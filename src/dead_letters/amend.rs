@@ -1,0 +1,458 @@
+//! Requests put right before they are sent again: a field set for all, fields set for each by a
+//! file, whole bodies by hand.
+//!
+//! What is not touched stays as it was, byte by byte: unknown fields, their order, long numbers.
+
+use std::collections::HashMap;
+use std::io::BufRead;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::letter::{Letter, LetterId};
+use crate::wire::request::{self, FIELDS};
+
+/// Digits of a letter's id that a file has to name at least; as many as lists show.
+const ID_DIGITS_MIN: usize = 12;
+
+/// One field's new value; an empty one removes the field.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Set {
+    field: &'static str,
+    value: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it is FIELD=VALUE, where FIELD is one of {}; an empty VALUE removes the field", FIELDS.join(", "))]
+pub struct BadSet;
+
+impl FromStr for Set {
+    type Err = BadSet;
+
+    fn from_str(text: &str) -> Result<Self, BadSet> {
+        let (field, value) = text.split_once('=').ok_or(BadSet)?;
+        Self::new(field, value).ok_or(BadSet)
+    }
+}
+
+impl std::fmt::Debug for Set {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Set")
+            .field("field", &self.field)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Set {
+    fn new(field: &str, value: &str) -> Option<Self> {
+        let field = FIELDS.into_iter().find(|known| *known == field)?;
+        Some(Self {
+            field,
+            value: value.to_owned(),
+        })
+    }
+}
+
+/// How letters are to be changed. Of several changes of one letter, a body by hand is first, then
+/// come the file's and last those for all.
+#[derive(Default)]
+pub struct Amendments {
+    for_all: Vec<Set>,
+    content_type: Option<String>,
+    by_file: Option<ByFile>,
+    by_hand: HashMap<LetterId, Vec<u8>>,
+}
+
+/// What a file says, by the first digits of letters' ids or by requests' ids.
+#[derive(Default)]
+struct ByFile {
+    letters: HashMap<String, (String, Vec<Set>)>,
+    requests: HashMap<String, Vec<Set>>,
+}
+
+impl std::fmt::Debug for Amendments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Amendments").finish_non_exhaustive()
+    }
+}
+
+impl Amendments {
+    #[must_use]
+    pub fn new(for_all: Vec<Set>, content_type: Option<String>) -> Self {
+        Self {
+            for_all,
+            content_type,
+            ..Self::default()
+        }
+    }
+
+    /// Adds what a file says: a JSON object a line, each with `letter` (an id, 12 digits at least)
+    /// or else `request_id` to say of which, and the fields to set.
+    pub fn read_file(&mut self, file: impl BufRead) -> Result<(), String> {
+        let by_file = self.by_file.get_or_insert_default();
+        for (nth, line) in file.lines().enumerate() {
+            let told = |what: String| format!("line {}: {what}", nth + 1);
+            let line = line.map_err(|error| told(error.to_string()))?;
+            if !line.trim().is_empty() {
+                by_file.add(&line).map_err(told)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces a letter's body.
+    pub fn set_body(&mut self, id: LetterId, body: Vec<u8>) {
+        self.by_hand.insert(id, body);
+    }
+
+    /// Whether a file was read and does not name this letter.
+    #[must_use]
+    pub fn leaves_out(&self, letter: &Letter) -> bool {
+        self.by_file
+            .as_ref()
+            .is_some_and(|file| file.of(letter).is_none())
+    }
+
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        self.content_type.as_deref()
+    }
+
+    /// The letter's body as it is to be sent, or why that cannot be said.
+    pub fn body(&self, letter: &Letter) -> Result<Vec<u8>, String> {
+        let by_hand = self.by_hand.get(&letter.id);
+        let body = by_hand.unwrap_or(&letter.message.body);
+        let file = self.by_file.as_ref();
+        let by_file = file.and_then(|file| file.of(letter)).unwrap_or_default();
+        if by_file.is_empty() && self.for_all.is_empty() {
+            return Ok(body.clone());
+        }
+        let kind = self.content_type();
+        let kind = kind.or(letter.message.properties.content_type.as_deref());
+        let enveloped = request::is_enveloped(kind, &letter.message.headers);
+        let text = std::str::from_utf8(body).map_err(|_| NO_OBJECT.to_owned())?;
+        let sets = by_file.iter().chain(&self.for_all);
+        set_fields(text, enveloped, sets).map(String::into_bytes)
+    }
+}
+
+impl ByFile {
+    fn add(&mut self, line: &str) -> Result<(), String> {
+        /// Only text can be set: that is all a request has.
+        #[derive(Deserialize)]
+        struct Line(HashMap<String, Option<String>>);
+
+        let Line(mut fields) = serde_json::from_str(line)
+            .map_err(|_| "it is to be a JSON object of texts".to_owned())?;
+        let letter = fields.remove("letter").flatten();
+        let request = match letter {
+            None => fields.remove("request_id").flatten(),
+            Some(_) => None,
+        };
+        let sets: Vec<Set> = fields
+            .into_iter()
+            .map(|(field, value)| {
+                Set::new(&field, &value.unwrap_or_default())
+                    .ok_or_else(|| format!("{field} is no field of a request"))
+            })
+            .collect::<Result<_, _>>()?;
+        if sets.is_empty() {
+            return Err("it sets nothing".to_owned());
+        }
+        let before = match (letter, request) {
+            (Some(id), _) => {
+                let id = id.to_ascii_lowercase();
+                let Some(digits) = id.get(..ID_DIGITS_MIN) else {
+                    return Err(format!(
+                        "a letter is named by {ID_DIGITS_MIN} digits at least"
+                    ));
+                };
+                let key = digits.to_owned();
+                self.letters.insert(key, (id, sets)).is_some()
+            }
+            (None, Some(id)) => {
+                let id = id.to_ascii_lowercase();
+                self.requests.insert(id, sets).is_some()
+            }
+            (None, None) => return Err("it names no letter and no request_id".to_owned()),
+        };
+        if before {
+            return Err("it names what a line before it named".to_owned());
+        }
+        Ok(())
+    }
+
+    fn of(&self, letter: &Letter) -> Option<&[Set]> {
+        let id = letter.id.full();
+        if let Some((digits, sets)) = self.letters.get(&id[..ID_DIGITS_MIN])
+            && id.starts_with(digits)
+        {
+            return Some(sets);
+        }
+        if self.requests.is_empty() {
+            return None;
+        }
+        let request = letter.request_id()?.to_ascii_lowercase();
+        self.requests.get(&request).map(Vec::as_slice)
+    }
+}
+
+const NO_OBJECT: &str = "its body is no JSON object, so no field of it can be set; --edit can";
+
+fn set_fields<'s>(
+    text: &str,
+    enveloped: bool,
+    sets: impl Iterator<Item = &'s Set>,
+) -> Result<String, String> {
+    let no_object = |_| NO_OBJECT.to_owned();
+    let mut outer: Object = serde_json::from_str(text).map_err(no_object)?;
+    if !enveloped {
+        outer.apply(sets);
+        return Ok(outer.written());
+    }
+    let data = outer.0.iter().find(|(name, _)| name == "data");
+    let Some((_, data)) = data else {
+        return Err("its request is in no field `data`, so no field of it can be set".to_owned());
+    };
+    let mut inner: Object = serde_json::from_str(data.get()).map_err(no_object)?;
+    inner.apply(sets);
+    let data = RawValue::from_string(inner.written()).map_err(no_object)?;
+    for (name, value) in &mut outer.0 {
+        if name == "data" {
+            value.clone_from(&data);
+        }
+    }
+    Ok(outer.written())
+}
+
+/// A JSON object whose values are kept as they are written, repeated names included.
+struct Object(Vec<(String, Box<RawValue>)>);
+
+impl Object {
+    fn apply<'s>(&mut self, sets: impl Iterator<Item = &'s Set>) {
+        for Set { field, value } in sets {
+            let place = self.0.iter().position(|(name, _)| name == field);
+            // A name given twice is what may have been wrong.
+            self.0.retain(|(name, _)| name != field);
+            if value.is_empty() {
+                continue;
+            }
+            let value = serde_json::value::to_raw_value(value).expect("text is JSON");
+            let place = place.unwrap_or(self.0.len());
+            self.0.insert(place, ((*field).to_owned(), value));
+        }
+    }
+
+    fn written(&self) -> String {
+        let fields = self.0.iter().map(|(name, value)| {
+            let name = serde_json::Value::from(name.as_str());
+            format!("{name}:{}", value.get())
+        });
+        format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visit;
+
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Object(fields))
+            }
+        }
+        from.deserialize_map(Visit)
+    }
+}
+
+/// A body as a person edits it: one field a line, where it is a JSON object; else as it is.
+#[must_use]
+pub fn editable(body: &str) -> String {
+    const INDENT: &str = "  ";
+
+    fn lay_out(text: &str, margin: &str) -> Option<String> {
+        let object: Object = serde_json::from_str(text).ok()?;
+        if object.0.is_empty() {
+            return None;
+        }
+        let inner = format!("{margin}{INDENT}");
+        let fields = object.0.iter().map(|(name, value)| {
+            let name = serde_json::Value::from(name.as_str());
+            let value = lay_out(value.get(), &inner).unwrap_or_else(|| value.get().to_owned());
+            format!("{inner}{name}: {value}")
+        });
+        let fields = fields.collect::<Vec<_>>().join(",\n");
+        Some(format!("{{\n{fields}\n{margin}}}"))
+    }
+
+    let mut text = lay_out(body, "").unwrap_or_else(|| body.to_owned());
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::letter::tests::{BODY, letter};
+    use super::*;
+    use crate::wire::message::Message;
+
+    const AT: &str = "2026-11-24T09:00:00.000Z";
+
+    fn set(text: &str) -> Set {
+        text.parse().unwrap()
+    }
+
+    fn amended(body: &str, kind: Option<&str>, sets: &[&str]) -> Result<String, String> {
+        let mut message = letter("username_taken", AT).message;
+        message.body = body.into();
+        message.properties.content_type = kind.map(Into::into);
+        let sets = sets.iter().map(|text| set(text)).collect();
+        let body = Amendments::new(sets, None).body(&Letter::new(message, 0))?;
+        Ok(String::from_utf8(body).unwrap())
+    }
+
+    #[test]
+    fn a_field_is_set_and_the_rest_stays_as_it_was() {
+        for (body, sets, wanted) in [
+            (
+                r#"{"b": 1e400, "new_username" : "x", "a":[ 1, 2 ]}"#,
+                &["new_username=y\"z"][..],
+                r#"{"b":1e400,"new_username":"y\"z","a":[ 1, 2 ]}"#,
+            ),
+            (r#"{"a":1}"#, &["user_id=u"], r#"{"a":1,"user_id":"u"}"#),
+            (
+                r#"{"not_after":"t","username":1,"username":2}"#,
+                &["not_after=", "username=o=p"],
+                r#"{"username":"o=p"}"#,
+            ),
+        ] {
+            assert_eq!(amended(body, None, sets).unwrap(), wanted);
+        }
+    }
+
+    #[test]
+    fn in_a_cloud_event_the_data_s_field_is_set() {
+        let kind = Some("application/cloudevents+json; charset=utf-8");
+        let body = r#"{"specversion":"1.0","data":{"new_username":"x"},"username":"no"}"#;
+        let wanted = r#"{"specversion":"1.0","data":{"new_username":"y"},"username":"no"}"#;
+        assert_eq!(amended(body, kind, &["new_username=y"]).unwrap(), wanted);
+        let told = amended(r#"{"data_base64":""}"#, kind, &["new_username=y"]).unwrap_err();
+        assert!(told.contains("no field `data`"), "{told}");
+    }
+
+    #[test]
+    fn what_is_no_object_cannot_be_set() {
+        for body in ["", "[]", "{", "\"x\"", "{} {}"] {
+            assert_eq!(amended(body, None, &["username=a"]).unwrap_err(), NO_OBJECT);
+        }
+        // But where nothing is set, it stays.
+        assert_eq!(amended("[]", None, &[]).unwrap(), "[]");
+    }
+
+    #[test]
+    fn a_set_names_a_field_of_a_request() {
+        assert_eq!(set("not_after=").value, "");
+        for bad in ["", "username", "colour=red", "=x"] {
+            assert_eq!(bad.parse::<Set>(), Err(BadSet));
+        }
+    }
+
+    #[test]
+    fn a_file_says_each_letter_s_own_change() {
+        let one = letter("username_taken", AT);
+        let other = letter("username_taken", "2026-11-24T09:00:01.000Z");
+        let mut elsewhere = one.message.clone();
+        elsewhere.body = BODY.replace("3c90c3cc", "4c90c3cc").into();
+        elsewhere.headers.clear();
+        let elsewhere = Letter::new(elsewhere, 0);
+        let file = format!(
+            "{{\"letter\":\"{}\",\"new_username\":\"a\"}}\n\n{}\n",
+            one.id,
+            r#"{"request_id":"4C90C3CC-0d44-4b50-8888-8dd25736052a","new_username":"b","not_after":null}"#
+        );
+        let mut amendments = Amendments::new(vec![set("requested_by=me")], None);
+        assert!(!amendments.leaves_out(&other));
+        amendments.read_file(file.as_bytes()).unwrap();
+        assert!(amendments.leaves_out(&other));
+        for (letter, name) in [(&one, "a"), (&elsewhere, "b")] {
+            assert!(!amendments.leaves_out(letter));
+            let body = amendments.body(letter).unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["new_username"], name);
+            assert_eq!(body["requested_by"], "me");
+            assert_eq!(body["username"], "ola");
+        }
+    }
+
+    #[test]
+    fn mistakes_in_a_file_are_told_by_their_line() {
+        for (line, told) in [
+            ("{", "line 1: it is to be a JSON object of texts"),
+            (r#"{"letter":1}"#, "line 1: it is to be"),
+            (
+                r#"{"letter":"abc","username":"a"}"#,
+                "line 1: a letter is named",
+            ),
+            (r#"{"username":"a"}"#, "line 1: it names no letter"),
+            (r#"{"request_id":"a"}"#, "line 1: it sets nothing"),
+            (
+                r#"{"request_id":"a","colour":"red"}"#,
+                "line 1: colour is no",
+            ),
+            (
+                "{\"request_id\":\"a\",\"username\":\"b\"}\n{\"request_id\":\"A\",\"username\":\"c\"}",
+                "line 2: it names what",
+            ),
+        ] {
+            let wrong = Amendments::default()
+                .read_file(line.as_bytes())
+                .unwrap_err();
+            assert!(wrong.starts_with(told), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_body_by_hand_goes_before_all() {
+        let letter = letter("username_taken", AT);
+        let mut amendments = Amendments::new(vec![set("username=kari")], None);
+        amendments.set_body(letter.id, b"{\"username\":1}".to_vec());
+        let body = amendments.body(&letter).unwrap();
+        assert_eq!(body, br#"{"username":"kari"}"#);
+    }
+
+    #[test]
+    fn a_body_is_laid_out_for_editing() {
+        insta::assert_snapshot!(editable(
+            r#"{"specversion":"1.0","data":{"a":1e400,"a":[1, 2],"b":{}}}"#
+        ));
+        assert_eq!(editable("no JSON"), "no JSON\n");
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_can_be_set_and_read_back(value in ".+", other in ".*") {
+            let body = serde_json::json!({"other": other, "username": "x"}).to_string();
+            let mut message = Message { body: body.into(), ..Message::default() };
+            message.properties.content_type = Some("application/json".into());
+            let set = Set::new("username", &value).unwrap();
+            let body = Amendments::new(vec![set], None).body(&Letter::new(message, 0)).unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            prop_assert_eq!(&body["username"], &value);
+            prop_assert_eq!(&body["other"], &other);
+        }
+    }
+}

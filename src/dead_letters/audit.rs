@@ -1,0 +1,167 @@
+//! The record of what was discarded: JSON lines, only ever added to, on the disk before a letter
+//! goes.
+//!
+//! Each line holds the whole letter, so that a file of them can be imported again. It holds
+//! usernames as well, so only its owner may read it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::letter::Letter;
+use super::who::Who;
+use crate::broker::Recorded;
+use crate::wire::message::Message;
+use crate::wire::timestamp;
+
+/// Where discards are recorded.
+#[derive(Debug)]
+pub struct Audit {
+    file: File,
+    by: Who,
+    because: String,
+}
+
+/// One line. The last two fields are what an export has, see `export`.
+#[derive(Serialize)]
+struct Line<'a> {
+    action: &'static str,
+    at: String,
+    by: String,
+    because: &'a str,
+    queue: &'a str,
+    reason: &'a str,
+    letter: String,
+    message: &'a Message,
+}
+
+impl Audit {
+    /// Opens the file, or makes it. A line that was cut off, as by a full disk, is ended first.
+    pub fn open(path: &Path, by: Who, because: String) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true);
+        owner_only(&mut options);
+        let mut file = options.open(path)?;
+        if !ends_a_line(&mut file)? {
+            file.write_all(b"\n")?;
+        }
+        sync_folder(path)?;
+        Ok(Self { file, by, because })
+    }
+
+    /// Adds letters, and returns once the disk has them.
+    pub fn record<'l>(
+        &mut self,
+        letters: impl Iterator<Item = &'l Letter>,
+        queue: &str,
+        now: Timestamp,
+    ) -> io::Result<Recorded> {
+        let mut lines = Vec::new();
+        for letter in letters {
+            let line = Line {
+                action: "discarded",
+                at: timestamp::print(now),
+                by: self.by.to_string(),
+                because: &self.because,
+                queue,
+                reason: &letter.reason(),
+                letter: letter.id.full(),
+                message: &letter.message,
+            };
+            serde_json::to_writer(&mut lines, &line)?;
+            lines.push(b'\n');
+        }
+        self.file.write_all(&lines)?;
+        Recorded::by_syncing(&self.file)
+    }
+}
+
+/// Lets nobody else read what is made: it holds usernames.
+pub(super) fn owner_only(options: &mut OpenOptions) {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    #[cfg(not(unix))]
+    let _ = options;
+}
+
+/// Makes the disk keep the file's name as well: it may be new.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn ends_a_line(file: &mut File) -> io::Result<bool> {
+    if file.metadata()?.len() == 0 || !file.metadata()?.is_file() {
+        return Ok(true);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::letter::tests::letter;
+    use super::*;
+
+    fn who() -> Who {
+        Who {
+            person: "kari".into(),
+            machine: "support-3".into(),
+        }
+    }
+
+    #[test]
+    fn a_line_says_who_when_why_and_the_whole_letter() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let letter = letter("poison", "2026-11-24T09:00:00.000Z");
+        let now = timestamp::parse("2026-11-24T10:00:00Z").unwrap();
+        let mut audit = Audit::open(&path, who(), "gone for good".into()).unwrap();
+        let both = [&letter, &letter];
+        audit
+            .record(both.into_iter(), "rename.dead-letters", now)
+            .unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2);
+        let line: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
+        insta::assert_json_snapshot!(line);
+        let message: Message = serde_json::from_value(line["message"].clone()).unwrap();
+        assert!(message == letter.message);
+    }
+
+    #[test]
+    fn it_is_only_added_to_and_a_line_cut_off_stays_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        std::fs::write(&path, "{\"cut off").unwrap();
+        let letter = letter("poison", "2026-11-24T09:00:00.000Z");
+        for _ in 0..2 {
+            let mut audit = Audit::open(&path, who(), "because".into()).unwrap();
+            let now = Timestamp::UNIX_EPOCH;
+            audit.record(std::iter::once(&letter), "q", now).unwrap();
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[0], "{\"cut off");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_its_owner_may_read_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        Audit::open(&path, who(), "because".into()).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,104 @@
+//! Where a review happens: one connection, the lock held, the letters looked at as often as needed.
+
+use std::ops::ControlFlow;
+
+use super::letter::{Letter, LetterId};
+use super::who::Who;
+use crate::broker::{QueueTrust, Review, ReviewTrouble, Trouble};
+use crate::config::Amqp;
+
+/// A review in progress.
+#[derive(Debug)]
+pub struct Desk {
+    pub(super) review: Review,
+}
+
+/// How far something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// So many of so many letters.
+    Done { done: u64, of: u64 },
+    /// The broker takes no messages for now: it has a memory or disk alarm.
+    BrokerBlocked,
+}
+
+/// Why an action ended before its end. What it did not get to is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    #[error("interrupted")]
+    Interrupted,
+    #[error(
+        "no queue is bound to the exchange {0}; `rename-worker topology declare` makes what is missing"
+    )]
+    Returned(String),
+    #[error("the broker refused a message: its queue is full, or has no leader")]
+    Refused,
+    #[error("a confirm did not come")]
+    Lost,
+    #[error("letter {0} cannot be written in AMQP: one of its names is longer than 255 bytes")]
+    Unsendable(LetterId),
+    #[error("the record cannot be written: {0}")]
+    Record(std::io::Error),
+    #[error(transparent)]
+    Broker(#[from] Trouble),
+}
+
+/// What a survey saw.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Surveyed {
+    pub seen: u64,
+    /// Letters that were there and did not come: something else holds them.
+    pub missing: u64,
+}
+
+impl Desk {
+    /// Connects and takes the review's lock.
+    pub async fn open(amqp: &Amqp, who: &Who, trust: QueueTrust) -> Result<Self, ReviewTrouble> {
+        let review = Review::begin(amqp, &who.to_string(), trust).await?;
+        Ok(Self { review })
+    }
+
+    /// The letters' queue.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        self.review.dead_letters()
+    }
+
+    /// Where replays go.
+    #[must_use]
+    pub fn requests(&self) -> &str {
+        self.review.requests()
+    }
+
+    /// Looks at every letter and leaves all of them; `visit` may end it.
+    pub async fn survey(
+        &self,
+        progress: impl Fn(Step),
+        mut visit: impl FnMut(&Letter) -> ControlFlow<()>,
+    ) -> Result<Surveyed, Trouble> {
+        let mut look = self.review.look().await?;
+        let mut seen = 0;
+        let mut ended = false;
+        while let Some(held) = look.next().await? {
+            seen += 1;
+            progress(Step::Done {
+                done: seen,
+                of: look.expected(),
+            });
+            // The claim goes with it: nothing is held but the broker's own note.
+            let letter = Letter::new(held.message, held.deliveries);
+            if visit(&letter).is_break() {
+                ended = true;
+                break;
+            }
+        }
+        let missing = if ended { 0 } else { look.missing() };
+        self.review.give_back(look).await?;
+        Ok(Surveyed { seen, missing })
+    }
+
+    /// Leaves, and frees the lock.
+    pub async fn close(self) {
+        self.review.end().await;
+    }
+}

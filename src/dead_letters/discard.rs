@@ -1,0 +1,177 @@
+//! Letters thrown away: each recorded, the record on the disk, and only then taken.
+//!
+//! Killed at any point, a letter is still in its queue, or in the audit file, or in both: then
+//! discarding it again records it twice.
+
+use std::pin::Pin;
+
+use tokio::time::{Duration, Instant};
+
+use super::audit::Audit;
+use super::desk::{Desk, Step, Stop};
+use super::done::Done;
+use super::letter::Letter;
+use super::selection::Selection;
+use crate::broker::{Back, Claim, Look, Trouble};
+use crate::clock;
+
+/// Letters recorded at a time: each time costs the disk some milliseconds.
+const BATCH: usize = 256;
+/// How long letters are held in one go, see the replay's.
+const PASS_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// What came of a discard.
+#[derive(Debug, Default)]
+pub struct Discarded {
+    /// Recorded, and taken.
+    pub discarded: u64,
+    /// Not found any more: something else took or holds them.
+    pub gone: u64,
+    /// Not recorded when it stopped; they stay.
+    pub left: u64,
+    pub stop: Option<Stop>,
+}
+
+impl Desk {
+    /// Records the selected letters and takes them. When `interrupt` comes nothing more is begun.
+    pub async fn discard(
+        &self,
+        selection: Selection,
+        audit: &mut Audit,
+        progress: impl Fn(Step),
+        interrupt: impl Future<Output = ()>,
+    ) -> Discarded {
+        let mut work = Work {
+            desk: self,
+            audit,
+            of: selection.total(),
+            selection,
+            progress,
+            batch: Vec::with_capacity(BATCH),
+            unrecorded: 0,
+            done: Done::default(),
+            taking_again: false,
+            outcome: Discarded::default(),
+        };
+        let mut interrupt = std::pin::pin!(interrupt);
+        loop {
+            let before = work.selection.total();
+            let back = match work.pass(interrupt.as_mut()).await {
+                Ok(back) => back,
+                Err(trouble) => {
+                    work.stop(trouble.into());
+                    break;
+                }
+            };
+            // Time was up, and more are left. If a whole pass met none of them, they are gone.
+            let more = work.goes_on() && (1..before).contains(&work.selection.total());
+            if !more && !work.done.may_have_come_back(back) {
+                break;
+            }
+            work.taking_again = !more;
+        }
+        work.end()
+    }
+}
+
+struct Work<'a, P> {
+    desk: &'a Desk,
+    audit: &'a mut Audit,
+    selection: Selection,
+    of: u64,
+    progress: P,
+    batch: Vec<(Letter, Claim)>,
+    /// Read, and not recorded for good.
+    unrecorded: u64,
+    done: Done,
+    /// Nothing is recorded any more; what was taken and has come back is taken again.
+    taking_again: bool,
+    outcome: Discarded,
+}
+
+impl<P: Fn(Step)> Work<'_, P> {
+    /// Goes through the queue once, as far as time allows.
+    async fn pass(
+        &mut self,
+        interrupt: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Back, Trouble> {
+        let mut look = self.desk.review.look().await?;
+        let read = self.read(&mut look, interrupt).await;
+        // What was read is recorded in any case; where the connection has ended, it goes back.
+        if let Err(stop) = read.and(self.record()) {
+            self.stop(stop);
+            self.unrecorded += self.batch.len() as u64;
+            self.batch.clear();
+        }
+        self.desk.review.give_back(look).await
+    }
+
+    async fn read(
+        &mut self,
+        look: &mut Look,
+        mut interrupt: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), Stop> {
+        let deadline = Instant::now() + PASS_MAX;
+        while self.taking_again || (!self.selection.is_empty() && Instant::now() < deadline) {
+            let held: Result<_, Trouble> = tokio::select! {
+                biased;
+                () = interrupt.as_mut(), if self.goes_on() => return Err(Stop::Interrupted),
+                held = look.next() => held,
+            };
+            let Some(held) = held? else {
+                break;
+            };
+            let letter = Letter::new(held.message, held.deliveries);
+            if self.taking_again || !self.selection.take(letter.id) {
+                self.done.meet(letter.id, held.redelivered, held.claim);
+            } else {
+                self.batch.push((letter, held.claim));
+            }
+            if self.batch.len() == BATCH {
+                self.record()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self) -> Result<(), Stop> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let letters = self.batch.iter().map(|(letter, _)| letter);
+        let queue = self.desk.review.dead_letters();
+        let recorded = self
+            .audit
+            .record(letters, queue, clock::now())
+            .map_err(Stop::Record)?;
+        for (letter, claim) in self.batch.drain(..) {
+            self.done.add(letter.id, claim.discarded(&recorded));
+            self.outcome.discarded += 1;
+        }
+        (self.progress)(Step::Done {
+            done: self.outcome.discarded,
+            of: self.of,
+        });
+        Ok(())
+    }
+
+    const fn goes_on(&self) -> bool {
+        self.outcome.stop.is_none()
+    }
+
+    /// The first reason is kept.
+    fn stop(&mut self, why: Stop) {
+        self.outcome.stop.get_or_insert(why);
+    }
+
+    fn end(mut self) -> Discarded {
+        let unread = self.selection.total();
+        if self.outcome.stop.is_none() {
+            self.outcome.gone = unread;
+        } else {
+            let batch = self.batch.len() as u64;
+            self.outcome.left = unread + self.unrecorded + batch;
+        }
+        self.outcome
+    }
+}

@@ -1,0 +1,48 @@
+//! Letters that were taken, to be known again where the broker forgets that they were.
+
+use super::letter::LetterId;
+use super::selection::Selection;
+use crate::broker::{Back, Claim, Taken};
+
+/// Passes that an action makes at most to take again what has come back. Each finds a few of what
+/// the one before found, if any.
+const PASSES_MAX: u32 = 5;
+
+/// What one action has taken so far.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    letters: Selection,
+    proof: Option<Taken>,
+    came_back: bool,
+    passes: u32,
+}
+
+impl Done {
+    pub(super) fn add(&mut self, id: LetterId, proof: Taken) {
+        self.letters.add_id(id);
+        self.proof = Some(proof);
+    }
+
+    /// Takes the letter again if it is one of these. One that was never delivered before is none:
+    /// it is new, and only equal to one of them.
+    pub(super) fn meet(&mut self, id: LetterId, redelivered: bool, claim: Claim) {
+        if let Some(proof) = &self.proof
+            && redelivered
+            && self.letters.has(id)
+        {
+            claim.again(proof);
+            self.came_back = true;
+        }
+    }
+
+    /// Whether some of them may have come back, so that another pass is needed that only takes
+    /// these again. It is asked after each pass of the kind, and after the last of the others.
+    pub(super) fn may_have_come_back(&mut self, back: Back) -> bool {
+        let came_back = std::mem::take(&mut self.came_back);
+        let first = self.passes == 0;
+        self.passes += 1;
+        // Others add letters at any time, so the sum alone proves nothing.
+        let suspect = !back.adds_up() && (first || came_back);
+        suspect && self.proof.is_some() && self.passes <= PASSES_MAX
+    }
+}

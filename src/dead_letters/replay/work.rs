@@ -1,0 +1,272 @@
+//! The replay's one loop: letters in, messages out, confirms in, letters taken.
+
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::super::desk::{Step, Stop};
+use super::super::done::Done;
+use super::super::letter::{Letter, LetterId};
+use super::super::selection::Selection;
+use super::{REFUSALS_LISTED, Refused, Replay, Replayed};
+use crate::broker::{Back, Claim, Held, Look, Publication, Review, Sender, Trouble};
+use crate::wire::message::Message;
+
+/// Replays on their way at once: enough to hide the time that a confirm takes.
+const WINDOW: usize = 256;
+/// How long letters are held in one go. A broker ends a channel that holds a message for longer
+/// than its `consumer_timeout`, 30 min unless somebody set it lower; a slow replay takes several.
+const PASS_MAX: Duration = Duration::from_secs(5 * 60);
+/// After a stop, how long confirms are still waited for.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+/// How often it is asked whether the broker is blocked.
+const WATCH: Duration = Duration::from_secs(1);
+
+pub(super) struct Work<'a, P> {
+    review: &'a Review,
+    replay: &'a Replay,
+    /// What was not sent yet.
+    selection: Selection,
+    of: u64,
+    pace: Option<Interval>,
+    progress: P,
+    ready: Option<Ready>,
+    under_way: FuturesUnordered<Fate>,
+    done: Done,
+    /// Nothing is sent any more; what was taken and has come back is taken again.
+    taking_again: bool,
+    outcome: Replayed,
+    /// Sent, and not confirmed for good.
+    unconfirmed: u64,
+}
+
+/// A letter that was sent, and what comes of it.
+type Fate = Pin<Box<dyn Future<Output = (LetterId, Claim, Publication)> + Send>>;
+
+/// A letter that is sent as soon as the rate allows.
+struct Ready {
+    id: LetterId,
+    message: Message,
+    claim: Claim,
+}
+
+impl<'a, P: Fn(Step)> Work<'a, P> {
+    pub(super) fn new(
+        review: &'a Review,
+        replay: &'a Replay,
+        selection: Selection,
+        rate: Option<NonZeroU32>,
+        progress: P,
+    ) -> Self {
+        let pace = rate.map(|rate| {
+            let mut pace = interval(Duration::from_secs(1) / rate.get());
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            pace
+        });
+        Self {
+            review,
+            replay,
+            of: selection.total(),
+            selection,
+            pace,
+            progress,
+            ready: None,
+            under_way: FuturesUnordered::new(),
+            done: Done::default(),
+            taking_again: false,
+            outcome: Replayed::default(),
+            unconfirmed: 0,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut interrupt: Pin<&mut impl Future<Output = ()>>,
+    ) -> Replayed {
+        let sender = match self.review.sender().await {
+            Ok(sender) => sender,
+            Err(trouble) => {
+                self.stop(trouble.into());
+                return self.end();
+            }
+        };
+        loop {
+            let before = self.selection.total();
+            let back = match self.pass(&sender, interrupt.as_mut()).await {
+                Ok(back) => back,
+                Err(trouble) => {
+                    self.stop(trouble.into());
+                    break;
+                }
+            };
+            // Time was up, and more are left. If a whole pass met none of them, they are gone.
+            let more = self.goes_on() && (1..before).contains(&self.selection.total());
+            if !more && !self.done.may_have_come_back(back) {
+                break;
+            }
+            self.taking_again = !more;
+        }
+        self.under_way.clear();
+        let trouble = timeout(LAST_WAIT, sender.close()).await.ok().flatten();
+        // What ended the channel says more than that a confirm did not come.
+        if let (Some(Stop::Lost), Some(trouble)) = (&self.outcome.stop, trouble) {
+            self.outcome.stop = Some(trouble.into());
+        }
+        self.end()
+    }
+
+    /// Goes through the queue once, as far as time allows.
+    async fn pass(
+        &mut self,
+        sender: &Sender,
+        mut interrupt: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Back, Trouble> {
+        let mut look = self.review.look().await?;
+        let deadline = Instant::now() + PASS_MAX;
+        let mut last_wait = None;
+        let mut reading = true;
+        let mut watch = interval(WATCH);
+        while reading || self.ready.is_some() || !self.under_way.is_empty() {
+            if !self.taking_again && (!self.goes_on() || self.selection.is_empty()) {
+                reading = false;
+            }
+            if !self.goes_on() {
+                self.drop_ready();
+                last_wait.get_or_insert_with(|| Instant::now() + LAST_WAIT);
+            }
+            let room = self.under_way.len() < WINDOW;
+            tokio::select! {
+                biased;
+                () = interrupt.as_mut(), if self.goes_on() => self.stop(Stop::Interrupted),
+                Some((id, claim, fate)) = self.under_way.next() => self.told(id, claim, fate),
+                () = until(last_wait) => break,
+                () = sleep_until(deadline), if reading => reading = false,
+                () = tick(&mut self.pace), if self.ready.is_some() && room => {
+                    self.send(sender).await;
+                }
+                held = look.next(), if reading && self.ready.is_none() => match held? {
+                    Some(held) => self.choose(held),
+                    None => reading = false,
+                },
+                _ = watch.tick() => {
+                    if self.review.is_blocked() {
+                        (self.progress)(Step::BrokerBlocked);
+                    }
+                }
+            }
+        }
+        self.give_back(look).await
+    }
+
+    async fn give_back(&mut self, look: Look) -> Result<Back, Trouble> {
+        // Their confirms came too late, if at all; the letters go back.
+        self.unconfirmed += self.under_way.len() as u64;
+        self.under_way.clear();
+        self.review.give_back(look).await
+    }
+
+    /// Makes the letter ready, if it is one of the selected and can be sent.
+    fn choose(&mut self, held: Held) {
+        let letter = Letter::new(held.message, held.deliveries);
+        if self.taking_again || !self.selection.take(letter.id) {
+            self.done.meet(letter.id, held.redelivered, held.claim);
+            return;
+        }
+        match self.replay.prepare(&letter, self.review.requests()) {
+            Ok(message) => {
+                self.ready = Some(Ready {
+                    id: letter.id,
+                    message,
+                    claim: held.claim,
+                });
+            }
+            Err(why) => self.refuse(Refused {
+                letter: letter.id,
+                why,
+            }),
+        }
+    }
+
+    fn refuse(&mut self, refused: Refused) {
+        self.outcome.refused_count += 1;
+        if self.outcome.refused.len() < REFUSALS_LISTED {
+            self.outcome.refused.push(refused);
+        }
+        self.tell_progress();
+    }
+
+    fn drop_ready(&mut self) {
+        self.unconfirmed += u64::from(self.ready.take().is_some());
+    }
+
+    async fn send(&mut self, sender: &Sender) {
+        if let Some(Ready { id, message, claim }) = self.ready.take() {
+            let fate = sender.hand_over(message).await;
+            self.under_way
+                .push(Box::pin(async move { (id, claim, fate.await) }));
+        }
+    }
+
+    fn told(&mut self, id: LetterId, claim: Claim, fate: Publication) {
+        let why = match fate {
+            Publication::Confirmed(proof) => {
+                self.done.add(id, claim.replayed(proof));
+                self.outcome.replayed += 1;
+                self.tell_progress();
+                return;
+            }
+            Publication::Returned => Stop::Returned(self.review.requests().to_owned()),
+            Publication::Refused => Stop::Refused,
+            Publication::Lost => Stop::Lost,
+        };
+        self.unconfirmed += 1;
+        self.stop(why);
+    }
+
+    fn tell_progress(&self) {
+        (self.progress)(Step::Done {
+            done: self.outcome.replayed + self.outcome.refused_count,
+            of: self.of,
+        });
+    }
+
+    const fn goes_on(&self) -> bool {
+        self.outcome.stop.is_none()
+    }
+
+    /// The first reason is kept.
+    fn stop(&mut self, why: Stop) {
+        self.outcome.stop.get_or_insert(why);
+    }
+
+    fn end(mut self) -> Replayed {
+        self.drop_ready();
+        let unsent = self.selection.total();
+        let unconfirmed = self.unconfirmed + self.under_way.len() as u64;
+        if self.goes_on() {
+            self.outcome.gone = unsent;
+            self.outcome.left = unconfirmed;
+        } else {
+            self.outcome.left = unsent + unconfirmed;
+        }
+        self.outcome
+    }
+}
+
+/// The next moment at which one may be sent.
+async fn tick(pace: &mut Option<Interval>) {
+    if let Some(pace) = pace {
+        pace.tick().await;
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,69 @@
+//! Exactly the letters that somebody chose, so that those that come later are not meant.
+
+use std::collections::HashMap;
+
+use super::letter::{Letter, LetterId};
+
+/// Letters by id; equal letters share one, so it is counted.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    counts: HashMap<LetterId, u32>,
+    total: u64,
+}
+
+impl Selection {
+    pub fn add(&mut self, letter: &Letter) {
+        self.add_id(letter.id);
+    }
+
+    pub fn add_id(&mut self, id: LetterId) {
+        *self.counts.entry(id).or_default() += 1;
+        self.total += 1;
+    }
+
+    /// Takes a letter out; `false` if it is not, or no longer, in it.
+    pub fn take(&mut self, id: LetterId) -> bool {
+        let Some(count) = self.counts.get_mut(&id) else {
+            return false;
+        };
+        *count -= 1;
+        if *count == 0 {
+            self.counts.remove(&id);
+        }
+        self.total -= 1;
+        true
+    }
+
+    #[must_use]
+    pub fn has(&self, id: LetterId) -> bool {
+        self.counts.contains_key(&id)
+    }
+
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.total
+    }
+
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::letter::tests::letter;
+    use super::*;
+
+    #[test]
+    fn equal_letters_are_taken_as_often_as_they_were_chosen() {
+        let letter = letter("poison", "2026-11-24T09:00:00.000Z");
+        let mut selection = Selection::default();
+        assert!(!selection.take(letter.id));
+        selection.add(&letter);
+        selection.add(&letter);
+        assert_eq!(selection.total(), 2);
+        assert!(selection.take(letter.id) && selection.take(letter.id));
+        assert!(selection.is_empty() && !selection.take(letter.id));
+    }
+}
