@@ -104,3 +104,82 @@ impl Pacer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(milliseconds: i64) -> Timestamp {
+        Timestamp::from_millisecond(milliseconds).unwrap()
+    }
+
+    fn account(id: &str) -> AccountId {
+        AccountId::parse(id).unwrap()
+    }
+
+    fn one_call(pacer: &mut Pacer, account: &AccountId, now: Timestamp) -> Pace {
+        pacer.ask(account, NonZeroU32::MIN, now)
+    }
+
+    #[test]
+    fn without_a_rate_calls_go_at_once() {
+        let mut pacer = Pacer::new(None);
+        for _ in 0..1_000 {
+            assert_eq!(one_call(&mut pacer, &account("T00000001"), at(0)), Pace::Go);
+        }
+    }
+
+    #[test]
+    fn an_account_that_was_asked_to_slow_down_pauses_and_the_others_do_not() {
+        let mut pacer = Pacer::new(None);
+        let (slow, other) = (account("T00000001"), account("P00000002"));
+        pacer.pause(&slow, at(5_000), at(0));
+        // A shorter pause does not end a longer one.
+        pacer.pause(&slow, at(1_000), at(0));
+        assert_eq!(
+            one_call(&mut pacer, &slow, at(4_999)),
+            Pace::NotBefore(at(5_000))
+        );
+        assert_eq!(one_call(&mut pacer, &other, at(0)), Pace::Go);
+        assert_eq!(one_call(&mut pacer, &slow, at(5_000)), Pace::Go);
+    }
+
+    #[test]
+    fn two_calls_of_one_try_go_even_at_one_a_second() {
+        let mut pacer = Pacer::new(NonZeroU32::new(1));
+        let (account, two) = (account("T00000001"), NonZeroU32::new(2).unwrap());
+        assert_eq!(pacer.ask(&account, two, at(0)), Pace::Go);
+        let Pace::NotBefore(then) = pacer.ask(&account, two, at(0)) else {
+            panic!("both are spent")
+        };
+        assert_eq!(pacer.ask(&account, two, then), Pace::Go);
+    }
+
+    proptest! {
+        /// However calls come, no window of a second and its burst sees more than the rate allows,
+        /// and whoever was told to wait goes when the time has come.
+        #[test]
+        fn an_account_never_goes_faster_than_its_rate(
+            rate in 2u32..20, waits in proptest::collection::vec(0i64..400, 1..200),
+        ) {
+            let mut pacer = Pacer::new(NonZeroU32::new(rate));
+            let account = account("T00000001");
+            let (mut now, mut gone) = (0i64, Vec::new());
+            for wait in waits {
+                now += wait;
+                match one_call(&mut pacer, &account, at(now)) {
+                    Pace::Go => gone.push(now),
+                    Pace::NotBefore(then) => {
+                        prop_assert!(then > at(now));
+                        prop_assert!(then <= at(now + 1_001));
+                    }
+                }
+            }
+            for (first, &from) in gone.iter().enumerate() {
+                let within = gone[first..].iter().filter(|&&at| at < from + 1_000).count();
+                prop_assert!(within <= 2 * rate as usize, "{within} in a second");
+            }
+        }
+    }
+}

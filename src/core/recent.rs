@@ -38,8 +38,9 @@ impl<V> Default for Bounded<V> {
 
 impl<V> Bounded<V> {
     fn insert(&mut self, identity: Identity, value: V) {
-        self.entries.insert(identity, value);
-        self.oldest_first.push_back(identity);
+        if self.entries.insert(identity, value).is_none() {
+            self.oldest_first.push_back(identity);
+        }
         while self.oldest_first.len() > MOST {
             let Some(oldest) = self.oldest_first.pop_front() else {
                 break;
@@ -81,5 +82,103 @@ impl Recent {
             .filter(|failed| maybe_twin || failed.may_have_taken_effect())
             .filter(|failed| now < later(failed.failed_at, FAILURE_STANDS))
             .map(|failed| Outcome::Failed(failed.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::outcome::{ConfirmedBy, How, Reason, TOOK_EFFECT_ELSEWHERE};
+    use crate::core::request::{AccountId, RenameRequest, Username};
+    use uuid::Uuid;
+
+    fn identity(number: u128) -> Identity {
+        let request = RenameRequest {
+            request_id: Uuid::from_u128(number),
+            account_id: AccountId::parse("T12345678").unwrap(),
+            username: Username::parse("old").unwrap(),
+            new_username: Username::parse("new").unwrap(),
+            user_id: None,
+            requested_at: None,
+            requested_by: None,
+            not_after: None,
+        };
+        Identity::of(&request, None)
+    }
+
+    fn renamed() -> Outcome {
+        Outcome::Renamed(Renamed {
+            how: How::Applied,
+            confirmed_by: ConfirmedBy::Answer,
+            user_id: None,
+            attempts: 1,
+            completed_at: Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    fn failed(reason: Reason, detail: &str) -> Outcome {
+        Outcome::Failed(Failed {
+            reason,
+            detail: detail.into(),
+            http_status: None,
+            attempts: 1,
+            first_attempt_at: None,
+            failed_at: Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    #[test]
+    fn a_rename_is_known_to_every_message_of_its_request() {
+        let mut recent = Recent::default();
+        recent.remember(identity(1), &renamed());
+        for maybe_twin in [true, false] {
+            assert_eq!(
+                recent.known(identity(1), maybe_twin, at(1_000_000)),
+                Some(renamed())
+            );
+        }
+        assert_eq!(recent.known(identity(2), true, at(0)), None);
+    }
+
+    #[test]
+    fn a_failure_is_known_to_twins_for_a_while_and_a_fresh_message_is_tried_anew() {
+        let mut recent = Recent::default();
+        let taken = failed(Reason::UsernameTaken, "taken");
+        recent.remember(identity(1), &taken);
+        assert_eq!(recent.known(identity(1), true, at(60)), Some(taken));
+        assert_eq!(recent.known(identity(1), true, at(3 * 3600)), None);
+        assert_eq!(recent.known(identity(1), false, at(60)), None);
+        recent.forget_failure(identity(1));
+        assert_eq!(recent.known(identity(1), true, at(60)), None);
+    }
+
+    #[test]
+    fn a_failure_that_took_effect_on_another_user_is_not_tried_anew() {
+        let mut recent = Recent::default();
+        let mismatch = failed(Reason::UserMismatch, TOOK_EFFECT_ELSEWHERE);
+        recent.remember(identity(1), &mismatch);
+        assert_eq!(recent.known(identity(1), false, at(60)), Some(mismatch));
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten_first_and_no_more_than_the_bound_is_kept() {
+        let mut recent = Recent::default();
+        let (bound, twice) = (MOST as u128, 2 * MOST as u128);
+        for number in 0..twice {
+            recent.remember(identity(number), &renamed());
+            // Remembered again: it stays one entry.
+            recent.remember(identity(number), &renamed());
+        }
+        assert!(recent.renamed.entries.len() <= MOST);
+        assert!(recent.renamed.oldest_first.len() <= MOST);
+        assert_eq!(recent.known(identity(bound - 1), true, at(0)), None);
+        assert_eq!(
+            recent.known(identity(twice - 1), true, at(0)),
+            Some(renamed())
+        );
     }
 }

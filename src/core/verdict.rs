@@ -437,3 +437,6 @@ fn named<'a>(step: &Step, request: &'a RenameRequest) -> &'a str {
 fn same_name(answered: &str, asked: &str) -> bool {
     answered == asked || answered.to_lowercase() == asked.to_lowercase()
 }
+
+#[cfg(test)]
+mod tests;
