@@ -36,7 +36,7 @@ const ACKS_SETTLE: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One look at the letters, from the first to the last that was there. Dropped, it gives them back
-/// when the review ends; [`Review::give_back`] does so at once.
+/// when the review ends; [`super::Review::give_back`] does so at once.
 pub struct Look {
     lane: Arc<Lane>,
     queue: String,
