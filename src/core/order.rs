@@ -460,3 +460,6 @@ impl Whereabouts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,8 @@ impl Machine {
             if !job.orphan {
                 job.orphan = true;
                 job.probe = false;
+                // Another worker may take the message and try it meanwhile.
+                job.carried.maybe_applied = true;
                 if let Some(identity) = job.identity {
                     self.orphans.insert(identity, id);
                 }

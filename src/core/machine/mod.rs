@@ -459,3 +459,6 @@ fn count_of(phase: &Phase) -> Option<Count> {
         Phase::Ready | Phase::Heir | Phase::Publishing(_) | Phase::Settling(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

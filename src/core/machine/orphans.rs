@@ -2,7 +2,7 @@
 
 use super::super::verdict::Verdict;
 use super::job::Phase;
-use super::tries::{failed, renamed};
+use super::tries::renamed;
 use super::{Context, JobId, Machine};
 
 impl Machine {
@@ -21,15 +21,18 @@ impl Machine {
             self.orphans.remove(&identity);
         }
         let Some(heir) = orphan.heir else {
-            // What is known now is told when the message comes again.
+            // That it took effect is told when the message comes again. A failure is not: another
+            // worker may have tried it meanwhile.
             let outcome = match verdict {
                 Verdict::Renamed {
                     how,
                     confirmed_by,
                     user_id,
                 } => Some(renamed(&orphan, *how, *confirmed_by, *user_id, cx)),
-                Verdict::Failed(pending) => Some(failed(&orphan, pending.clone(), cx)),
-                Verdict::Ask(_) | Verdict::Retry(_) | Verdict::BadCredentials => None,
+                Verdict::Failed(_)
+                | Verdict::Ask(_)
+                | Verdict::Retry(_)
+                | Verdict::BadCredentials => None,
             };
             if let (Some(identity), Some(outcome)) = (orphan.identity, outcome) {
                 self.recent.remember(identity, &outcome);

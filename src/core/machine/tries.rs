@@ -335,7 +335,7 @@ pub(super) fn renamed(
     })
 }
 
-pub(super) fn failed(job: &Job, pending: Pending, cx: &Context<'_>) -> Outcome {
+fn failed(job: &Job, pending: Pending, cx: &Context<'_>) -> Outcome {
     Outcome::Failed(Failed {
         reason: pending.reason,
         detail: pending.detail,

@@ -204,10 +204,8 @@ impl<'a> Story<'a> {
         until: Timestamp,
     ) -> impl Iterator<Item = &'a Applied> {
         let life = applied.life;
-        let told_at = self
-            .renames()
-            .find(|(told, _)| told.life == life)
-            .map(|(told, _)| told.at);
+        let told = self.told.iter().filter(|told| told.life == life);
+        let told_at = told.map(|told| told.at).find(|&at| applied.at <= at);
         let two_workers = self.world.workers.len() > 1;
         let (number, request) = (self.number, self.request);
         let planned = &self.world.planned;

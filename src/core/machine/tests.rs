@@ -1,0 +1,451 @@
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::super::answer::{NoToken, Refusal, Silence, User};
+use super::super::outcome::{ConfirmedBy, How, Reason};
+use super::super::request::{AccountId, Username};
+use super::super::retry::later;
+use super::*;
+
+const OURS: Uuid = Uuid::from_u128(7);
+
+mod circumstances;
+
+/// A machine, a clock, and whoever performs its effects.
+struct Desk {
+    machine: Machine,
+    now: Timestamp,
+    next_job: u64,
+}
+
+impl Desk {
+    fn with(rules: Rules) -> Self {
+        let mut desk = Self {
+            machine: Machine::new(rules),
+            now: Timestamp::from_second(1_800_000_000).unwrap(),
+            next_job: 0,
+        };
+        assert_eq!(desk.say(Input::Up), [Effect::Consume]);
+        desk
+    }
+
+    fn of(concurrency: usize) -> Self {
+        Self::with(Rules {
+            concurrency,
+            ..Rules::default()
+        })
+    }
+
+    /// What is to be done about it, but for the notes.
+    fn say(&mut self, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.machine
+            .handle(input, self.now, &mut || 0.5, &mut effects);
+        effects.retain(|effect| !matches!(effect, Effect::Note(_)));
+        effects
+    }
+
+    /// Time passes; the timer is heard if it comes.
+    fn wait(&mut self, wait: Duration) -> Vec<Effect> {
+        let until = later(self.now, wait);
+        let mut effects = Vec::new();
+        while let Some(at) = self.machine.next_timer().filter(|&at| at <= until) {
+            self.now = self.now.max(at);
+            effects.extend(self.say(Input::Timer));
+        }
+        self.now = until;
+        effects
+    }
+
+    fn deliver(&mut self, request: RenameRequest) -> (JobId, Vec<Effect>) {
+        self.deliver_as(request, Carried::default(), 0, false)
+    }
+
+    fn redeliver(&mut self, request: RenameRequest) -> (JobId, Vec<Effect>) {
+        self.deliver_as(request, Carried::default(), 1, false)
+    }
+
+    fn deliver_as(
+        &mut self,
+        request: RenameRequest,
+        carried: Carried,
+        delivery_count: u32,
+        probe: bool,
+    ) -> (JobId, Vec<Effect>) {
+        let job = JobId(self.next_job);
+        self.next_job += 1;
+        let effects = self.say(Input::Delivered(Arrived {
+            job,
+            request: Ok(Box::new(request)),
+            carried,
+            redelivered: delivery_count > 0,
+            delivery_count,
+            probe,
+        }));
+        (job, effects)
+    }
+
+    fn answer(&mut self, job: JobId, answer: Answer) -> Vec<Effect> {
+        self.say(Input::Answered { job, answer })
+    }
+
+    fn confirm(&mut self, job: JobId, part: Part) -> Vec<Effect> {
+        self.say(Input::Published {
+            job,
+            part,
+            confirmed: true,
+        })
+    }
+
+    /// A renamed request is told, acknowledged and over.
+    fn end(&mut self, job: JobId) -> Vec<Effect> {
+        let effects = self.confirm(job, Part::Event);
+        assert!(matches!(effects[..], [Effect::Ack { .. }]), "{effects:?}");
+        self.say(Input::Settled { job })
+    }
+}
+
+fn request(number: u128, old: &str, new: &str) -> RenameRequest {
+    RenameRequest {
+        request_id: Uuid::from_u128(number),
+        account_id: AccountId::parse("T12345678").unwrap(),
+        username: Username::parse(old).unwrap(),
+        new_username: Username::parse(new).unwrap(),
+        user_id: None,
+        requested_at: None,
+        requested_by: None,
+        not_after: None,
+    }
+}
+
+/// One that shares no name with any other.
+fn alone(number: u128) -> RenameRequest {
+    request(number, &format!("old-{number}"), &format!("new-{number}"))
+}
+
+fn renamed(name: &str) -> Answer {
+    Answer::User(User {
+        username: name.into(),
+        id: Some(OURS),
+    })
+}
+
+fn status(status: u16) -> Answer {
+    Answer::Refused(Refusal {
+        status,
+        ..Refusal::default()
+    })
+}
+
+fn rename(job: JobId) -> Effect {
+    Effect::Call {
+        job,
+        kind: CallKind::Rename,
+        path_name: Which::Old,
+    }
+}
+
+fn ask(job: JobId, path_name: Which) -> Effect {
+    let kind = CallKind::Confirm;
+    Effect::Call {
+        job,
+        kind,
+        path_name,
+    }
+}
+
+/// The one thing that is published.
+fn published(effects: &[Effect]) -> &Parcel {
+    let parcels: Vec<&Parcel> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Publish { parcel, .. } => Some(parcel),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(parcels.len(), 1, "{effects:?}");
+    parcels[0]
+}
+
+fn told_renamed(effects: &[Effect]) -> (How, ConfirmedBy) {
+    let Parcel::Event(Outcome::Renamed(renamed)) = published(effects) else {
+        panic!("{effects:?}")
+    };
+    (renamed.how, renamed.confirmed_by)
+}
+
+fn copied(effects: &[Effect]) -> (Destination, &Carried) {
+    let Parcel::Copy { to, carried } = published(effects) else {
+        panic!("{effects:?}")
+    };
+    (*to, carried)
+}
+
+#[test]
+fn a_renamed_request_is_told_confirmed_acknowledged_and_over() {
+    let mut desk = Desk::of(1);
+    let (job, effects) = desk.deliver(request(1, "a", "b"));
+    assert_eq!(effects, [rename(job)]);
+    let effects = desk.answer(job, renamed("b"));
+    assert_eq!(told_renamed(&effects), (How::Applied, ConfirmedBy::Answer));
+    let effects = desk.confirm(job, Part::Event);
+    let [
+        Effect::Ack {
+            job: acknowledged,
+            ended: Some(ended),
+            settle: Some(Settle::Sent),
+        },
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(*acknowledged, job);
+    assert!(matches!(ended.outcome, Outcome::Renamed(_)));
+    assert_eq!(desk.say(Input::Settled { job }), []);
+    assert_eq!(desk.machine.counts(), Counts::default());
+}
+
+#[test]
+fn a_request_with_a_user_id_is_checked_before_it_is_renamed() {
+    let mut desk = Desk::of(1);
+    let (job, effects) = desk.deliver(RenameRequest {
+        user_id: Some(OURS),
+        ..request(1, "a", "b")
+    });
+    assert_eq!(effects, [ask(job, Which::Old)]);
+    assert_eq!(desk.answer(job, renamed("a")), [rename(job)]);
+}
+
+#[test]
+fn a_failure_is_a_dead_letter_first_and_then_an_event_and_then_an_ack() {
+    let mut desk = Desk::of(1);
+    let (job, _) = desk.deliver(request(1, "a", "b"));
+    let effects = desk.answer(job, status(404));
+    let Parcel::Letter(failed) = published(&effects) else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(failed.reason, Reason::UserNotFound);
+    let effects = desk.confirm(job, Part::Letter);
+    assert!(matches!(published(&effects), Parcel::Event(_)));
+    let effects = desk.confirm(job, Part::Event);
+    assert!(matches!(effects[..], [Effect::Ack { .. }]));
+}
+
+#[test]
+fn what_is_no_request_fails_without_a_call() {
+    let mut desk = Desk::of(1);
+    let effects = desk.say(Input::Delivered(Arrived {
+        job: JobId(9),
+        request: Err("not JSON".into()),
+        carried: Carried::default(),
+        redelivered: false,
+        delivery_count: 0,
+        probe: false,
+    }));
+    let Parcel::Letter(failed) = published(&effects) else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(failed.reason, Reason::InvalidRequest);
+}
+
+#[test]
+fn a_publish_that_is_refused_is_repeated_and_nothing_acknowledged_before() {
+    let mut desk = Desk::of(1);
+    let (job, _) = desk.deliver(request(1, "a", "b"));
+    desk.answer(job, renamed("b"));
+    let refused = Input::Published {
+        job,
+        part: Part::Event,
+        confirmed: false,
+    };
+    assert_eq!(desk.say(refused), []);
+    let effects = desk.wait(Duration::from_secs(1));
+    told_renamed(&effects);
+    assert!(matches!(
+        desk.confirm(job, Part::Event)[..],
+        [Effect::Ack { .. }]
+    ));
+}
+
+#[test]
+fn a_request_waits_here_for_a_while_and_then_in_the_ladder_with_its_history() {
+    let mut desk = Desk::of(1);
+    let (job, _) = desk.deliver(request(1, "a", "b"));
+    // Without a roll of luck the delays are 500 ms, 1 s, 2 s, 4 s.
+    for wait in [500, 1_000, 2_000] {
+        assert_eq!(desk.answer(job, status(503)), []);
+        assert_eq!(desk.machine.counts().waiting, 1);
+        assert_eq!(desk.machine.counts().in_flight, 0, "it holds no slot");
+        assert_eq!(desk.wait(Duration::from_millis(wait)), [rename(job)]);
+    }
+    let effects = desk.answer(job, status(503));
+    let (to, carried) = copied(&effects);
+    assert_eq!(to, Destination::Ladder(0));
+    assert_eq!((carried.attempts, carried.maybe_applied), (4, true));
+    let carried = carried.clone();
+    let effects = desk.confirm(job, Part::Copy);
+    let [
+        Effect::Ack {
+            ended: None,
+            settle: None,
+            ..
+        },
+    ] = effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(desk.machine.counts().in_hand, 0);
+    // Its copy goes on where it was; the 404 is not taken at its word.
+    let (job, effects) = desk.deliver_as(request(1, "a", "b"), carried, 0, false);
+    assert_eq!(effects, [rename(job)]);
+    assert_eq!(desk.answer(job, status(404)), [ask(job, Which::New)]);
+    let effects = desk.answer(job, renamed("b"));
+    assert_eq!(
+        told_renamed(&effects),
+        (How::AlreadyApplied, ConfirmedBy::Name)
+    );
+}
+
+#[test]
+fn those_that_wait_do_not_keep_others_from_their_slots() {
+    let mut desk = Desk::of(2);
+    for number in 0..6 {
+        let (job, effects) = desk.deliver(alone(number));
+        assert_eq!(effects, [rename(job)]);
+        assert_eq!(desk.answer(job, status(503)), []);
+        // An answer in between shows that the API is well.
+        let (other, effects) = desk.deliver(alone(100 + number));
+        assert_eq!(effects, [rename(other)]);
+        desk.answer(other, renamed(&format!("new-{}", 100 + number)));
+    }
+    // Six wait in the worker, as many as there is room for; the next goes away at once.
+    assert_eq!(desk.machine.counts().waiting, 6);
+    let (job, _) = desk.deliver(alone(7));
+    let effects = desk.answer(job, status(503));
+    assert_eq!(copied(&effects).0, Destination::Ladder(0));
+}
+
+#[test]
+fn no_more_calls_are_in_flight_than_allowed() {
+    let mut desk = Desk::of(2);
+    let jobs: Vec<JobId> = (0..4).map(|number| desk.deliver(alone(number)).0).collect();
+    assert_eq!(desk.machine.counts().in_flight, 2);
+    let effects = desk.answer(jobs[0], renamed("new-0"));
+    assert!(effects.contains(&rename(jobs[2])), "{effects:?}");
+    assert_eq!(desk.machine.counts().in_flight, 2);
+}
+
+#[test]
+fn one_that_shares_a_name_runs_once_the_ack_of_the_one_before_is_processed() {
+    let mut desk = Desk::of(8);
+    let (first, _) = desk.deliver(request(1, "a", "b"));
+    let (second, effects) = desk.deliver(request(2, "b", "c"));
+    assert_eq!(effects, []);
+    assert_eq!(desk.machine.counts().blocked_by_order, 1);
+    desk.answer(first, renamed("b"));
+    let effects = desk.confirm(first, Part::Event);
+    let [
+        Effect::Ack {
+            settle: Some(Settle::Processed),
+            ..
+        },
+    ] = effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(desk.say(Input::Settled { job: first }), [rename(second)]);
+}
+
+#[test]
+fn one_behind_a_deferred_request_follows_it_to_the_ladder() {
+    let mut desk = Desk::of(8);
+    let (first, _) = desk.deliver(request(1, "a", "b"));
+    let (second, _) = desk.deliver(request(2, "b", "c"));
+    let answer = Answer::Refused(Refusal {
+        status: 429,
+        code: None,
+        retry_after: Some(Duration::from_secs(20)),
+    });
+    let effects = desk.answer(first, answer);
+    assert_eq!(copied(&effects).0, Destination::Ladder(1));
+    let effects = desk.confirm(first, Part::Copy);
+    assert!(matches!(effects[0], Effect::Ack { job, .. } if job == first));
+    let (to, carried) = copied(&effects);
+    assert_eq!(to, Destination::Ladder(1));
+    assert_eq!(carried.attempts, 0);
+    assert!(matches!(
+        desk.confirm(second, Part::Copy)[..],
+        [Effect::Ack { .. }]
+    ));
+}
+
+#[test]
+fn a_429_slows_the_account_and_no_other() {
+    let mut desk = Desk::of(8);
+    let (first, _) = desk.deliver(alone(1));
+    let answer = Answer::Refused(Refusal {
+        status: 429,
+        code: None,
+        retry_after: Some(Duration::from_secs(1)),
+    });
+    assert_eq!(desk.answer(first, answer), []);
+    let (second, effects) = desk.deliver(alone(2));
+    assert_eq!(effects, []);
+    let (other, effects) = desk.deliver(RenameRequest {
+        account_id: AccountId::parse("P12345678").unwrap(),
+        ..alone(3)
+    });
+    assert_eq!(effects, [rename(other)]);
+    let effects = desk.wait(Duration::from_secs(1));
+    assert!(effects.contains(&rename(first)) && effects.contains(&rename(second)));
+}
+
+#[test]
+fn a_request_fails_when_its_time_has_passed_before_its_turn() {
+    let mut desk = Desk::of(1);
+    let (first, _) = desk.deliver(alone(1));
+    let not_after = Some(later(desk.now, Duration::from_secs(5)));
+    desk.deliver(RenameRequest {
+        not_after,
+        ..alone(2)
+    });
+    desk.wait(Duration::from_secs(6));
+    let effects = desk.answer(first, status(404));
+    let failed = effects.iter().find_map(|effect| match effect {
+        Effect::Publish {
+            parcel: Parcel::Letter(failed),
+            job,
+        } if *job != first => Some(failed),
+        _ => None,
+    });
+    assert_eq!(failed.unwrap().reason, Reason::DeadlineExceeded);
+}
+
+#[test]
+fn a_twin_is_told_what_was_told_before() {
+    let mut desk = Desk::of(4);
+    let (first, _) = desk.deliver(request(1, "a", "b"));
+    let (twin, effects) = desk.deliver(request(1, "a", "b"));
+    assert_eq!(effects, []);
+    desk.answer(first, renamed("b"));
+    let effects = desk.end(first);
+    told_renamed(&effects);
+    assert!(matches!(effects[..], [Effect::Publish { job, .. }] if job == twin));
+}
+
+#[test]
+fn attempts_end_but_for_one_whose_fate_is_open() {
+    let mut desk = Desk::of(4);
+    let carried = Carried {
+        attempts: 11,
+        maybe_applied: true,
+        ..Carried::default()
+    };
+    let (job, _) = desk.deliver_as(alone(1), carried, 0, false);
+    // The twelfth attempt fails too: was one of them applied?
+    assert_eq!(desk.answer(job, status(503)), [ask(job, Which::Old)]);
+    // As long as that cannot be asked, it is not told as failed.
+    let effects = desk.answer(job, status(503));
+    assert!(matches!(copied(&effects).0, Destination::Ladder(_)));
+}

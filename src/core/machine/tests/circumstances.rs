@@ -1,0 +1,255 @@
+//! What comes from outside: outages, lost connections, alarms, drains, deaths.
+
+use super::*;
+
+/// A worker whose ten last calls failed; two requests wait in it.
+fn held() -> Desk {
+    let mut desk = Desk::of(4);
+    for number in 0..10 {
+        let (job, _) = desk.deliver(alone(number));
+        let effects = desk.answer(job, Answer::Silence(Silence::Connect));
+        assert_eq!(effects.contains(&Effect::StopConsuming), number == 9);
+        if number == 9 {
+            let given_back = effects.iter().filter(|effect| {
+                let Effect::Publish { parcel, .. } = effect else {
+                    return false;
+                };
+                matches!(
+                    parcel,
+                    Parcel::Copy {
+                        to: Destination::Tail,
+                        ..
+                    }
+                )
+            });
+            assert_eq!(given_back.count(), 10, "all that waited, and the last");
+        }
+    }
+    assert_eq!(desk.machine.held(), Some(Cause::Api));
+    for job in 0..10 {
+        desk.confirm(JobId(job), Part::Copy);
+    }
+    assert_eq!(desk.machine.counts().in_hand, 0);
+    desk
+}
+
+#[test]
+fn ten_failures_in_a_row_hold_and_a_probe_that_is_answered_resumes() {
+    let mut desk = held();
+    assert_eq!(desk.wait(Duration::from_millis(900)), []);
+    assert_eq!(desk.wait(Duration::from_millis(100)), [Effect::Probe]);
+    let (probe, effects) = desk.deliver_as(alone(20), Carried::default(), 0, true);
+    assert_eq!(effects, [rename(probe)]);
+    let effects = desk.answer(probe, status(503));
+    assert_eq!(copied(&effects).0, Destination::Tail);
+    desk.confirm(probe, Part::Copy);
+    assert_eq!(desk.wait(Duration::from_secs(2)), [Effect::Probe]);
+    let (probe, _) = desk.deliver_as(alone(21), Carried::default(), 0, true);
+    let effects = desk.answer(probe, renamed("new-21"));
+    assert!(effects.contains(&Effect::Consume), "{effects:?}");
+    assert_eq!(desk.machine.held(), None);
+    let (next, effects) = desk.deliver(alone(22));
+    assert_eq!(effects, [rename(next)]);
+}
+
+#[test]
+fn an_empty_queue_is_probed_again_soon() {
+    let mut desk = held();
+    desk.wait(Duration::from_secs(1));
+    assert_eq!(desk.say(Input::ProbeEmpty), []);
+    assert_eq!(desk.wait(Duration::from_secs(1)), [Effect::Probe]);
+}
+
+#[test]
+fn refused_credentials_hold_at_once_and_spend_no_attempt() {
+    let mut desk = Desk::of(4);
+    let (job, _) = desk.deliver(alone(1));
+    let effects = desk.answer(job, Answer::NoToken(NoToken::Missing));
+    assert!(effects.contains(&Effect::StopConsuming));
+    let (to, carried) = copied(&effects);
+    assert_eq!((to, carried.attempts), (Destination::Tail, 0));
+    assert_eq!(desk.machine.held(), Some(Cause::Credentials));
+}
+
+#[test]
+fn one_accounts_refused_credentials_make_only_that_account_wait() {
+    let mut desk = Desk::of(4);
+    let (well, _) = desk.deliver(alone(1));
+    desk.answer(well, renamed("new-1"));
+    let (refused, _) = desk.deliver(RenameRequest {
+        account_id: AccountId::parse("P12345678").unwrap(),
+        ..alone(2)
+    });
+    let effects = desk.answer(refused, status(401));
+    let (to, carried) = copied(&effects);
+    assert_eq!((to, carried.attempts), (Destination::Ladder(2), 0));
+    assert_eq!(desk.machine.held(), None);
+}
+
+#[test]
+fn a_drain_finishes_calls_and_gives_back_the_rest_in_order() {
+    let mut desk = Desk::of(1);
+    let (calling, _) = desk.deliver(request(1, "a", "b"));
+    let (blocked, _) = desk.deliver(request(2, "b", "c"));
+    let (ready, _) = desk.deliver(alone(3));
+    let effects = desk.say(Input::Drain);
+    assert_eq!(
+        effects,
+        [Effect::StopConsuming, Effect::GiveBack { job: ready }]
+    );
+    // What was on its way still arrives.
+    let (late, effects) = desk.deliver(alone(4));
+    assert_eq!(effects, [Effect::GiveBack { job: late }]);
+    told_renamed(&desk.answer(calling, renamed("b")));
+    let effects = desk.end(calling);
+    assert_eq!(
+        effects,
+        [Effect::GiveBack { job: blocked }, Effect::Drained]
+    );
+}
+
+#[test]
+fn a_drain_keeps_the_history_of_one_in_backoff_in_the_ladder() {
+    let mut desk = Desk::of(1);
+    let (waiting, _) = desk.deliver(alone(1));
+    desk.answer(waiting, status(503));
+    let effects = desk.say(Input::Drain);
+    let (to, carried) = copied(&effects);
+    assert_eq!((to, carried.attempts), (Destination::Ladder(0), 1));
+    let effects = desk.confirm(waiting, Part::Copy);
+    assert_eq!(effects.last(), Some(&Effect::Drained));
+}
+
+#[test]
+fn an_answer_that_comes_while_disconnected_is_told_without_another_call() {
+    let mut desk = Desk::of(1);
+    let (job, _) = desk.deliver(request(1, "a", "b"));
+    assert_eq!(desk.say(Input::Down), [Effect::ForgetAll]);
+    assert_eq!(desk.answer(job, renamed("b")), []);
+    assert_eq!(desk.say(Input::Up), [Effect::Consume]);
+    let (_, effects) = desk.redeliver(request(1, "a", "b"));
+    assert_eq!(told_renamed(&effects), (How::Applied, ConfirmedBy::Answer));
+}
+
+#[test]
+fn a_request_that_comes_again_while_its_call_runs_is_not_called_twice() {
+    let mut desk = Desk::of(4);
+    let (job, _) = desk.deliver(request(1, "a", "b"));
+    desk.say(Input::Down);
+    desk.say(Input::Up);
+    let (heir, effects) = desk.redeliver(request(1, "a", "b"));
+    assert_eq!(effects, []);
+    let effects = desk.answer(job, renamed("b"));
+    told_renamed(&effects);
+    assert!(matches!(effects[..], [Effect::Publish { job, .. }] if job == heir));
+    desk.end(heir);
+    assert_eq!(desk.machine.counts(), Counts::default());
+}
+
+#[test]
+fn a_lost_connection_loses_no_outcome_that_was_being_told() {
+    for confirmed in [false, true] {
+        let mut desk = Desk::of(1);
+        let (job, _) = desk.deliver(request(1, "a", "b"));
+        desk.answer(job, renamed("b"));
+        if confirmed {
+            // Acknowledged, but the broker may not have read it.
+            desk.confirm(job, Part::Event);
+        }
+        desk.say(Input::Down);
+        desk.say(Input::Up);
+        let (again, effects) = desk.redeliver(request(1, "a", "b"));
+        assert_eq!(told_renamed(&effects), (How::Applied, ConfirmedBy::Answer));
+        desk.end(again);
+        assert_eq!(desk.machine.counts(), Counts::default());
+    }
+}
+
+#[test]
+fn a_lost_connection_voids_what_waits_and_it_keeps_its_turn() {
+    let mut desk = Desk::of(4);
+    let (first, _) = desk.deliver(request(1, "a", "b"));
+    desk.answer(first, Answer::Silence(Silence::Timeout));
+    desk.deliver(request(2, "b", "c"));
+    desk.say(Input::Down);
+    assert_eq!(desk.machine.counts().in_hand, 0);
+    desk.say(Input::Up);
+    // The second comes first: it goes after the first, which must come again.
+    let (second, effects) = desk.redeliver(request(2, "b", "c"));
+    assert_eq!(copied(&effects).0, Destination::Ladder(0));
+    desk.confirm(second, Part::Copy);
+    let (again, effects) = desk.redeliver(request(1, "a", "b"));
+    assert_eq!(effects, [rename(again)]);
+    // It was delivered before, so its 409 is not taken at its word.
+    assert_eq!(desk.answer(again, status(409)), [ask(again, Which::Old)]);
+}
+
+#[test]
+fn a_copy_that_is_back_before_its_confirm_is_the_request_and_not_another() {
+    let mut desk = Desk::of(1);
+    let (job, _) = desk.deliver(request(1, "a", "b"));
+    let effects = desk.answer(job, Answer::NoToken(NoToken::Missing));
+    let carried = copied(&effects).1.clone();
+    desk.wait(Duration::from_secs(1));
+    let (back, effects) = desk.deliver_as(request(1, "a", "b"), carried, 0, true);
+    assert_eq!(effects, [rename(back)]);
+    let effects = desk.confirm(job, Part::Copy);
+    assert!(matches!(effects[..], [Effect::Ack { job: acked, .. }] if acked == job));
+    told_renamed(&desk.answer(back, renamed("b"))[1..]);
+}
+
+#[test]
+fn nothing_is_renamed_while_the_broker_takes_no_publishes() {
+    let mut desk = Desk::of(4);
+    let (checked, effects) = desk.deliver(RenameRequest {
+        user_id: Some(OURS),
+        ..request(1, "a", "b")
+    });
+    assert_eq!(effects, [ask(checked, Which::Old)]);
+    desk.say(Input::Blocked(true));
+    assert_eq!(desk.answer(checked, renamed("a")), []);
+    let (other, effects) = desk.deliver(alone(2));
+    assert_eq!(effects, []);
+    let effects = desk.say(Input::Blocked(false));
+    assert_eq!(effects, [ask(checked, Which::Old), rename(other)]);
+}
+
+#[test]
+fn a_suspect_is_tried_alone_and_the_others_are_put_out_of_its_reach() {
+    let mut desk = Desk::of(4);
+    let fresh = Carried::default;
+    let (suspect, effects) = desk.deliver_as(alone(1), fresh(), 3, false);
+    assert_eq!(effects, []);
+    let (bystander, effects) = desk.deliver_as(alone(2), fresh(), 3, false);
+    assert!(matches!(copied(&effects).0, Destination::Ladder(_)));
+    let (other, effects) = desk.deliver(alone(3));
+    assert_eq!(effects, []);
+    desk.confirm(bystander, Part::Copy);
+    assert_eq!(desk.wait(Duration::from_secs(1)), [rename(suspect)]);
+    // Once it has been answered, the worker is not dead, and goes on.
+    let effects = desk.answer(suspect, renamed("new-1"));
+    assert!(effects.contains(&rename(other)), "{effects:?}");
+}
+
+#[test]
+fn one_that_was_delivered_nearly_as_often_as_allowed_is_asked_about_and_ends_as_poison() {
+    let mut desk = Desk::of(4);
+    desk.deliver_as(alone(1), Carried::default(), 14, false);
+    let effects = desk.wait(Duration::from_secs(1));
+    assert_eq!(effects, [ask(JobId(0), Which::Old)]);
+    let effects = desk.answer(JobId(0), renamed("old-1"));
+    let Parcel::Letter(failed) = published(&effects) else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(failed.reason, Reason::Poison);
+}
+
+#[test]
+fn one_that_dies_even_of_the_question_is_told_before_the_broker_drops_it() {
+    let mut desk = Desk::of(4);
+    let (_, effects) = desk.deliver_as(alone(1), Carried::default(), 17, false);
+    let Parcel::Letter(failed) = published(&effects) else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(failed.reason, Reason::Poison);
+}

@@ -1,0 +1,410 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::request::Username;
+
+/// The steps of a small ladder.
+const STEPS: [u64; 3] = [5, 30, 120];
+
+fn start() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn identity(number: usize, old: &str, new: &str) -> Identity {
+    let request = RenameRequest {
+        request_id: Uuid::from_u128(number as u128),
+        account_id: AccountId::parse("T12345678").unwrap(),
+        username: Username::parse(old).unwrap(),
+        new_username: Username::parse(new).unwrap(),
+        user_id: None,
+        requested_at: None,
+        requested_by: None,
+        not_after: None,
+    };
+    Identity::of(&request, None)
+}
+
+fn line() -> Line {
+    Line::starting(0.5, start())
+}
+
+/// Arrives for the first time.
+fn arrive(line: &mut Line, number: usize, old: &str, new: &str) -> Ticket {
+    line.arrive(identity(number, old, new), None).ticket
+}
+
+fn go_away(line: &mut Line, ticket: Ticket, delay: Option<Duration>, now: Timestamp) -> u64 {
+    let copy = line.leave(ticket, delay, now);
+    line.left(ticket, delay, now);
+    copy
+}
+
+#[test]
+fn a_chain_runs_link_by_link() {
+    let mut line = line();
+    let first = arrive(&mut line, 0, "a", "b");
+    let second = arrive(&mut line, 1, "b", "c");
+    let third = arrive(&mut line, 2, "c", "a");
+    assert_eq!(line.turn(first), Turn::Run);
+    assert_eq!(line.turn(second), Turn::Wait);
+    assert_eq!(line.turn(third), Turn::Wait);
+    line.done(first);
+    assert_eq!(line.woken(), vec![third, second]);
+    assert_eq!(line.turn(second), Turn::Run);
+    assert_eq!(line.turn(third), Turn::Wait);
+    line.done(second);
+    assert_eq!(line.turn(third), Turn::Run);
+}
+
+#[test]
+fn a_swap_by_way_of_a_third_name_keeps_its_order_and_others_do_not_wait() {
+    let mut line = line();
+    let aside = arrive(&mut line, 0, "a", "aside");
+    let across = arrive(&mut line, 1, "b", "a");
+    let back = arrive(&mut line, 2, "aside", "b");
+    let other = arrive(&mut line, 3, "x", "y");
+    assert_eq!(line.turn(other), Turn::Run);
+    assert_eq!(line.turn(across), Turn::Wait);
+    assert_eq!(line.turn(back), Turn::Wait);
+    line.done(aside);
+    assert_eq!(line.turn(across), Turn::Run);
+    assert_eq!(line.turn(back), Turn::Wait);
+}
+
+#[test]
+fn names_of_different_accounts_are_different() {
+    let mut line = line();
+    arrive(&mut line, 0, "a", "b");
+    let mut other = identity(1, "a", "b");
+    other.names = [
+        name_hash(&AccountId::parse("P12345678").unwrap(), "a"),
+        name_hash(&AccountId::parse("P12345678").unwrap(), "b"),
+    ];
+    let other = line.arrive(other, None).ticket;
+    assert_eq!(line.turn(other), Turn::Run);
+}
+
+#[test]
+fn those_behind_one_that_leaves_wait_until_the_broker_has_it_and_then_follow() {
+    let mut line = line();
+    let first = arrive(&mut line, 0, "a", "b");
+    let second = arrive(&mut line, 1, "b", "c");
+    let delay = Some(seconds(30));
+    line.leave(first, delay, start());
+    assert_eq!(line.turn(second), Turn::Wait);
+    line.left(first, delay, start());
+    assert_eq!(line.woken(), vec![second]);
+    let due = Some(later(start(), seconds(30)));
+    assert_eq!(line.turn(second), Turn::Follow { due });
+    // It comes back, and its follower finds it there.
+    let copy = line.holders[&first].copy;
+    let back = line.arrive(identity(0, "a", "b"), Some(copy));
+    assert_eq!((back.ticket, back.is_twin), (first, false));
+    assert_eq!(line.turn(second), Turn::Wait);
+}
+
+#[test]
+fn at_the_tail_one_follows_to_the_tail_but_does_not_turn_in_circles_there() {
+    let mut line = line();
+    let first = arrive(&mut line, 0, "a", "b");
+    let second = arrive(&mut line, 1, "b", "c");
+    go_away(&mut line, first, None, start());
+    assert_eq!(line.turn(second), Turn::Follow { due: None });
+    let copy = go_away(&mut line, second, None, start());
+    // The second is back, and the first, which left before it, is not.
+    line.arrive(identity(1, "b", "c"), Some(copy));
+    let Turn::Follow { due: Some(_) } = line.turn(second) else {
+        panic!("it waits in a retry queue now")
+    };
+}
+
+#[test]
+fn a_place_is_given_up_only_when_something_that_came_well_after_it_is_back() {
+    let mut line = line();
+    let lost = arrive(&mut line, 0, "a", "b");
+    let behind = arrive(&mut line, 1, "b", "c");
+    let other = arrive(&mut line, 2, "x", "y");
+    go_away(&mut line, lost, Some(seconds(5)), start());
+    let bounce = |line: &mut Line, ticket, number, (old, new), now| {
+        let copy = go_away(line, ticket, Some(seconds(5)), now);
+        line.arrive(identity(number, old, new), Some(copy));
+    };
+    // Back when the first is due, and within the slack of it: it may still come.
+    for late in [5, 20] {
+        let now = later(start(), seconds(late));
+        bounce(&mut line, behind, 1, ("b", "c"), now);
+        assert!(matches!(line.turn(behind), Turn::Follow { .. }), "{late}");
+    }
+    // Any message shows how far the queue has been delivered.
+    let now = later(start(), seconds(35));
+    bounce(&mut line, other, 2, ("x", "y"), now);
+    assert_eq!(line.turn(behind), Turn::Run);
+}
+
+#[test]
+fn after_a_cut_nothing_is_given_up_until_the_broker_must_have_found_out() {
+    let mut line = line();
+    let lost = arrive(&mut line, 0, "a", "b");
+    let behind = arrive(&mut line, 1, "b", "c");
+    let copy = go_away(&mut line, behind, None, start());
+    line.cut(start());
+    line.void(lost, start());
+    line.arrive(identity(1, "b", "c"), Some(copy));
+    for (after, lost) in [(100, false), (160, true)] {
+        let now = later(start(), seconds(after));
+        let copy = go_away(&mut line, behind, Some(seconds(5)), now);
+        line.arrive(identity(1, "b", "c"), Some(copy));
+        assert_eq!(line.turn(behind) == Turn::Run, lost, "{after}");
+    }
+}
+
+#[test]
+fn a_void_delivery_comes_back_to_its_place() {
+    let mut line = line();
+    let first = arrive(&mut line, 0, "a", "b");
+    let second = arrive(&mut line, 1, "b", "c");
+    line.cut(start());
+    for ticket in [first, second] {
+        line.void(ticket, start());
+    }
+    // In whatever order.
+    assert_eq!(arrive(&mut line, 1, "b", "c"), second);
+    assert!(matches!(line.turn(second), Turn::Follow { .. }));
+    assert_eq!(arrive(&mut line, 0, "a", "b"), first);
+    assert_eq!(line.turn(first), Turn::Run);
+}
+
+#[test]
+fn a_twin_is_known_as_one_and_waits_for_the_first() {
+    let mut line = line();
+    let first = arrive(&mut line, 0, "a", "b");
+    let twin = line.arrive(identity(0, "a", "b"), None);
+    assert!(twin.is_twin);
+    assert_eq!(line.turn(twin.ticket), Turn::Wait);
+    line.done(first);
+    assert_eq!(line.turn(twin.ticket), Turn::Run);
+    line.done(twin.ticket);
+    assert!(!line.arrive(identity(0, "a", "b"), None).is_twin);
+}
+
+#[test]
+fn a_twin_of_one_that_is_away_takes_its_place_and_is_no_proof_of_its_way() {
+    let mut line = line();
+    let first = arrive(&mut line, 0, "a", "b");
+    go_away(&mut line, first, Some(seconds(120)), start());
+    let twin = line.arrive(identity(0, "a", "b"), None);
+    assert_eq!((twin.ticket, twin.is_twin), (first, true));
+    assert_eq!(line.delivered_up_to, None);
+}
+
+#[test]
+fn a_copy_number_tells_when_it_was_sent_and_no_other_workers_number_does() {
+    let mut ours = Copies::starting(0.3, start());
+    let theirs = Copies::starting(0.6, start()).next(start());
+    let now = later(start(), seconds(40));
+    let numbers: Vec<u64> = (0..100).map(|_| ours.next(now)).collect();
+    assert!(numbers.is_sorted_by(|one, other| one < other));
+    let sent = ours.sent_at(numbers[0]).unwrap();
+    assert_eq!(sent, now);
+    assert!(ours.sent_at(numbers[99]).unwrap() <= later(now, Duration::from_millis(7)));
+    assert_eq!(ours.sent_at(theirs), None);
+    assert_eq!(ours.sent_at(numbers[99] + 1), None);
+    assert!(Copies::starting(1.0, start()).next(now) < i64::MAX.cast_unsigned());
+}
+
+/// What happens to the requests of the model.
+#[derive(Debug, Clone)]
+enum Step {
+    /// One that renames between two of a few names arrives.
+    Arrive(u8, u8),
+    /// One whose turn it is ends.
+    Finish(u8),
+    /// One whose turn it is goes away, to the tail or to a step of the ladder.
+    Defer(u8, Option<usize>),
+    /// The next message comes.
+    Return,
+    /// The connection is lost.
+    Cut,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0u8..5, 0u8..5).prop_map(|(old, new)| Step::Arrive(old, new)),
+        3 => any::<u8>().prop_map(Step::Finish),
+        2 => (any::<u8>(), proptest::option::of(0usize..3)).prop_map(|(n, s)| Step::Defer(n, s)),
+        3 => Just(Step::Return),
+        1 => Just(Step::Cut),
+    ]
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Here,
+    /// In front of the queue.
+    Front,
+    /// In the queue from then on, with this number.
+    Sent(Timestamp, u64),
+    Ended,
+}
+
+/// A queue that keeps its order, one worker, and requests by their order of arrival.
+#[derive(Debug)]
+struct Model {
+    line: Line,
+    now: Timestamp,
+    requests: Vec<(Identity, [u8; 2], Ticket, Place)>,
+}
+
+impl Model {
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Arrive(old, new) => {
+                let number = self.requests.len();
+                let identity = identity(number, &old.to_string(), &new.to_string());
+                let ticket = self.line.arrive(identity, None).ticket;
+                let request = (identity, [old, new], ticket, Place::Here);
+                self.requests.push(request);
+            }
+            Step::Finish(which) => {
+                if let Some(number) = self.running(which) {
+                    self.line.done(self.requests[number].2);
+                    self.requests[number].3 = Place::Ended;
+                }
+            }
+            Step::Defer(which, step) => {
+                if let Some(number) = self.running(which) {
+                    self.send(number, step);
+                }
+            }
+            Step::Return => self.next_message(),
+            Step::Cut => {
+                self.line.cut(self.now);
+                for (_, _, ticket, place) in &mut self.requests {
+                    if matches!(place, Place::Here) {
+                        self.line.void(*ticket, self.now);
+                        *place = Place::Front;
+                    }
+                }
+            }
+        }
+        self.follow();
+    }
+
+    fn running(&mut self, which: u8) -> Option<usize> {
+        let here: Vec<usize> = self.here().collect();
+        let line = &mut self.line;
+        let requests = &self.requests;
+        let running: Vec<usize> = here
+            .into_iter()
+            .filter(|&number| line.turn(requests[number].2) == Turn::Run)
+            .collect();
+        let count = running.len();
+        (count > 0).then(|| running[usize::from(which) % count])
+    }
+
+    fn here(&self) -> impl Iterator<Item = usize> + '_ {
+        let requests = self.requests.iter().enumerate();
+        requests
+            .filter(|(_, request)| matches!(request.3, Place::Here))
+            .map(|(number, _)| number)
+    }
+
+    fn send(&mut self, number: usize, step: Option<usize>) {
+        let delay = step.map(|step| seconds(STEPS[step]));
+        let copy = go_away(&mut self.line, self.requests[number].2, delay, self.now);
+        let entry = later(self.now, delay.unwrap_or_default());
+        self.requests[number].3 = Place::Sent(entry, copy);
+    }
+
+    fn next_message(&mut self) {
+        let order = |place: Place| match place {
+            Place::Front => Some((Timestamp::MIN, 0)),
+            Place::Sent(entry, copy) => Some((entry, copy)),
+            Place::Here | Place::Ended => None,
+        };
+        let requests = self.requests.iter().enumerate();
+        let next = requests
+            .filter_map(|(number, request)| Some((order(request.3)?, number)))
+            .min();
+        let Some((_, number)) = next else { return };
+        let (identity, _, ticket, place) = self.requests[number];
+        let copy = if let Place::Sent(entry, copy) = place {
+            self.now = self.now.max(entry);
+            Some(copy)
+        } else {
+            None
+        };
+        let back = self.line.arrive(identity, copy);
+        assert_eq!(back.ticket, ticket, "it comes back to its place");
+        self.requests[number].3 = Place::Here;
+    }
+
+    /// Those that are to follow do, as the machine sends them.
+    fn follow(&mut self) {
+        for number in self.here().collect::<Vec<_>>() {
+            if let Turn::Follow { due } = self.line.turn(self.requests[number].2) {
+                let step = due.map(|due| {
+                    let wait = Duration::try_from(due.duration_since(self.now));
+                    let wait = wait.unwrap_or_default();
+                    let long_enough = STEPS.iter().position(|&step| seconds(step) >= wait);
+                    long_enough.unwrap_or(STEPS.len() - 1)
+                });
+                self.send(number, step);
+            }
+        }
+    }
+
+    /// The rule itself: it is a request's turn when no earlier one that shares a name is left.
+    fn rule_holds(&mut self) -> Result<(), TestCaseError> {
+        for number in self.here().collect::<Vec<_>>() {
+            let (_, names, ticket, _) = self.requests[number];
+            let earlier = self.requests[..number].iter();
+            let first = !earlier.clone().any(|(_, other, _, place)| {
+                !matches!(place, Place::Ended) && other.iter().any(|name| names.contains(name))
+            });
+            let turn = self.line.turn(ticket);
+            prop_assert_eq!(turn == Turn::Run, first, "request {}: {:?}", number, turn);
+        }
+        Ok(())
+    }
+
+    fn has_ended(&self) -> bool {
+        let mut places = self.requests.iter().map(|request| request.3);
+        places.all(|place| matches!(place, Place::Ended))
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_request_runs_when_no_earlier_one_of_its_names_is_left_and_never_else(
+        steps in proptest::collection::vec(any_step(), 0..60),
+    ) {
+        let (line, now) = (line(), start());
+        let mut model = Model { line, now, requests: Vec::new() };
+        for step in &steps {
+            model.take(step);
+            model.rule_holds()?;
+        }
+        // Left alone, all of them end, without turning in circles.
+        let most = 20 * (model.requests.len() + 1);
+        for _ in 0..most {
+            while model.running(0).is_some() {
+                model.take(&Step::Finish(0));
+                model.rule_holds()?;
+            }
+            if model.has_ended() {
+                break;
+            }
+            model.take(&Step::Return);
+            model.rule_holds()?;
+        }
+        prop_assert!(model.has_ended(), "{:?}", model);
+        prop_assert!(model.line.holders.is_empty());
+        prop_assert!(model.line.lines.is_empty());
+        prop_assert!(model.line.messages.is_empty());
+    }
+}
