@@ -1,0 +1,169 @@
+//! What the worker keeps of requests that wait in the ladder: measured with an allocator that
+//! counts, which a process has only one of, so this is a test binary of its own.
+
+use std::alloc::System;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rename_worker::core::answer::{Answer, Refusal, User};
+use rename_worker::core::machine::{
+    Arrived, Destination, Effect, Input, JobId, Machine, Parcel, Part, Rules,
+};
+use rename_worker::core::outcome::Carried;
+use rename_worker::core::request::{AccountId, RenameRequest, Username};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use uuid::Uuid;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const WAITING: u64 = 10_000;
+const MOST_BYTES: isize = 5_000_000;
+
+/// The shell as far as memory goes: it keeps nothing of a job that is acknowledged.
+struct Desk {
+    machine: Machine,
+    now: Timestamp,
+    next_job: u64,
+}
+
+impl Desk {
+    fn say(&mut self, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let roll = &mut || 0.5;
+        self.machine.handle(input, self.now, roll, &mut effects);
+        effects
+    }
+
+    fn deliver(&mut self, number: u64, carried: Carried) -> JobId {
+        let job = JobId(self.next_job);
+        self.next_job += 1;
+        self.say(Input::Delivered(Arrived {
+            job,
+            request: Ok(Box::new(request(number))),
+            carried,
+            redelivered: false,
+            delivery_count: 0,
+            probe: false,
+        }));
+        job
+    }
+
+    fn publish(&mut self, job: JobId, part: Part) {
+        let confirmed = true;
+        self.say(Input::Published {
+            job,
+            part,
+            confirmed,
+        });
+    }
+
+    /// A request that is renamed at once.
+    fn rename(&mut self, number: u64, carried: Carried) {
+        let job = self.deliver(number, carried);
+        let answer = Answer::User(User {
+            username: new_name(number).into(),
+            id: None,
+        });
+        self.say(Input::Answered { job, answer });
+        self.publish(job, Part::Event);
+        self.say(Input::Settled { job });
+    }
+
+    /// A request that fails in passing and goes to the ladder; what its copy carries.
+    fn defer(&mut self, number: u64) -> Carried {
+        // So late in its backoff that it waits for minutes.
+        let tried = Carried {
+            attempts: 8,
+            first_attempt_at: Some(self.now),
+            ..Carried::default()
+        };
+        let job = self.deliver(number, tried);
+        let answer = Answer::Refused(Refusal {
+            status: 503,
+            ..Refusal::default()
+        });
+        let effects = self.say(Input::Answered { job, answer });
+        let carried = effects.into_iter().find_map(|effect| match effect {
+            Effect::Publish {
+                parcel:
+                    Parcel::Copy {
+                        to: Destination::Ladder(_),
+                        carried,
+                    },
+                ..
+            } => Some(carried),
+            _ => None,
+        });
+        self.publish(job, Part::Copy);
+        carried.expect("it goes to the ladder")
+    }
+}
+
+fn request(number: u64) -> RenameRequest {
+    RenameRequest {
+        request_id: Uuid::from_u128(number.into()),
+        account_id: AccountId::parse("T12345678").expect("valid"),
+        username: Username::parse(&format!("old-{number}@example.com")).expect("valid"),
+        new_username: Username::parse(&new_name(number)).expect("valid"),
+        user_id: None,
+        requested_at: None,
+        requested_by: None,
+        not_after: None,
+    }
+}
+
+fn new_name(number: u64) -> String {
+    format!("new-{number}@example.com")
+}
+
+#[test]
+fn ten_thousand_requests_in_the_ladder_cost_less_than_five_megabytes() {
+    let mut desk = Desk {
+        machine: Machine::new(Rules::default()),
+        now: Timestamp::from_second(1_800_000_000).expect("a time"),
+        next_job: 0,
+    };
+    desk.say(Input::Up);
+    // A worker in full swing: it remembers as many outcomes as it ever does.
+    for number in 0..2 * WAITING {
+        desk.rename(1_000_000 + number, Carried::default());
+    }
+
+    let region = Region::new(ALLOCATOR);
+    let mut copies = Vec::new();
+    let mut kept_by_test = 0;
+    for number in 0..WAITING {
+        copies.push(desk.defer(number));
+        // The API is well, but for some.
+        desk.rename(2_000_000 + number, Carried::default());
+        kept_by_test = copies.capacity() * size_of::<Carried>();
+    }
+    let grown = net(&region) - signed(kept_by_test);
+    println!("{WAITING} requests in the ladder: {grown} bytes");
+    assert_eq!(desk.machine.counts().in_hand, 0);
+    assert!(grown < MOST_BYTES, "{grown} bytes");
+    // Their places are kept, so that none of their names is overtaken; that has its price.
+    assert!(grown > 500_000, "{grown} bytes: are their places kept?");
+
+    // They come back and end; what is left is room in the tables of what is remembered.
+    desk.now = desk
+        .now
+        .saturating_add(Duration::from_secs(600))
+        .expect("later");
+    for (number, carried) in (0..WAITING).zip(copies) {
+        desk.rename(number, carried);
+    }
+    let left = net(&region);
+    println!("all ended: {left} bytes");
+    assert!(left < grown / 2, "{left} bytes");
+}
+
+fn net(region: &Region<'_, System>) -> isize {
+    let change = region.change();
+    signed(change.bytes_allocated) - signed(change.bytes_deallocated)
+}
+
+fn signed(bytes: usize) -> isize {
+    isize::try_from(bytes).expect("less than the address space")
+}
