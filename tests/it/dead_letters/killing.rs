@@ -49,9 +49,9 @@ async fn a_replay_that_is_killed_loses_nothing_and_is_finished_later() {
     let sent = requests_in(&stage, requests).await;
     assert_eq!(sent.len(), LETTERS, "some are lost");
     assert!(ids.iter().all(|id| sent.contains_key(id)));
-    // Twice is what a kill between confirm and ack costs, for what was under way.
-    let twice = sent.values().sum::<usize>() - LETTERS;
-    assert!(twice <= KILLS * 256, "{twice} were sent more than once");
+    // Once more for each kill at worst: acks that were under way when it came are lost with it.
+    let most = sent.values().max().copied().unwrap_or_default();
+    assert!(most <= 1 + KILLS, "one was sent {most} times");
     strike(stage).await;
 }
 
