@@ -1,5 +1,6 @@
 //! Text for a terminal: lines, bars, and nothing that a letter could do to the screen.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -79,7 +80,10 @@ pub fn dump(bytes: &[u8]) -> String {
 }
 
 /// A bar on a terminal; elsewhere nothing is drawn.
-pub struct Bar(ProgressBar);
+pub struct Bar {
+    bar: ProgressBar,
+    told_blocked: Cell<bool>,
+}
 
 impl Bar {
     pub fn new(what: &'static str) -> Self {
@@ -89,25 +93,29 @@ impl Bar {
             bar.set_style(style);
         }
         bar.set_message(what);
-        Self(bar)
+        Self {
+            bar,
+            told_blocked: Cell::new(false),
+        }
     }
 
     pub fn show(&self, step: Step) {
         match step {
             Step::Done { done, of } => {
-                self.0.set_length(of);
-                self.0.set_position(done);
+                self.bar.set_length(of);
+                self.bar.set_position(done);
             }
-            Step::BrokerBlocked => self
-                .0
-                .println("the broker takes no messages (memory or disk alarm); waiting"),
+            Step::BrokerBlocked if self.told_blocked.replace(true) => {}
+            Step::BrokerBlocked => self.bar.suspend(|| {
+                eprintln!("the broker takes no messages (memory or disk alarm); waiting");
+            }),
         }
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use lapin::types::FieldTable;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{NAME, body, done, lines, lines_of, put, put_many, run, stage, strike, text, told};
+use super::{
+    NAME, body, done, lines, lines_of, put, put_many, run, stage, start, strike, text, told,
+};
 use crate::support::amqp::{Message, SOON};
 
 #[tokio::test]
@@ -119,6 +122,56 @@ async fn a_rate_is_kept() {
     // The first goes at once, the others a tenth of a second apart.
     assert!(begun.elapsed() >= Duration::from_millis(900));
     assert_eq!(stage.raw.queue_length(&stage.names.requests).await, 10);
+    strike(stage).await;
+}
+
+#[tokio::test]
+async fn an_interrupt_leaves_the_rest_as_it_was() {
+    const LETTERS: usize = 100;
+    let stage = stage().await;
+    put_many(&stage, LETTERS).await;
+    let args = ["replay", "--all", "--yes", "--json", "--rate", "20"];
+    let replay = start(&stage, &args).await;
+    let requests = &stage.names.requests;
+    while stage.raw.queue_length(requests).await < 5 {
+        // Until another process has sent some, which no clock of ours can hurry.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let pid = replay.id().expect("it runs").to_string();
+    let mut kill = std::process::Command::new("kill");
+    assert!(kill.args(["-INT", &pid]).status().unwrap().success());
+    let output = replay.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("stopped: interrupted"));
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (sent, left) = (summary["done"].as_u64(), summary["left"].as_u64());
+    assert_eq!(
+        sent.zip(left).map(|(sent, left)| sent + left),
+        Some(LETTERS as u64)
+    );
+    let sent = super::requests_in(&stage, requests).await;
+    let left = super::requests_in(&stage, &stage.names.dead_letters).await;
+    assert_eq!(sent.len() + left.len(), LETTERS, "each is in one place");
+    strike(stage).await;
+}
+
+#[tokio::test]
+async fn where_no_queue_takes_a_replay_every_letter_stays() {
+    let stage = stage().await;
+    put_many(&stage, 20).await;
+    let requests = stage.names.requests.as_str();
+    let key = "#".into();
+    let table = FieldTable::default();
+    let channel = stage.raw.channel();
+    channel
+        .queue_unbind(requests.into(), requests.into(), key, table)
+        .await
+        .unwrap();
+    let output = run(&stage, &["replay", "--all", "--yes"]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = text(&output.stderr);
+    assert!(told.contains("no queue is bound to the exchange"), "{told}");
+    assert_eq!(stage.raw.queue_length(&stage.names.dead_letters).await, 20);
     strike(stage).await;
 }
 
