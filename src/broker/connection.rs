@@ -31,7 +31,11 @@
 //! - Its TLS always loads the system's roots and fails where there are none, as in an image
 //!   `FROM scratch`. So the rustls configuration is made here: `ca_file` replaces the roots.
 //! - Its URL parser turns an IPv6 address into `localhost`.
+//! - It tries the addresses of a name one after the other, each for as long as the system does, so a
+//!   node whose machine is gone would use up the time of all: see [`reach`].
+//! - It cannot read all that a broker may deliver, so it hears the broker by an [`Ear`].
 
+use std::io;
 use std::net::{Shutdown, TcpStream as Socket};
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -40,15 +44,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::Stream;
-use lapin::tcp::{
-    AMQPUriTcpExt as _, AsyncTcpStream, RustlsConnector, RustlsConnectorConfig, TLSConfig,
-};
+use lapin::tcp::{AsyncTcpStream, RustlsConnector, RustlsConnectorConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties, Event};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret as _;
 
+use super::ear::Ear;
+use super::greeting::Greeting;
+use super::reach;
+use super::runtime::{Heard, Tcp, listening};
 use super::trouble::Trouble;
 use crate::config::Amqp;
 
@@ -67,39 +73,33 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) struct Wire {
     pub(super) connection: Connection,
     /// What lapin tells of it, from its first moment on.
-    pub(super) events: Pin<Box<dyn Stream<Item = Event> + Send>>,
+    pub(super) events: Pin<Box<dyn Stream<Item = Event> + Send + Sync>>,
+    /// What the broker said of itself.
+    pub(super) greeting: Arc<Greeting>,
     cutter: Cutter,
 }
 
 /// Opens a connection with the URL, certificates and key as they are now.
 pub(super) async fn open(amqp: &Amqp, name: &str) -> Result<Wire, Trouble> {
-    let door = Door::find(amqp).await?;
+    let door = Arc::new(Door::find(amqp).await?);
     let cutter = Cutter::default();
+    let greeting = Arc::new(Greeting::default());
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let held = cutter.clone();
     let connecting = Connection::connector(
-        door.plain.clone(),
-        lapin::runtime::default_runtime().map_err(|error| Trouble::of_session(&error))?,
-        async move |_, runtime| {
-            let reach = async {
-                let stream = door
-                    .plain
-                    .connect_with_config_async(TLSConfig::default(), &runtime)
-                    .await?;
-                if let AsyncTcpStream::Plain(stream) = &stream {
-                    held.hold(stream.get_ref())?;
-                }
-                match &door.tls {
-                    Some(connector) => stream.into_rustls(connector, door.host()).await,
-                    None => Ok(stream),
-                }
-            };
-            let timed_out = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
-            let stream = tokio::time::timeout(CONNECT_TIMEOUT, reach)
-                .await
-                .map_err(timed_out)
-                .flatten()?;
-            Ok(stream)
+        door.uri.clone(),
+        listening(),
+        {
+            let (cutter, greeting) = (cutter.clone(), Arc::clone(&greeting));
+            async move |_, _| {
+                let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
+                let stream = tokio::time::timeout(CONNECT_TIMEOUT, door.enter(&cutter))
+                    .await
+                    .map_err(timed_out)
+                    .flatten()?;
+                // The TLS is below the ear.
+                let heard = Ear::new(stream, Arc::clone(&greeting));
+                Ok(AsyncTcpStream::<Heard>::Plain(heard))
+            }
         },
         properties,
     );
@@ -107,6 +107,7 @@ pub(super) async fn open(amqp: &Amqp, name: &str) -> Result<Wire, Trouble> {
         Ok(Ok(connection)) => Ok(Wire {
             events: Box::pin(connection.events_listener()),
             connection,
+            greeting,
             cutter,
         }),
         Ok(Err(error)) => {
@@ -150,11 +151,11 @@ enum Held {
 }
 
 impl Cutter {
-    fn hold(&self, stream: &tokio::net::TcpStream) -> std::io::Result<()> {
+    fn hold(&self, stream: &tokio::net::TcpStream) -> io::Result<()> {
         let socket = Socket::from(stream.as_fd().try_clone_to_owned()?);
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*held, Held::Cut) {
-            return Err(std::io::ErrorKind::TimedOut.into());
+            return Err(io::ErrorKind::TimedOut.into());
         }
         *held = Held::Socket(socket);
         Ok(())
@@ -170,14 +171,13 @@ impl Cutter {
 }
 
 /// Where the broker is and how to get in, as the settings and their files say it now.
-pub(super) struct Door {
-    /// Always `amqp`: for `amqps`, `tls` is laid over what it leads to.
-    pub(super) plain: AMQPUri,
-    pub(super) tls: Option<RustlsConnector>,
+struct Door {
+    uri: AMQPUri,
+    tls: Option<RustlsConnector>,
 }
 
 impl Door {
-    pub(super) async fn find(amqp: &Amqp) -> Result<Self, Trouble> {
+    async fn find(amqp: &Amqp) -> Result<Self, Trouble> {
         let amqp = amqp.clone();
         // Files are read.
         tokio::task::spawn_blocking(move || Self::read(&amqp))
@@ -185,8 +185,16 @@ impl Door {
             .map_err(|error| Trouble::Settings(error.to_string()))?
     }
 
-    pub(super) fn host(&self) -> &str {
-        &self.plain.authority.host
+    /// Connects, and gives `cutter` the means to cut off what it may have to wait for.
+    async fn enter(&self, cutter: &Cutter) -> io::Result<AsyncTcpStream<Tcp>> {
+        let authority = &self.uri.authority;
+        let tcp = reach::tcp(&authority.host, authority.port, crate::clock::chance()).await?;
+        cutter.hold(tcp.get_ref())?;
+        let stream = AsyncTcpStream::Plain(tcp);
+        match &self.tls {
+            Some(connector) => stream.into_rustls(connector, &authority.host).await,
+            None => Ok(stream),
+        }
     }
 
     fn read(amqp: &Amqp) -> Result<Self, Trouble> {
@@ -194,13 +202,12 @@ impl Door {
             .url
             .read()
             .map_err(|error| Trouble::Settings(error.to_string()))?;
-        let mut uri = parse_url(url.expose_secret())?;
+        let uri = parse_url(url.expose_secret())?;
         let tls = match uri.scheme {
             AMQPScheme::AMQP => None,
             AMQPScheme::AMQPS => Some(tls_connector(amqp)?),
         };
-        uri.scheme = AMQPScheme::AMQP;
-        Ok(Self { plain: uri, tls })
+        Ok(Self { uri, tls })
     }
 }
 

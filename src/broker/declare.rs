@@ -12,35 +12,27 @@ use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
-use super::greeting::major_version;
+use super::connection::Wire;
+use super::greeting::Greeting;
 use super::topology::{
     Argument, DELIVERY_LIMIT_ARGUMENT, Difference, Object, Topology, Value, What,
     read_inequivalence,
 };
 use super::trouble::Trouble;
-use crate::config::Amqp;
 
 /// Declares everything; what exists already must be as it is to be.
-pub(super) async fn declare(
-    connection: &Connection,
-    amqp: &Amqp,
-    topology: &Topology,
-) -> Result<(), Trouble> {
-    report(each(connection, topology, Way::Declare(amqp)).await?)
+pub(super) async fn declare(wire: &Wire, topology: &Topology) -> Result<(), Trouble> {
+    report(each(wire, topology, Way::Declare).await?)
 }
 
 /// Looks whether every exchange and queue exists, with whatever arguments.
-pub(super) async fn require(connection: &Connection, topology: &Topology) -> Result<(), Trouble> {
-    report(each(connection, topology, Way::Exists).await?)
+pub(super) async fn require(wire: &Wire, topology: &Topology) -> Result<(), Trouble> {
+    report(each(wire, topology, Way::Exists).await?)
 }
 
 /// Everything that is missing or differs. It creates nothing, but needs the right to configure.
-pub(super) async fn compare(
-    connection: &Connection,
-    amqp: &Amqp,
-    topology: &Topology,
-) -> Result<Vec<Difference>, Trouble> {
-    each(connection, topology, Way::Compare(amqp)).await
+pub(super) async fn compare(wire: &Wire, topology: &Topology) -> Result<Vec<Difference>, Trouble> {
+    each(wire, topology, Way::Compare).await
 }
 
 /// Removes every queue and exchange, bindings with them; what is not there is passed over.
@@ -83,10 +75,10 @@ pub(super) async fn length(connection: &Connection, queue: &str) -> Result<u32, 
 }
 
 #[derive(Clone, Copy)]
-enum Way<'a> {
-    Declare(&'a Amqp),
+enum Way {
+    Declare,
     Exists,
-    Compare(&'a Amqp),
+    Compare,
 }
 
 fn report(differences: Vec<Difference>) -> Result<(), Trouble> {
@@ -97,12 +89,8 @@ fn report(differences: Vec<Difference>) -> Result<(), Trouble> {
     }
 }
 
-async fn each(
-    connection: &Connection,
-    topology: &Topology,
-    way: Way<'_>,
-) -> Result<Vec<Difference>, Trouble> {
-    let mut desk = Desk::open(connection).await?;
+async fn each(wire: &Wire, topology: &Topology, way: Way) -> Result<Vec<Difference>, Trouble> {
+    let mut desk = Desk::open(wire).await?;
     let mut differences = Vec::new();
     for object in &topology.objects {
         if let Some(what) = one(&mut desk, object, way).await? {
@@ -116,15 +104,15 @@ async fn each(
     Ok(differences)
 }
 
-async fn one(desk: &mut Desk<'_>, object: &Object, way: Way<'_>) -> Result<Option<What>, Trouble> {
+async fn one(desk: &mut Desk<'_>, object: &Object, way: Way) -> Result<Option<What>, Trouble> {
     let unlimited = object.asks_for_no_delivery_limit();
     match way {
-        Way::Declare(amqp) if unlimited => declare_unlimited(desk, object, amqp).await,
-        Way::Declare(_) => desk.declare(object).await,
-        Way::Exists | Way::Compare(_) if matches!(object, Object::Binding { .. }) => Ok(None),
+        Way::Declare if unlimited => declare_unlimited(desk, object).await,
+        Way::Declare => desk.declare(object).await,
+        Way::Exists | Way::Compare if matches!(object, Object::Binding { .. }) => Ok(None),
         Way::Exists => desk.find(object).await,
-        Way::Compare(amqp) => match desk.find(object).await? {
-            None if unlimited => desk.declare(&said_rightly(object, amqp).await?).await,
+        Way::Compare => match desk.find(object).await? {
+            None if unlimited => desk.declare(&said_rightly(object, desk.greeting)?).await,
             // A declare of what exists creates nothing; it only compares.
             None => desk.declare(object).await,
             misfit => Ok(misfit),
@@ -137,31 +125,17 @@ async fn one(desk: &mut Desk<'_>, object: &Object, way: Way<'_>) -> Result<Optio
 const UNLIMITED_IS_SAID: u32 = 4;
 
 /// The queue as this broker's version has to be asked for it.
-async fn said_rightly(object: &Object, amqp: &Amqp) -> Result<Object, Trouble> {
-    Ok(if major_version(amqp).await? < UNLIMITED_IS_SAID {
+fn said_rightly(object: &Object, broker: &Greeting) -> Result<Object, Trouble> {
+    Ok(if broker.major_version()? < UNLIMITED_IS_SAID {
         object.without_delivery_limit()
     } else {
         object.clone()
     })
 }
 
-/// Declares a queue without delivery limit. The version is asked for only where it matters, since
-/// brokers note such a visit as a connection broken off.
-async fn declare_unlimited(
-    desk: &mut Desk<'_>,
-    object: &Object,
-    amqp: &Amqp,
-) -> Result<Option<What>, Trouble> {
-    match desk.find(object).await? {
-        Some(What::Missing) => return desk.declare(&said_rightly(object, amqp).await?).await,
-        Some(misfit) => return Ok(Some(misfit)),
-        None => {}
-    }
-    let misfit = desk.declare(object).await?;
-    if !misfit.as_ref().is_some_and(has_no_limit_argument) {
-        return Ok(misfit);
-    }
-    let misfit = desk.declare(&said_rightly(object, amqp).await?).await?;
+/// Declares a queue without delivery limit.
+async fn declare_unlimited(desk: &mut Desk<'_>, object: &Object) -> Result<Option<What>, Trouble> {
+    let misfit = desk.declare(&said_rightly(object, desk.greeting)?).await?;
     Ok(tolerate_old(object, misfit))
 }
 
@@ -186,14 +160,16 @@ fn tolerate_old(object: &Object, misfit: Option<What>) -> Option<What> {
 /// A channel to ask on, replaced each time the broker closes it.
 struct Desk<'a> {
     connection: &'a Connection,
+    greeting: &'a Greeting,
     channel: Channel,
 }
 
 impl<'a> Desk<'a> {
-    async fn open(connection: &'a Connection) -> Result<Self, Trouble> {
-        let channel = open_channel(connection).await?;
+    async fn open(wire: &'a Wire) -> Result<Self, Trouble> {
+        let channel = open_channel(&wire.connection).await?;
         Ok(Self {
-            connection,
+            connection: &wire.connection,
+            greeting: &wire.greeting,
             channel,
         })
     }

@@ -1,61 +1,37 @@
-//! Asks a broker for its version, by a connection that goes no further than the greeting.
+//! Reads a broker's version out of its greeting.
 //!
 //! lapin does not tell the server's properties, and one argument of one queue depends on the
 //! version, dangerously: `x-delivery-limit` -1 means "none" from RabbitMQ 4.0 on, while 3.10 takes
 //! it too and then drops a message the first time that it is requeued.
 
-use std::io;
-use std::time::Duration;
+use std::sync::OnceLock;
 
-use futures_util::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use lapin::tcp::{AMQPUriTcpExt as _, TLSConfig};
-
-use super::connection::Door;
 use super::trouble::Trouble;
-use crate::config::Amqp;
 
-/// What a client of AMQP 0-9-1 says first.
-const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\x00\x00\x09\x01";
-/// Frame type (1 byte), channel (2), size of the payload (4).
-const FRAME_HEADER: usize = 7;
-/// A method's frame.
-const METHOD: u8 = 1;
-/// A greeting has about 500 bytes.
-const GREETING_MAX: usize = 64 * 1024;
-/// As long as a connection may take to open.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// What `connection.start`, the first method that a broker sends, begins with.
+const START: &[u8] = b"\x00\x0a\x00\x0a";
 
-/// The first number of the broker's version.
-pub(super) async fn major_version(amqp: &Amqp) -> Result<u32, Trouble> {
-    let door = Door::find(amqp).await?;
-    let version = tokio::time::timeout(TIMEOUT, ask(&door))
-        .await
-        .map_err(|_| Trouble::Silent(TIMEOUT.as_secs()))?
-        .map_err(|error| Trouble::Unreachable(error.to_string()))?;
-    let major = version.split('.').next().and_then(|n| n.parse().ok());
-    major.ok_or_else(|| Trouble::Refused(format!("it calls its version {version:?}")))
-}
+/// What was heard of the broker's greeting so far.
+#[derive(Debug, Default)]
+pub(super) struct Greeting(OnceLock<String>);
 
-async fn ask(door: &Door) -> io::Result<String> {
-    let runtime = lapin::runtime::default_runtime().map_err(io::Error::other)?;
-    let mut stream = door
-        .plain
-        .connect_with_config_async(TLSConfig::default(), &runtime)
-        .await?;
-    if let Some(connector) = &door.tls {
-        stream = stream.into_rustls(connector, door.host()).await?;
+impl Greeting {
+    /// Takes note if this method is the greeting.
+    pub(super) fn hear(&self, method: &[u8]) {
+        if method.starts_with(START)
+            && let Some(version) = version_in(method)
+        {
+            // There is one greeting a connection.
+            self.0.set(version).ok();
+        }
     }
-    stream.write_all(PROTOCOL_HEADER).await?;
-    let mut header = [0; FRAME_HEADER];
-    stream.read_exact(&mut header).await?;
-    let size = u32::from_be_bytes([header[3], header[4], header[5], header[6]]) as usize;
-    if header[0] != METHOD || size > GREETING_MAX {
-        return Err(io::Error::other("what answers there speaks no AMQP"));
+
+    /// The first number of the broker's version.
+    pub(super) fn major_version(&self) -> Result<u32, Trouble> {
+        let version = self.0.get().map_or("", String::as_str);
+        let major = version.split('.').next().and_then(|n| n.parse().ok());
+        major.ok_or_else(|| Trouble::Refused(format!("it calls its version {version:?}")))
     }
-    let mut payload = vec![0; size];
-    stream.read_exact(&mut payload).await?;
-    version_in(&payload)
-        .ok_or_else(|| io::Error::other("what answers there does not tell its version"))
 }
 
 /// The server property `version`: its name, `S` for a long string, 4 bytes of length, the text.
@@ -71,13 +47,25 @@ fn version_in(payload: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
+    const GREETING: &[u8] = b"\x00\x0a\x00\x0a\x00\x09\x07productS\x00\x00\x00\x08RabbitMQ\
+        \x07versionS\x00\x00\x00\x053.8.1";
+
     #[test]
     fn the_version_is_found_in_a_greeting_and_in_no_part_of_it() {
-        let greeting = b"\x00\x0a\x00\x0a\x00\x09\x07productS\x00\x00\x00\x08RabbitMQ\
-            \x07versionS\x00\x00\x00\x053.8.1";
-        assert_eq!(version_in(greeting).as_deref(), Some("3.8.1"));
-        for end in 0..greeting.len() {
-            assert_eq!(version_in(&greeting[..end]), None);
+        for end in 0..GREETING.len() {
+            let greeting = Greeting::default();
+            greeting.hear(&GREETING[..end]);
+            assert!(greeting.major_version().is_err());
         }
+        let greeting = Greeting::default();
+        greeting.hear(GREETING);
+        assert_eq!(greeting.major_version().ok(), Some(3));
+    }
+
+    #[test]
+    fn no_other_method_is_taken_for_a_greeting() {
+        let greeting = Greeting::default();
+        greeting.hear(&[&b"\x00\x3c\x00\x3c"[..], GREETING].concat());
+        assert!(greeting.major_version().is_err());
     }
 }

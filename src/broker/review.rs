@@ -113,7 +113,7 @@ impl Review {
     pub async fn begin(amqp: &Amqp, by: &str, trust: QueueTrust) -> Result<Self, ReviewTrouble> {
         let wire = connection::open(amqp, &format!("rename-worker review by {by}")).await?;
         let names = Names::new(&amqp.prefix);
-        match prepare(&wire, amqp, &names, trust).await {
+        match prepare(&wire, &names, trust).await {
             Ok(control) => Ok(Self {
                 wire,
                 control,
@@ -194,17 +194,12 @@ impl Review {
     }
 }
 
-async fn prepare(
-    wire: &Wire,
-    amqp: &Amqp,
-    names: &Names,
-    trust: QueueTrust,
-) -> Result<Channel, ReviewTrouble> {
+async fn prepare(wire: &Wire, names: &Names, trust: QueueTrust) -> Result<Channel, ReviewTrouble> {
     let mut topology = Topology::new(names, &[]);
     topology
         .objects
         .retain(|object| object.is_queue(&names.dead_letters));
-    let differences = declare::compare(&wire.connection, amqp, &topology).await?;
+    let differences = declare::compare(wire, &topology).await?;
     for difference in differences {
         match &difference.what {
             What::Argument { .. } if trust == QueueTrust::Given => {}

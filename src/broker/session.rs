@@ -72,9 +72,9 @@ impl<'a> Session<'a> {
         events: &'a mpsc::Sender<BrokerEvent>,
     ) -> Result<Self, Trouble> {
         if plan.amqp.declare_topology {
-            declare::declare(&wire.connection, &plan.amqp, &plan.topology).await?;
+            declare::declare(wire, &plan.topology).await?;
         } else {
-            declare::require(&wire.connection, &plan.topology).await?;
+            declare::require(wire, &plan.topology).await?;
         }
         let told = |error: lapin::Error| Trouble::of_session(&error);
         let consuming = open_channel(&wire.connection).await?;

@@ -19,7 +19,7 @@ const CONNECTION_NAME: &str = "rename-worker command";
 pub async fn declare_topology(amqp: &Amqp, ladder: &[Duration]) -> Result<(), Trouble> {
     let wire = connection::open(amqp, CONNECTION_NAME).await?;
     let topology = Topology::new(&Names::new(&amqp.prefix), ladder);
-    let outcome = declare::declare(&wire.connection, amqp, &topology).await;
+    let outcome = declare::declare(&wire, &topology).await;
     wire.close().await;
     outcome
 }
@@ -31,7 +31,7 @@ pub async fn compare_topology(
 ) -> Result<Vec<Difference>, Trouble> {
     let wire = connection::open(amqp, CONNECTION_NAME).await?;
     let topology = Topology::new(&Names::new(&amqp.prefix), ladder);
-    let outcome = declare::compare(&wire.connection, amqp, &topology).await;
+    let outcome = declare::compare(&wire, &topology).await;
     wire.close().await;
     outcome
 }
