@@ -211,6 +211,16 @@ impl Door {
     }
 }
 
+/// Where the broker is, as `amqp.url` has it; without user and password, so that a person may see it.
+pub fn address(amqp: &Amqp) -> Option<String> {
+    let url = amqp.url.read().ok()?;
+    let AMQPUri {
+        authority, vhost, ..
+    } = parse_url(url.expose_secret()).ok()?;
+    let (host, port) = (authority.host, authority.port);
+    Some(format!("{host}, port {port}, virtual host {vhost}"))
+}
+
 fn parse_url(url: &str) -> Result<AMQPUri, Trouble> {
     // The parser's error may quote the URL, which has a password in it.
     let mut uri: AMQPUri = url
@@ -277,6 +287,7 @@ fn unusable(what: &str, path: &Path, error: &dyn std::fmt::Display) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Secret, Settings};
 
     #[test]
     fn an_ipv6_address_is_not_taken_for_localhost() {
@@ -295,6 +306,16 @@ mod tests {
         let heartbeat = |url: &str| parse_url(url).unwrap().query.heartbeat;
         assert_eq!(heartbeat("amqp://mq"), Some(HEARTBEAT));
         assert_eq!(heartbeat("amqp://mq/?heartbeat=30"), Some(30));
+    }
+
+    #[test]
+    fn where_the_broker_is_can_be_told_without_secrets() {
+        let amqp = Amqp {
+            url: Secret::inline("amqps://user:hush@mq.example.com/%2f"),
+            ..Settings::default().amqp
+        };
+        let told = address(&amqp).unwrap();
+        assert_eq!(told, "mq.example.com, port 5671, virtual host /");
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod topology;
 mod trouble;
 
 pub use audience::Audience;
+pub use connection::address;
 pub use delivery::{Delivery, Received};
 pub use link::{BrokerEvent, Link, LinkHandle, LinkSettings};
 pub use outgoing::{CopyTo, Outgoing, Request};

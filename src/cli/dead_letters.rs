@@ -18,7 +18,8 @@ use clap::{Args, Subcommand};
 
 use self::args::Common;
 use super::{Exit, config};
-use crate::broker::{QueueTrust, ReviewTrouble};
+use crate::broker::{self, QueueTrust, ReviewTrouble, Trouble};
+use crate::config::Amqp;
 use crate::dead_letters::{Desk, Who};
 
 #[derive(Debug, Args)]
@@ -52,16 +53,16 @@ pub async fn run(args: DeadLettersArgs, config_file: Option<&Path>) -> Exit {
         Ok(settings) => settings.amqp,
         Err(exit) => return exit,
     };
+    let who = Who::from_environment(common.by.clone());
     let refused = match &verb {
         Verb::Replay(args) => args.mistake(),
-        Verb::Discard(args) => args.mistake(),
+        Verb::Discard(args) => args.mistake(&who),
         _ => None,
     };
     if let Some(mistake) = refused {
         eprintln!("{mistake}");
         return Exit::Usage;
     }
-    let who = Who::from_environment(common.by.clone());
     let trust = if common.trust_queue {
         QueueTrust::Given
     } else {
@@ -69,13 +70,7 @@ pub async fn run(args: DeadLettersArgs, config_file: Option<&Path>) -> Exit {
     };
     let desk = match Desk::open(&amqp, &who, trust).await {
         Ok(desk) => desk,
-        Err(trouble) => {
-            eprintln!("{trouble}");
-            return match trouble {
-                ReviewTrouble::Broker(trouble) => Exit::of(&trouble),
-                ReviewTrouble::Limited { .. } => Exit::Failed,
-            };
-        }
+        Err(trouble) => return tell(&trouble, &amqp),
     };
     let exit = match verb {
         Verb::List(args) => list::run(&args, &common, &desk).await,
@@ -87,4 +82,27 @@ pub async fn run(args: DeadLettersArgs, config_file: Option<&Path>) -> Exit {
     };
     desk.close().await;
     exit
+}
+
+/// Why there is no review, and where to look.
+fn tell(trouble: &ReviewTrouble, amqp: &Amqp) -> Exit {
+    eprintln!("{trouble}");
+    let ReviewTrouble::Broker(trouble) = trouble else {
+        return Exit::Failed;
+    };
+    match trouble {
+        Trouble::Topology(_) => eprintln!(
+            "amqp.prefix is {}; `rename-worker topology declare` makes what is missing",
+            amqp.prefix
+        ),
+        Trouble::Reviewed => eprintln!(
+            "who it is tells the name of their connection at the broker: rename-worker review by …"
+        ),
+        _ => {
+            if let Some(address) = broker::address(amqp) {
+                eprintln!("the broker of amqp.url (RENAME_WORKER_AMQP__URL) is {address}");
+            }
+        }
+    }
+    Exit::of(trouble)
 }

@@ -112,7 +112,7 @@ mod tests {
 
     fn who() -> Who {
         Who {
-            person: "kari".into(),
+            person: Some("kari".into()),
             machine: "support-3".into(),
         }
     }

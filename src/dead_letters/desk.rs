@@ -47,6 +47,8 @@ pub enum Stop {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Surveyed {
     pub seen: u64,
+    /// Letters that were not looked at, since the visitor had seen enough.
+    pub unseen: u64,
     /// Letters that were there and did not come: something else holds them.
     pub missing: u64,
 }
@@ -92,9 +94,14 @@ impl Desk {
                 break;
             }
         }
-        let missing = if ended { 0 } else { look.missing() };
+        let others = look.missing();
         self.review.give_back(look).await?;
-        Ok(Surveyed { seen, missing })
+        let (unseen, missing) = if ended { (others, 0) } else { (0, others) };
+        Ok(Surveyed {
+            seen,
+            unseen,
+            missing,
+        })
     }
 
     /// Leaves, and frees the lock.

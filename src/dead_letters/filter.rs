@@ -52,12 +52,10 @@ impl std::fmt::Display for Named {
 }
 
 impl Named {
-    fn fits(&self, letter: &Letter, request_id: Option<&str>) -> bool {
+    fn fits(&self, letter: &Letter, request: Option<Uuid>) -> bool {
         match self {
             Self::Letter(digits) => letter.id.full().starts_with(digits),
-            Self::Request(id) => {
-                request_id.and_then(|text| Uuid::try_parse(text).ok()) == Some(*id)
-            }
+            Self::Request(id) => request == Some(*id),
         }
     }
 }
@@ -134,9 +132,9 @@ impl Filter {
         }
         let by_request = |named: &Named| matches!(named, Named::Request(_));
         let asks_body = self.names.iter().any(by_request);
-        let request_id = asks_body.then(|| letter.request_id()).flatten();
+        let request = asks_body.then(|| letter.request_uuid()).flatten();
         let mut names = self.names.iter();
-        names.any(|named| named.fits(letter, request_id.as_deref()))
+        names.any(|named| named.fits(letter, request))
     }
 
     fn fits_body(&self, letter: &Letter) -> bool {
@@ -196,10 +194,10 @@ impl<'f> Found<'f> {
         if self.meant.is_empty() {
             return;
         }
-        let request_id = letter.request_id();
+        let request = letter.request_uuid();
         for (named, meant) in self.filter.names.iter().zip(&mut self.meant) {
             // A few are enough to show that a name is ambiguous.
-            if meant.len() <= LISTED && named.fits(letter, request_id.as_deref()) {
+            if meant.len() <= LISTED && named.fits(letter, request) {
                 meant.insert(letter.id);
             }
         }

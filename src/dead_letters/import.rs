@@ -5,34 +5,22 @@
 //! end, and none is there twice.
 
 mod progress;
+mod work;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
-use tokio::time::{Duration, timeout};
 
 use self::progress::Progress;
 use super::desk::{Desk, Step, Stop};
 use super::export::Exported;
 use super::letter::LetterId;
 use super::selection::Selection;
-use crate::broker::{Publication, Sender, Trouble};
+use crate::broker::Trouble;
 use crate::wire::headers::{ORIGINAL_CC, ORIGINAL_EXPIRATION, ORIGINAL_USER_ID};
 use crate::wire::message::{Field, Message};
 
-/// Letters on their way at once: enough to hide the time that a confirm takes.
-const WINDOW: usize = 256;
-/// After so many confirms it is written down how far it came: seldom enough to cost nothing, often
-/// enough that a restart has little to look up in the queue.
-const NOTE_EVERY: u64 = 1000;
-/// After a stop, how long confirms are still waited for.
-const LAST_WAIT: Duration = Duration::from_secs(5);
 /// AMQP's mark of a message that survives the broker's restart.
 const PERSISTENT: u8 = 2;
 
@@ -51,6 +39,8 @@ pub enum ImportTrouble {
     NoExport(u64),
     #[error("{0} does not belong to this file any more; remove it to begin anew")]
     Progress(PathBuf),
+    #[error("cannot write down how far it comes in {}: {}; copy the file to where that can be", .0.display(), .1)]
+    Note(PathBuf, io::Error),
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -96,10 +86,21 @@ impl Import {
         })
     }
 
+    /// Where it is kept how far it came.
+    #[must_use]
+    pub fn progress_file(&self) -> PathBuf {
+        Progress::path(&self.path)
+    }
+
     /// How many letters are in the file, and how many of them an earlier run has imported.
     #[must_use]
     pub const fn size(&self) -> (u64, u64) {
         (self.total, self.progress.letters)
+    }
+
+    fn save_progress(&self) -> Result<(), ImportTrouble> {
+        let saved = self.progress.save(&self.path);
+        saved.map_err(|error| ImportTrouble::Note(self.progress_file(), error))
     }
 }
 
@@ -180,185 +181,12 @@ impl Desk {
             )
             .await?;
         }
+        // Before anything is sent, it is found out whether that can be.
+        import.save_progress()?;
         let sender = self.review.sender().await?;
-        let mut work = Work {
-            exchange: self.review.dead_letters(),
-            outcome: Imported {
-                before: import.progress.letters,
-                ..Imported::default()
-            },
-            import,
-            there,
-            progress,
-            unconfirmed: BTreeMap::new(),
-            under_way: FuturesUnordered::new(),
-            read: None,
-            unnoted: 0,
-        };
-        work.run(sender, std::pin::pin!(interrupt)).await?;
-        Ok(work.outcome)
-    }
-}
-
-struct Work<'a, P> {
-    exchange: &'a str,
-    import: &'a mut Import,
-    there: Selection,
-    progress: P,
-    /// By where their lines end: sent, and not confirmed.
-    unconfirmed: BTreeMap<u64, Place>,
-    under_way: FuturesUnordered<Fate>,
-    /// The last line that was read.
-    read: Option<(u64, Place)>,
-    /// Confirmed since it was written down how far it came.
-    unnoted: u64,
-    outcome: Imported,
-}
-
-/// A line that was sent, by where it ends, and what comes of it.
-type Fate = Pin<Box<dyn Future<Output = (u64, Publication)> + Send>>;
-
-/// A line: how many there are up to it, and its letter.
-#[derive(Clone, Copy)]
-struct Place {
-    letters: u64,
-    id: LetterId,
-    before: Option<Before>,
-}
-
-/// The line before it, to fall back on.
-#[derive(Clone, Copy)]
-struct Before {
-    bytes: u64,
-    id: LetterId,
-}
-
-impl<P: Fn(Step)> Work<'_, P> {
-    async fn run(
-        &mut self,
-        sender: Sender,
-        mut interrupt: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<(), ImportTrouble> {
-        let mut lines = lines(&self.import.path, self.import.progress.bytes)?;
-        let mut more = true;
-        loop {
-            while more && self.goes_on() && self.unconfirmed.len() < WINDOW {
-                match lines.next().transpose()? {
-                    Some(line) => self.send(&sender, line).await,
-                    None => more = false,
-                }
-            }
-            if self.under_way.is_empty() || !self.goes_on() {
-                break;
-            }
-            tokio::select! {
-                biased;
-                () = interrupt.as_mut() => self.stop(Stop::Interrupted),
-                Some((end, fate)) = self.under_way.next() => self.told(end, &fate),
-            }
-            if self.unnoted >= NOTE_EVERY {
-                self.note()?;
-            }
-        }
-        self.note()?;
-        self.under_way.clear();
-        // Those under way are looked up in the queue by the next run.
-        let trouble = timeout(LAST_WAIT, sender.close()).await.ok().flatten();
-        // What ended the channel says more than that a confirm did not come.
-        if let (Some(Stop::Lost), Some(trouble)) = (&self.outcome.stop, trouble) {
-            self.outcome.stop = Some(trouble.into());
-        }
-        let done = self.outcome.before + self.outcome.imported + self.outcome.there;
-        self.outcome.left = self.import.total.saturating_sub(done);
-        Ok(())
-    }
-
-    async fn send(&mut self, sender: &Sender, line: Line) {
-        let id = LetterId::of(&line.message);
-        let (before, letters) = match self.read {
-            Some((bytes, place)) => (
-                Some(Before {
-                    bytes,
-                    id: place.id,
-                }),
-                place.letters + 1,
-            ),
-            None => (None, self.import.progress.letters + 1),
-        };
-        let place = Place {
-            letters,
-            id,
-            before,
-        };
-        self.read = Some((line.end, place));
-        if self.there.take(id) {
-            self.outcome.there += 1;
-            self.unnoted += 1;
-            return;
-        }
-        self.unconfirmed.insert(line.end, place);
-        let letter = as_letter(line.message, self.exchange);
-        if Sender::carries(&letter) {
-            let fate = sender.hand_over(letter).await;
-            let end = line.end;
-            self.under_way
-                .push(Box::pin(async move { (end, fate.await) }));
-        } else {
-            self.stop(Stop::Unsendable(id));
-        }
-    }
-
-    fn told(&mut self, end: u64, fate: &Publication) {
-        match fate {
-            Publication::Confirmed(_) => {
-                self.unconfirmed.remove(&end);
-                self.outcome.imported += 1;
-                self.unnoted += 1;
-            }
-            Publication::Returned => self.stop(Stop::Returned(self.exchange.to_owned())),
-            Publication::Refused => self.stop(Stop::Refused),
-            Publication::Lost => self.stop(Stop::Lost),
-        }
-        let Imported {
-            imported,
-            there,
-            before,
-            ..
-        } = self.outcome;
-        (self.progress)(Step::Done {
-            done: imported + there + before,
-            of: self.import.total,
-        });
-    }
-
-    /// Writes down up to where every line is done.
-    fn note(&mut self) -> Result<(), ImportTrouble> {
-        self.unnoted = 0;
-        let reached = match self.unconfirmed.first_key_value() {
-            Some((_, first)) => first
-                .before
-                .map(|before| (before.bytes, first.letters - 1, before.id)),
-            None => self
-                .read
-                .map(|(bytes, place)| (bytes, place.letters, place.id)),
-        };
-        if let Some((bytes, letters, id)) = reached {
-            self.import.progress = Progress {
-                bytes,
-                letters,
-                last: id.full(),
-            };
-            self.import.progress.save(&self.import.path)?;
-        }
-        Ok(())
-    }
-
-    const fn goes_on(&self) -> bool {
-        self.outcome.stop.is_none()
-    }
-
-    fn stop(&mut self, why: Stop) {
-        self.outcome.stop.get_or_insert(why);
+        let exchange = self.review.dead_letters();
+        let work = work::Work::new(exchange, import, there, progress);
+        work.run(sender, std::pin::pin!(interrupt)).await
     }
 }
 

@@ -170,6 +170,13 @@ impl Letter {
         }
     }
 
+    /// The same, if it is an id. Where fields were mixed up, a name may stand in its place, so only
+    /// this one is told unasked.
+    #[must_use]
+    pub fn request_uuid(&self) -> Option<Uuid> {
+        Uuid::try_parse(&self.request_id()?).ok()
+    }
+
     /// Where the request was first published.
     #[must_use]
     pub fn origin(&self) -> Origin<'_> {

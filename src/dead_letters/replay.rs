@@ -90,7 +90,7 @@ impl Replay {
     }
 
     fn marks(&self, letter: &Letter) -> [(&'static str, Field); 3] {
-        let request = letter.request_id();
+        let request = letter.request_uuid().map(|id| id.to_string());
         let failed_at = letter.text(headers::FAILED_AT);
         let of = format!(
             "{} failed at {}",
@@ -232,6 +232,20 @@ mod tests {
         assert_eq!(sent.routing_key, "any");
         let of = sent.headers.text(headers::REPLAY_OF).unwrap();
         assert_eq!(of, "3c90c3cc-0d44-4b50-8888-8dd25736052a failed at ?");
+    }
+
+    #[test]
+    fn what_it_is_a_replay_of_never_names_a_person() {
+        let mut message = letter("invalid_request", AT).message;
+        let uuid = "3c90c3cc-0d44-4b50-8888-8dd25736052a";
+        message.body = BODY.replace(uuid, "ola@example.com").into();
+        message.headers.remove(headers::REQUEST_ID);
+        let sets = [format!("request_id={uuid}")];
+        let sent = replay(&[&sets[0]])
+            .prepare(&Letter::new(message, 0), "e")
+            .unwrap();
+        let of = sent.headers.text(headers::REPLAY_OF);
+        assert_eq!(of, Some("? failed at 2026-11-24T09:00:00.000Z"));
     }
 
     #[test]

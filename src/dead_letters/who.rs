@@ -9,7 +9,8 @@ const HOSTNAME_FILE: &str = "/proc/sys/kernel/hostname";
 /// A person on a machine: `kari@support-3`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Who {
-    pub person: String,
+    /// Unknown in many a container.
+    pub person: Option<String>,
     pub machine: String,
 }
 
@@ -21,10 +22,7 @@ impl Who {
         let hostname = std::fs::read_to_string(Path::new(HOSTNAME_FILE)).ok();
         let hostname = hostname.map(|name| name.trim().to_owned());
         Self {
-            person: person
-                .or_else(|| told("USER"))
-                .or_else(|| told("LOGNAME"))
-                .unwrap_or_else(|| "somebody".to_owned()),
+            person: person.or_else(|| told("USER")).or_else(|| told("LOGNAME")),
             machine: hostname
                 .or_else(|| told("HOSTNAME"))
                 .unwrap_or_else(|| "somewhere".to_owned()),
@@ -34,6 +32,7 @@ impl Who {
 
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.person, self.machine)
+        let person = self.person.as_deref().unwrap_or("somebody");
+        write!(f, "{person}@{}", self.machine)
     }
 }

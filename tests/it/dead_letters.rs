@@ -1,6 +1,7 @@
 //! `dead-letters …` on a real RabbitMQ: what a reviewer sees and does, and that no letter is ever
 //! lost, whatever is killed when.
 
+mod asking;
 mod carrying;
 mod killing;
 mod looking;

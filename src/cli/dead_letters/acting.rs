@@ -9,13 +9,13 @@ use serde_json::json;
 
 use super::super::{Exit, print};
 use super::args::FilterArgs;
-use super::text::{clean, letters};
+use super::text::{clean, counted, letters, table};
 use crate::broker::Trouble;
-use crate::dead_letters::{Filter, Group, NameTrouble, Named, Refused, Stop};
+use crate::dead_letters::{Filter, Group, LetterId, NameTrouble, Named, Refused, Stop};
 
 /// More than these are asked for.
 const UNASKED: u64 = 10;
-/// Refusals that are told on the terminal.
+/// Kinds of refusals that are told on the terminal.
 const REFUSALS_TOLD: usize = 20;
 
 #[derive(Debug, Args)]
@@ -23,17 +23,17 @@ pub struct Chosen {
     /// Letters by the first digits of their ids, or by the ids of their requests
     #[arg(value_name = "LETTER")]
     letters: Vec<Named>,
-    #[command(flatten)]
-    pub filter: FilterArgs,
-    /// All letters there are
-    #[arg(long)]
-    pub all: bool,
     /// Do it without asking, also with more than 10
     #[arg(long)]
     pub yes: bool,
     /// Tell what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// All letters there are
+    #[arg(long)]
+    pub all: bool,
 }
 
 impl Chosen {
@@ -61,14 +61,12 @@ pub fn agreed(verb: &str, groups: &[Group], count: u64, yes: bool) -> Result<(),
     }
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         eprintln!(
-            "{} would be {verb}; there is no terminal to ask on: --yes does it, --dry-run only tells",
+            "{} would be {verb}; there is no terminal to ask on: --yes does it without asking",
             letters(count)
         );
         return Err(Exit::Usage);
     }
-    for group in groups {
-        eprintln!("{:>8}  {}", group.count, clean(&group.reason));
-    }
+    eprint!("{}", table(groups));
     eprint!("{} are to be {verb}. Go on? [y/N] ", letters(count));
     let mut answer = String::new();
     let read = io::stderr()
@@ -115,6 +113,8 @@ pub struct Summary {
     pub gone: u64,
     /// Letters that it did not get to.
     pub left: u64,
+    /// Letters that could not be looked at, since something else holds them.
+    pub missing: u64,
     /// What all replays of this run have in common.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
@@ -138,13 +138,7 @@ fn refusals<S: serde::Serializer>(refused: &[Refused], to: S) -> Result<S::Ok, S
 impl Summary {
     /// Tells it, and how the command ends.
     pub fn tell(mut self, verb: &str, stop: Option<&Stop>, as_json: bool) -> Exit {
-        for refused in self.refused.iter().take(REFUSALS_TOLD) {
-            eprintln!("{} stays: {}", refused.letter, clean(&refused.why));
-        }
-        let more = self.refused_count.saturating_sub(REFUSALS_TOLD as u64);
-        if more > 0 {
-            eprintln!("{more} more stay, for the like");
-        }
+        eprint!("{}", self.refusals());
         if let Some(stop) = stop {
             eprintln!("stopped: {stop}");
         }
@@ -158,7 +152,8 @@ impl Summary {
         let text = if as_json {
             format!("{:#}\n", json!(self))
         } else {
-            self.line(verb)
+            let groups = self.groups.as_deref().unwrap_or_default();
+            table(groups) + &self.line(verb)
         };
         match print(&text) {
             Exit::Done => exit,
@@ -167,23 +162,108 @@ impl Summary {
         }
     }
 
-    fn line(&self, verb: &str) -> String {
-        let would = if self.dry_run { "would be " } else { "" };
-        let mut line = format!("{} {would}{verb}", letters(self.done));
-        for (count, what) in [
-            (self.refused_count, "stay: they are no valid requests"),
-            (self.gone, "were gone before it was their turn"),
-            (self.left, "are left as they were"),
-        ] {
-            if count > 0 {
-                // Writing to a string cannot fail.
-                let _ = write!(line, "; {count} {what}");
+    /// Why letters stay, each reason once.
+    fn refusals(&self) -> String {
+        let mut kinds: Vec<(&str, LetterId, u64)> = Vec::new();
+        for refused in &self.refused {
+            match kinds.iter_mut().find(|(why, ..)| *why == &*refused.why) {
+                Some((.., count)) => *count += 1,
+                None => kinds.push((&refused.why, refused.letter, 1)),
             }
         }
-        if let Some(audit) = self.audit.as_ref().filter(|_| self.done > 0) {
-            let _ = write!(line, "; recorded in {audit}");
+        let mut told = String::new();
+        let mut untold = self.refused_count;
+        for (why, first, count) in kinds.into_iter().take(REFUSALS_TOLD) {
+            untold -= count;
+            // Writing to a string cannot fail.
+            let _ = match count {
+                1 => writeln!(told, "{first} stays: {}", clean(why)),
+                _ => writeln!(told, "{first} and {} more stay: {}", count - 1, clean(why)),
+            };
         }
-        line.push('\n');
-        line
+        if untold > 0 {
+            let _ = writeln!(told, "{untold} more stay, for the like; --json tells each");
+        }
+        told
+    }
+
+    fn line(&self, verb: &str) -> String {
+        if self.matched == 0 {
+            let seen = letters(self.looked_at);
+            return format!("none of {seen} matches; nothing is {verb}\n");
+        }
+        let would = if self.dry_run { "would be " } else { "" };
+        let others = counted([
+            (self.refused_count, "stay, see above"),
+            (self.gone, "gone before it was their turn"),
+            (self.left, "left as before"),
+            (self.missing, "more held by something else"),
+        ]);
+        let audit = self.audit.as_ref().filter(|_| self.done > 0);
+        let recorded = audit.map(|audit| format!("; recorded in {audit}"));
+        let recorded = recorded.unwrap_or_default();
+        format!("{} {would}{verb}{others}{recorded}\n", letters(self.done))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dead_letters::Letter;
+    use crate::wire::message::Message;
+
+    fn refused(body: u8, why: &str) -> Refused {
+        let message = Message {
+            body: vec![body],
+            ..Message::default()
+        };
+        Refused {
+            letter: Letter::new(message, 0).id,
+            why: why.into(),
+        }
+    }
+
+    #[test]
+    fn what_stays_is_told_by_why_it_does() {
+        let summary = Summary {
+            refused_count: 9,
+            refused: vec![
+                refused(1, "/username: is missing"),
+                refused(2, "the body is empty"),
+                refused(3, "/username: is missing"),
+            ],
+            ..Summary::default()
+        };
+        insta::assert_snapshot!(summary.refusals());
+    }
+
+    #[test]
+    fn what_was_done_is_told_in_a_line() {
+        let some = Summary {
+            matched: 9,
+            done: 4,
+            refused_count: 2,
+            gone: 1,
+            left: 2,
+            missing: 3,
+            audit: Some("/tmp/audit.jsonl".into()),
+            ..Summary::default()
+        };
+        let all = Summary {
+            dry_run: true,
+            matched: 1,
+            done: 1,
+            ..Summary::default()
+        };
+        let none = Summary {
+            looked_at: 7,
+            ..Summary::default()
+        };
+        let lines = [
+            some.line("discarded"),
+            all.line("replayed"),
+            none.line("replayed"),
+        ];
+        insta::assert_snapshot!(lines.concat());
     }
 }

@@ -1,5 +1,7 @@
 //! What the commands have in common: which letters, and how it is told.
 
+use std::num::NonZeroU64;
+
 use clap::Args;
 use jiff::{Timestamp, civil};
 use uuid::Uuid;
@@ -23,8 +25,9 @@ pub struct Common {
 
 /// Letters that have all of it.
 #[derive(Args)]
+#[command(next_help_heading = "Which letters")]
 pub struct FilterArgs {
-    /// Of this reason, such as `username_taken`; may be given several times
+    /// Of this reason, such as `username_taken`, as `list` tells it; may be given several times
     #[arg(long = "reason", value_name = "REASON", value_delimiter = ',')]
     reasons: Vec<String>,
     /// With this text in their detail
@@ -33,13 +36,14 @@ pub struct FilterArgs {
     /// Of this account; may be given several times
     #[arg(long = "account", value_name = "ACCOUNT", value_delimiter = ',')]
     accounts: Vec<String>,
-    /// That failed then or later: `2026-11-24`, `2026-11-24T10:00:00Z`, or `2h` for two hours ago
+    /// That failed then or later: `2026-11-24` (its beginning in UTC), `2026-11-24T10:00:00Z`, or
+    /// `2h` for two hours ago
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<Timestamp>,
-    /// That failed before then
+    /// That failed before then; told as for --since
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<Timestamp>,
-    /// With this username, old or new
+    /// With exactly this username, old or new
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
     /// Of this request; may be given several times
@@ -47,7 +51,7 @@ pub struct FilterArgs {
     request_ids: Vec<Uuid>,
     /// The first so many only
     #[arg(long, value_name = "N")]
-    limit: Option<u64>,
+    limit: Option<NonZeroU64>,
 }
 
 /// May name persons.
@@ -73,7 +77,7 @@ impl FilterArgs {
     }
 
     pub fn limit(&self) -> u64 {
-        self.limit.unwrap_or(u64::MAX)
+        self.limit.map_or(u64::MAX, NonZeroU64::get)
     }
 }
 

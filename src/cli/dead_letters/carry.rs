@@ -1,6 +1,5 @@
 //! `dead-letters export` and `dead-letters import`
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -8,12 +7,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::{Exit, print};
-use super::acting::failed;
+use super::acting::{agreed, failed};
 use super::args::{Common, FilterArgs};
 use super::list::go_on;
-use super::text::{Bar, interrupt, letters};
+use super::text::{Bar, counted, interrupt, letters};
 use crate::dead_letters::{
-    Desk, Export, ExportTrouble, Found, Import, ImportTrouble, Imported, NameTrouble, Named, Stop,
+    Desk, Export, ExportTrouble, Found, Import, ImportTrouble, Imported, Named, Stop,
 };
 
 #[derive(Debug, Args)]
@@ -21,14 +20,14 @@ pub struct ExportArgs {
     /// Where to: a file that is not there yet, or `-` for standard output
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
+    /// Go on with an export that was cut off: add what the file has not
+    #[arg(long)]
+    resume: bool,
     #[command(flatten)]
     filter: FilterArgs,
     /// Letters by the first digits of their ids, or by the ids of their requests
     #[arg(long = "letter", value_name = "LETTER")]
     letters: Vec<Named>,
-    /// Go on with an export that was cut off: add what the file has not
-    #[arg(long)]
-    resume: bool,
 }
 
 #[derive(Debug, Args)]
@@ -36,6 +35,9 @@ pub struct ImportArgs {
     /// What `export` wrote, or an audit of discards
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Do it without asking, also with more than 10
+    #[arg(long)]
+    yes: bool,
 }
 
 pub async fn export(args: ExportArgs, common: &Common, desk: &Desk) -> Exit {
@@ -77,7 +79,18 @@ pub async fn export(args: ExportArgs, common: &Common, desk: &Desk) -> Exit {
     drop(bar);
     let written = written.and_then(|()| export.finish());
     match (written, surveyed) {
-        (Ok(()), Ok(_)) => tell_export(&export, &found.troubles(), to_stdout, common.json),
+        (Ok(()), Ok(surveyed)) => {
+            let troubles = found.troubles();
+            for trouble in &troubles {
+                eprintln!("{trouble}");
+            }
+            let exit = tell_export(&export, surveyed.missing, to_stdout, common.json);
+            if troubles.is_empty() {
+                exit
+            } else {
+                Exit::Failed
+            }
+        }
         // The reader has seen enough.
         (Err(error), _) if to_stdout && error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
         (Err(error), _) => {
@@ -88,19 +101,20 @@ pub async fn export(args: ExportArgs, common: &Common, desk: &Desk) -> Exit {
     }
 }
 
-fn tell_export(export: &Export, troubles: &[NameTrouble], to_stdout: bool, as_json: bool) -> Exit {
-    for trouble in troubles {
-        eprintln!("{trouble}");
-    }
+fn tell_export(export: &Export, missing: u64, to_stdout: bool, as_json: bool) -> Exit {
     let told = if as_json {
-        let told = json!({"exported": export.written, "there_already": export.skipped});
+        let told = json!({
+            "exported": export.written,
+            "there_already": export.skipped,
+            "missing": missing,
+        });
         format!("{told:#}\n")
     } else {
-        let there = match export.skipped {
-            0 => String::new(),
-            count => format!("; {count} were in the file already"),
-        };
-        format!("{} exported{there}\n", letters(export.written))
+        let others = [
+            (export.skipped, "were in the file already"),
+            (missing, "more are held by something else"),
+        ];
+        format!("{} exported{}\n", letters(export.written), counted(others))
     };
     let exit = if to_stdout {
         // The letters are on standard output.
@@ -109,32 +123,47 @@ fn tell_export(export: &Export, troubles: &[NameTrouble], to_stdout: bool, as_js
     } else {
         print(&told)
     };
-    if troubles.is_empty() {
-        exit
-    } else {
-        Exit::Failed
-    }
+    // Who counts on having all of them is to know.
+    if missing > 0 { Exit::Failed } else { exit }
 }
 
 pub async fn import(args: &ImportArgs, common: &Common, desk: &Desk) -> Exit {
-    match try_import(args, desk).await {
-        Ok(imported) => conclude(&imported, common.json),
-        Err(trouble) => {
-            eprintln!("{}: {trouble}", args.file.display());
+    try_import(args, common, desk)
+        .await
+        .unwrap_or_else(|trouble| {
+            eprintln!("cannot import {}: {trouble}", args.file.display());
             match trouble {
                 ImportTrouble::Broker(trouble) => Exit::of(&trouble),
-                ImportTrouble::Io(_) | ImportTrouble::Progress(_) => Exit::Failed,
+                ImportTrouble::Io(_) | ImportTrouble::Progress(_) | ImportTrouble::Note(..) => {
+                    Exit::Failed
+                }
                 ImportTrouble::NoExport(_) => Exit::Usage,
             }
-        }
-    }
+        })
 }
 
-async fn try_import(args: &ImportArgs, desk: &Desk) -> Result<Imported, ImportTrouble> {
+async fn try_import(
+    args: &ImportArgs,
+    common: &Common,
+    desk: &Desk,
+) -> Result<Exit, ImportTrouble> {
     let mut import = Import::open(&args.file)?;
+    let (total, before) = import.size();
+    if let Err(exit) = agreed("imported", &[], total - before, args.yes) {
+        return Ok(exit);
+    }
     let bar = Bar::new("importing");
-    desk.import(&mut import, |step| bar.show(step), interrupt())
-        .await
+    let imported = desk
+        .import(&mut import, |step| bar.show(step), interrupt())
+        .await?;
+    drop(bar);
+    if before > 0 && before == total {
+        eprintln!(
+            "all of them were imported before, says {}; remove it to import them again",
+            import.progress_file().display()
+        );
+    }
+    Ok(conclude(&imported, common.json))
 }
 
 fn conclude(imported: &Imported, as_json: bool) -> Exit {
@@ -159,18 +188,12 @@ fn conclude(imported: &Imported, as_json: bool) -> Exit {
         });
         format!("{told:#}\n")
     } else {
-        let mut told = format!("{} imported", letters(*done));
-        for (count, what) in [
-            (there, "were in the queue already"),
-            (before, "were imported before"),
-            (left, "are left"),
-        ] {
-            if *count > 0 {
-                // Writing to a string cannot fail.
-                let _ = write!(told, "; {count} {what}");
-            }
-        }
-        told + "\n"
+        let others = [
+            (*there, "were in the queue already"),
+            (*before, "were imported before"),
+            (*left, "are left"),
+        ];
+        format!("{} imported{}\n", letters(*done), counted(others))
     };
     let printed = print(&told);
     match stop {

@@ -13,20 +13,23 @@ use crate::dead_letters::{Audit, Desk, Found, Groups, Selection, Who};
 
 #[derive(Debug, Args)]
 pub struct DiscardArgs {
-    #[command(flatten)]
-    chosen: Chosen,
     /// Why they can be thrown away; it is recorded
     #[arg(long, value_name = "TEXT", required = true)]
     because: String,
     /// Where each is recorded before it goes: JSON lines, only added to
     #[arg(long, value_name = "FILE", default_value = "rename-worker-audit.jsonl")]
     audit: PathBuf,
+    #[command(flatten)]
+    chosen: Chosen,
 }
 
 impl DiscardArgs {
-    pub fn mistake(&self) -> Option<&'static str> {
+    pub fn mistake(&self, who: &Who) -> Option<&'static str> {
         if self.because.trim().is_empty() {
             return Some("--because needs a reason");
+        }
+        if who.person.is_none() {
+            return Some("the record is to say who discards, and USER is not set: --as NAME");
         }
         self.chosen.mistake()
     }
@@ -96,6 +99,7 @@ async fn survey(chosen: &Chosen, desk: &Desk) -> Result<(Selection, Groups, Summ
     let summary = Summary {
         dry_run: chosen.dry_run,
         looked_at: surveyed.seen,
+        missing: surveyed.missing,
         matched: selection.total(),
         done: selection.total(),
         ..Summary::default()

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::Command;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 
 use super::text::clean;
 use crate::dead_letters::{Letter, Replay, editable};
@@ -15,7 +15,7 @@ const EDITOR: &str = "vi";
 pub enum Edited {
     /// It is a valid request now.
     Ready,
-    /// The person emptied the file: this one is not to be sent.
+    /// The person emptied the file or left it as it was: this one is not to be sent.
     LeftOut,
     /// It is none still.
     Refused(Box<str>),
@@ -23,12 +23,16 @@ pub enum Edited {
 
 /// Lets a person change the letter's body, again as often as they want while it is not valid.
 pub fn edit(letter: &Letter, replay: &mut Replay, requests: &str) -> anyhow::Result<Edited> {
-    let body = std::str::from_utf8(&letter.message.body)
-        .with_context(|| format!("letter {} is no text and cannot be edited", letter.id))?;
-    let mut text = editable(body);
+    // With what is set for it already, unless nothing can be set in it.
+    let body = replay.amendments.body(letter);
+    let body = body.unwrap_or_else(|_| letter.message.body.clone());
+    let body = String::from_utf8(body)
+        .map_err(|_| anyhow!("letter {} is no text and cannot be edited", letter.id))?;
+    let given = editable(&body);
+    let mut text = given.clone();
     loop {
         text = in_editor(&text)?;
-        if text.trim().is_empty() {
+        if text.trim().is_empty() || text.trim() == given.trim() {
             return Ok(Edited::LeftOut);
         }
         replay

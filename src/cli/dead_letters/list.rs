@@ -9,26 +9,25 @@ use serde_json::json;
 
 use super::super::{Exit, print};
 use super::args::{Common, FilterArgs};
-use super::text::{Bar, letters, short, time};
-use crate::dead_letters::{Desk, Group, Groups, Letter, Surveyed, WrittenBy};
+use super::text::{Bar, DETAIL_MAX, counted, letters, short, table, time};
+use crate::core::request::AccountId;
+use crate::dead_letters::{Desk, Groups, Letter, Surveyed, WrittenBy};
 use crate::wire::headers::{self, HeaderSource as _};
 use crate::wire::timestamp;
 
-/// Characters of a detail in a table; `show` and `--json` have all of it.
-const DETAIL_MAX: usize = 70;
 /// Characters of a username in a table.
 const NAME_MAX: usize = 40;
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    #[command(flatten)]
-    filter: FilterArgs,
     /// Each letter on a line; with --json a JSON object a line
     #[arg(long)]
     each: bool,
     /// Show usernames as well
     #[arg(long, requires = "each")]
     show_usernames: bool,
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 pub async fn run(args: &ListArgs, common: &Common, desk: &Desk) -> Exit {
@@ -66,13 +65,14 @@ async fn grouped(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate
     let text = if json {
         let told = json!({
             "looked_at": surveyed.seen,
+            "not_looked_at": surveyed.unseen,
             "missing": surveyed.missing,
             "matched": matched,
             "groups": groups,
         });
         format!("{told:#}\n")
     } else {
-        table(&groups, matched, surveyed)
+        table(&groups) + &conclusion(matched, surveyed)
     };
     Ok(print(&text))
 }
@@ -85,52 +85,22 @@ pub fn go_on(yes: bool) -> ControlFlow<()> {
     }
 }
 
-fn table(groups: &[Group], matched: u64, surveyed: Surveyed) -> String {
-    let width = |of: fn(&Group) -> String, title: &str| {
-        let widest = groups.iter().map(|group| of(group).chars().count()).max();
-        widest.unwrap_or(0).max(title.len())
-    };
-    let counts = width(|group| group.count.to_string(), "COUNT");
-    let reasons = width(|group| short(&group.reason, DETAIL_MAX), "REASON");
-    let details = width(|group| short(&group.detail, DETAIL_MAX), "DETAIL");
-    let mut text = String::new();
-    let mut line = |count: &str, reason: &str, detail: &str, first: &str, last: &str, id: &str| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "{count:>counts$}  {reason:<reasons$}  {detail:<details$}  {first:<20}  {last:<20}  {id}"
-        );
-    };
-    if !groups.is_empty() {
-        line("COUNT", "REASON", "DETAIL", "FIRST", "LAST", "EXAMPLE");
-    }
-    for group in groups {
-        line(
-            &group.count.to_string(),
-            &short(&group.reason, DETAIL_MAX),
-            &short(&group.detail, DETAIL_MAX),
-            &time(group.first),
-            &time(group.last),
-            &group.example.to_string(),
-        );
-    }
-    text.push_str(&conclusion(matched, surveyed));
-    text
-}
-
 fn conclusion(matched: u64, surveyed: Surveyed) -> String {
-    let Surveyed { seen, missing } = surveyed;
-    let mut text = if matched == seen {
-        letters(matched)
-    } else {
-        format!("{} of {seen}", letters(matched))
+    let Surveyed {
+        seen,
+        unseen,
+        missing,
+    } = surveyed;
+    let text = match matched {
+        0 if seen > 0 => format!("none of {} matches", letters(seen)),
+        all if all == seen => letters(all),
+        some => format!("{} of {seen}", letters(some)),
     };
-    if missing > 0 {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "; {missing} more are held by something else");
-    }
-    text.push('\n');
-    text
+    let others = [
+        (unseen, "more were not looked at, as --limit says"),
+        (missing, "more are held by something else"),
+    ];
+    text + &counted(others) + "\n"
 }
 
 /// Written as they come, so that a list of any length needs no memory.
@@ -149,7 +119,8 @@ async fn each(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate::b
                     let line = if json {
                         json_line(letter, args.show_usernames)
                     } else {
-                        text_line(letter, args.show_usernames)
+                        let title = if matched == 1 { title() } else { String::new() };
+                        title + &text_line(letter, args.show_usernames)
                     };
                     written = out.write_all(line.as_bytes());
                 }
@@ -172,30 +143,36 @@ async fn each(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate::b
     })
 }
 
+fn title() -> String {
+    columns("LETTER", "FAILED AT", "REASON", "ACCOUNT", "REQUEST") + "  DETAIL\n"
+}
+
+/// The widths are those of what is usual.
+fn columns(letter: &str, failed_at: &str, reason: &str, account: &str, request: &str) -> String {
+    format!("{letter:<12}  {failed_at:<20}  {reason:<21}  {account:<9}  {request:<36}")
+}
+
 fn text_line(letter: &Letter, show_usernames: bool) -> String {
     let asked = letter.asked();
     let or_dash =
         |text: Option<String>, most| text.map_or_else(|| "-".to_owned(), |text| short(&text, most));
-    let request = letter.request_id().map(Into::into);
-    let mut line = format!(
-        "{}  {:<20}  {:<18}  {:<9}  {:<36}",
-        letter.id,
-        time(letter.failed_at()),
-        short(&letter.reason(), NAME_MAX),
-        or_dash(asked.account_id, NAME_MAX),
-        or_dash(request, NAME_MAX),
+    let mut line = columns(
+        &letter.id.to_string(),
+        &time(letter.failed_at()),
+        &short(&letter.reason(), NAME_MAX),
+        &or_dash(account(asked.account_id, show_usernames), NAME_MAX),
+        &or_dash(request(letter, show_usernames), NAME_MAX),
     );
+    // Writing to a string cannot fail.
+    let _ = write!(line, "  {}", short(&letter.detail(), DETAIL_MAX));
     if show_usernames {
         let (old, new) = (
             or_dash(asked.username, NAME_MAX),
             or_dash(asked.new_username, NAME_MAX),
         );
-        // Writing to a string cannot fail.
         let _ = write!(line, "  {old} -> {new}");
     }
-    // Writing to a string cannot fail.
-    let _ = writeln!(line, "  {}", short(&letter.detail(), DETAIL_MAX));
-    line
+    line + "\n"
 }
 
 fn json_line(letter: &Letter, show_usernames: bool) -> String {
@@ -208,8 +185,8 @@ fn json_line(letter: &Letter, show_usernames: bool) -> String {
         "http_status": letter.message.headers.int(headers::HTTP_STATUS),
         "attempts": letter.message.headers.int(headers::ATTEMPTS),
         "written_by": written_by(letter),
-        "request_id": letter.request_id(),
-        "account_id": asked.account_id,
+        "request_id": request(letter, show_usernames),
+        "account_id": account(asked.account_id, show_usernames),
         "replay_of": letter.text(headers::REPLAY_OF),
     });
     if show_usernames {
@@ -217,6 +194,20 @@ fn json_line(letter: &Letter, show_usernames: bool) -> String {
         line["new_username"] = json!(asked.new_username);
     }
     format!("{line}\n")
+}
+
+/// The request's id. Where upstream mixed up its fields, a name may stand there, and it is no id.
+fn request(letter: &Letter, show_usernames: bool) -> Option<String> {
+    if show_usernames {
+        letter.request_id().map(Into::into)
+    } else {
+        letter.request_uuid().map(|id| id.to_string())
+    }
+}
+
+/// The account; the same goes for it.
+fn account(asked: Option<String>, show_usernames: bool) -> Option<String> {
+    asked.filter(|id| show_usernames || AccountId::parse(id).is_ok())
 }
 
 pub fn written_by(letter: &Letter) -> &'static str {
@@ -255,13 +246,43 @@ mod tests {
         }
         groups.add(&letter("invalid_request", "/username: is missing"));
         groups.add(&letter("odd\u{1b}[2J", &"long ".repeat(40)));
-        let surveyed = Surveyed {
-            seen: 1300,
-            missing: 3,
+        insta::assert_snapshot!(table(&groups.sorted()));
+        assert_eq!(table(&[]), "");
+    }
+
+    #[test]
+    fn what_was_not_seen_is_told() {
+        let told = |matched, seen, unseen, missing| {
+            let surveyed = Surveyed {
+                seen,
+                unseen,
+                missing,
+            };
+            conclusion(matched, surveyed)
         };
-        insta::assert_snapshot!(table(&groups.sorted(), 1202, surveyed));
-        let nothing = Surveyed::default();
-        assert_eq!(table(&[], 0, nothing), "0 letters\n");
+        assert_eq!(told(0, 0, 0, 0), "0 letters\n");
+        assert_eq!(told(0, 7, 0, 0), "none of 7 letters matches\n");
+        assert_eq!(told(7, 7, 0, 0), "7 letters\n");
+        assert_eq!(
+            told(1, 7, 0, 3),
+            "1 letter of 7; 3 more are held by something else\n"
+        );
+        assert_eq!(
+            told(5, 7, 93, 0),
+            "5 letters of 7; 93 more were not looked at, as --limit says\n"
+        );
+    }
+
+    #[test]
+    fn a_name_in_place_of_an_id_is_no_id() {
+        let mut message = letter("invalid_request", "is no UUID").message;
+        let body = r#"{"request_id":"ola@example.com","account_id":"kari@example.com"}"#;
+        message.body = body.into();
+        let letter = Letter::new(message, 0);
+        for line in [text_line(&letter, false), json_line(&letter, false)] {
+            assert!(!line.contains("example.com"), "{line}");
+        }
+        assert!(text_line(&letter, true).contains("ola@example.com"));
     }
 
     #[test]
@@ -272,6 +293,6 @@ mod tests {
         }
         let lines = [text_line(&letter, true), json_line(&letter, true)];
         assert!(lines.iter().all(|line| line.contains("kari")));
-        insta::assert_snapshot!(lines.concat());
+        insta::assert_snapshot!(title() + &lines.concat());
     }
 }

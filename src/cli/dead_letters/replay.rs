@@ -23,8 +23,6 @@ const EDITS_MAX: usize = 50;
 
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    #[command(flatten)]
-    chosen: Chosen,
     /// Set a field of each request first, as in `new_username=kari`; an empty value removes it
     #[arg(long = "set", value_name = "FIELD=VALUE")]
     sets: Vec<Set>,
@@ -35,12 +33,15 @@ pub struct ReplayArgs {
     /// Set the content type of each message first
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// Open each request in $VISUAL or $EDITOR first
+    /// Open each request in $VISUAL or $EDITOR first; a file that is left as it was, or emptied,
+    /// leaves that letter out
     #[arg(long, conflicts_with = "dry_run")]
     edit: bool,
     /// At most so many a second
     #[arg(long, value_name = "N")]
     rate: Option<NonZeroU32>,
+    #[command(flatten)]
+    chosen: Chosen,
 }
 
 impl ReplayArgs {
@@ -63,6 +64,7 @@ struct Survey {
     /// To be edited; empty unless asked for.
     to_edit: Vec<Letter>,
     looked_at: u64,
+    missing: u64,
     matched: u64,
 }
 
@@ -85,6 +87,7 @@ async fn replay(args: &mut ReplayArgs, common: &Common, desk: &Desk) -> Result<E
     let mut summary = Summary {
         dry_run: args.chosen.dry_run,
         looked_at: survey.looked_at,
+        missing: survey.missing,
         matched: survey.matched,
         done: survey.selection.total(),
         refused_count: survey.refused_count,
@@ -155,7 +158,9 @@ async fn survey(args: &ReplayArgs, replay: &Replay, desk: &Desk) -> Result<Surve
         )
         .await;
     drop(bar);
-    survey.looked_at = surveyed.map_err(|trouble| failed(&trouble))?.seen;
+    let surveyed = surveyed.map_err(|trouble| failed(&trouble))?;
+    survey.looked_at = surveyed.seen;
+    survey.missing = surveyed.missing;
     told(&found.troubles())?;
     Ok(survey)
 }
@@ -203,7 +208,9 @@ fn edit_all(survey: &mut Survey, replay: &mut Replay, desk: &Desk) -> Result<(),
                 survey.selection.add(&letter);
                 survey.groups.add(&letter);
             }
-            Edited::LeftOut => eprintln!("{} is left out", letter.id),
+            Edited::LeftOut => {
+                eprintln!("{} is left out: its file is empty or as it was", letter.id);
+            }
             Edited::Refused(why) => survey.refuse(&letter, why),
         }
     }

@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::super::{Exit, print};
 use super::args::Common;
 use super::list::{go_on, written_by};
-use super::text::{Bar, clean, dump, letters, time};
+use super::text::{Bar, clean, dump, time};
 use crate::dead_letters::{Desk, Filter, Found, Letter, Named, editable, explain};
 use crate::wire::headers::{self, HeaderSource as _};
 use crate::wire::message::{Field, Properties};
@@ -66,7 +67,7 @@ pub async fn run(args: &ShowArgs, common: &Common, desk: &Desk) -> Exit {
         return Exit::Failed;
     }
     if more > 0 {
-        eprintln!("{} more are not shown", letters(more));
+        eprintln!("{more} more are not shown: it shows {LETTERS_MAX} at a time");
     }
     print(&if common.json {
         let shown: Vec<_> = shown.iter().map(as_json).collect();
@@ -157,6 +158,7 @@ fn facts(letter: &Letter) -> Vec<(&'static str, String)> {
     let request = letter.request_id().map(Into::into);
     let of = letter.text(headers::REPLAY_OF).map(str::to_owned);
     let detail = letter.detail().into_owned();
+    let wrong = asked.wrong.filter(|wrong| **wrong != *detail);
     let written = match written_by(letter) {
         "unknown" => "something else than the worker".to_owned(),
         known => format!("the {known}"),
@@ -170,7 +172,7 @@ fn facts(letter: &Letter) -> Vec<(&'static str, String)> {
         ("account", asked.account_id),
         ("username", asked.username),
         ("new name", asked.new_username),
-        ("now wrong", asked.wrong.map(Into::into)),
+        ("now wrong", wrong.map(Into::into)),
         ("sent to", Some(sent)),
         ("replay of", of),
         (
@@ -205,12 +207,18 @@ fn properties(properties: &Properties) -> Vec<(String, String)> {
     let Ok(serde_json::Value::Object(told)) = serde_json::to_value(properties) else {
         return Vec::new();
     };
-    let text = |value: serde_json::Value| match value {
+    let text = |name: &str, value: serde_json::Value| match value {
         serde_json::Value::String(text) => clean(&text),
+        seconds if name == "timestamp" => {
+            let at = seconds
+                .as_i64()
+                .and_then(|at| Timestamp::from_second(at).ok());
+            format!("{seconds} ({})", time(at))
+        }
         other => other.to_string(),
     };
     told.into_iter()
-        .map(|(name, value)| (name, text(value)))
+        .map(|(name, value)| (name.clone(), text(&name, value)))
         .collect()
 }
 
@@ -280,6 +288,7 @@ mod tests {
             properties: Properties {
                 content_type: Some("application/json".into()),
                 delivery_mode: Some(2),
+                timestamp: Some(1_763_978_400),
                 message_id: Some("3c90c3cc-0d44-4b50-8888-8dd25736052a".into()),
                 ..Properties::default()
             },

@@ -3,12 +3,15 @@
 use std::cell::Cell;
 use std::fmt::Write as _;
 
+use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 
-use crate::dead_letters::Step;
+use crate::dead_letters::{Group, Step};
 use crate::wire::timestamp;
 
+/// Characters of a detail on a line; `show` and `--json` have all of it.
+pub const DETAIL_MAX: usize = 70;
 /// Bytes on a line of a dump.
 const DUMP_WIDTH: usize = 16;
 
@@ -62,6 +65,43 @@ pub fn letters(count: u64) -> String {
     }
 }
 
+/// `; 3 were there; 4 are left`, without those that are none.
+pub fn counted<const N: usize>(counts: [(u64, &str); N]) -> String {
+    let mut text = String::new();
+    for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "; {count} {what}");
+    }
+    text
+}
+
+/// The groups, one a line.
+pub fn table(groups: &[Group]) -> String {
+    if groups.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["COUNT", "REASON", "DETAIL", "FIRST", "LAST", "EXAMPLE"]);
+    for group in groups {
+        table.add_row([
+            group.count.to_string(),
+            short(&group.reason, DETAIL_MAX),
+            short(&group.detail, DETAIL_MAX),
+            time(group.first),
+            time(group.last),
+            group.example.to_string(),
+        ]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    if let Some(counts) = table.column_mut(0) {
+        counts.set_cell_alignment(CellAlignment::Right);
+    }
+    table.trim_fmt() + "\n"
+}
+
 /// Bytes in hexadecimal digits with what they may mean beside.
 pub fn dump(bytes: &[u8]) -> String {
     let mut text = String::new();
@@ -87,7 +127,7 @@ pub struct Bar {
 
 impl Bar {
     pub fn new(what: &'static str) -> Self {
-        let bar = ProgressBar::new(0);
+        let bar = ProgressBar::no_length();
         let style = "{msg:10} {bar:40} {human_pos} of {human_len}, {eta} to go";
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style);
@@ -119,7 +159,7 @@ impl Drop for Bar {
     }
 }
 
-/// Comes when a person or the system asks to end it.
+/// Comes when a person asks to end it.
 pub async fn interrupt() {
     // Where signals can't be had, none is waited for.
     if tokio::signal::ctrl_c().await.is_err() {

@@ -4,7 +4,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use serde_json::json;
 
-use super::{done, lines_of, put_many, run, stage, strike, told};
+use super::{done, lines_of, put_many, run, stage, strike, text, told};
 use crate::support::amqp::SOON;
 
 /// A message with everything that a message may have.
@@ -60,7 +60,10 @@ async fn an_exported_letter_comes_back_the_same() {
     // The queue keeps them; a file that is there is not written over.
     assert_eq!(run(&stage, &["export", file]).await.status.code(), Some(2));
     let again = told(&stage, &["export", file, "--resume"]).await;
-    assert_eq!(again, json!({"exported": 0, "there_already": 3}));
+    assert_eq!(
+        again,
+        json!({"exported": 0, "there_already": 3, "missing": 0})
+    );
 
     assert_eq!(told(&elsewhere, &["import", file]).await["imported"], 3);
     let was = stage.raw.drain(&stage.names.dead_letters, 3, SOON).await;
@@ -115,4 +118,30 @@ async fn an_import_goes_on_and_doubles_nothing() {
     );
     strike(stage).await;
     strike(elsewhere).await;
+}
+
+#[tokio::test]
+async fn where_an_import_cannot_note_how_far_it_comes_nothing_is_sent() {
+    let stage = stage().await;
+    put_many(&stage, 2).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters.jsonl");
+    let file = path.to_str().unwrap();
+    done(&stage, &["export", file]).await;
+    done(&stage, &["replay", "--all"]).await;
+    // A folder of that name, since permissions do not stop root.
+    let in_the_way = folder.path().join("letters.jsonl.progress.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let output = run(&stage, &["import", file]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told_why = text(&output.stderr);
+    assert!(told_why.contains("cannot write down how far"), "{told_why}");
+    assert_eq!(stage.raw.queue_length(&stage.names.dead_letters).await, 0);
+    std::fs::remove_dir(in_the_way).unwrap();
+    assert_eq!(told(&stage, &["import", file]).await["imported"], 2);
+    // Again means nothing new, and it is told why.
+    let again = run(&stage, &["import", file]).await;
+    assert!(text(&again.stderr).contains("letters.jsonl.progress"));
+    assert_eq!(stage.raw.queue_length(&stage.names.dead_letters).await, 2);
+    strike(stage).await;
 }

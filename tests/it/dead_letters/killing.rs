@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::{lines_of, put_many, requests_in, stage, start, strike, told};
@@ -55,8 +56,15 @@ async fn a_replay_that_is_killed_loses_nothing_and_is_finished_later() {
     strike(stage).await;
 }
 
-fn recorded(audit: &Path) -> usize {
-    std::fs::read_to_string(audit).map_or(0, |text| text.lines().count())
+/// Lines of an audit or an export, the last of which may be cut off.
+fn recorded(file: &Path) -> usize {
+    std::fs::read(file).map_or(0, |text| text.split(|byte| *byte == b'\n').count() - 1)
+}
+
+/// The request in such a line.
+fn body_of(line: &Value) -> Value {
+    let body = line["message"]["body"]["text"].as_str().unwrap();
+    serde_json::from_str(body).unwrap()
 }
 
 #[tokio::test]
@@ -93,11 +101,7 @@ async fn a_discard_that_is_killed_loses_nothing_and_is_finished_later() {
     let whole = text
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok());
-    let bodies = whole.map(|line: serde_json::Value| {
-        let body = line["message"]["body"]["text"].as_str().unwrap();
-        serde_json::from_str(body).unwrap()
-    });
-    let kept = super::count_requests(bodies);
+    let kept = super::count_requests(whole.map(|line| body_of(&line)));
     assert!(ids.iter().all(|id| kept.contains_key(id)), "some are lost");
     strike(stage).await;
 }
@@ -124,6 +128,38 @@ async fn a_look_that_is_killed_changes_nothing() {
 }
 
 #[tokio::test]
+async fn an_export_that_is_killed_goes_on_and_the_queue_keeps_all() {
+    let stage = stage().await;
+    let ids = put_many(&stage, LETTERS).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("letters.jsonl");
+    let args = ["export", path.to_str().unwrap(), "--resume"];
+    let mut cut_off = 0;
+    for _ in 0..KILLS {
+        let before = recorded(&path);
+        let mut export = start(&stage, &args).await;
+        let begun = Instant::now();
+        while recorded(&path) <= before && export.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < PATIENCE, "it writes nothing");
+            sleep(LOOK_EVERY).await;
+        }
+        export.kill().await.ok();
+        let written = recorded(&path);
+        cut_off += usize::from((1..LETTERS).contains(&written));
+        returned(&stage, LETTERS).await;
+    }
+    assert!(cut_off > 0, "the kills came too late to show anything");
+    told(&stage, &args).await;
+    let exported = super::count_requests(lines_of(&path).iter().map(body_of));
+    let kept = requests_in(&stage, &stage.names.dead_letters).await;
+    for id in &ids {
+        let each = (exported.get(id), kept.get(id));
+        assert_eq!(each, (Some(&1), Some(&1)), "lost or doubled");
+    }
+    strike(stage).await;
+}
+
+#[tokio::test]
 async fn an_import_that_is_killed_goes_on_without_doubles() {
     let (stage, elsewhere) = (stage().await, stage().await);
     let ids = put_many(&stage, LETTERS).await;
@@ -134,7 +170,7 @@ async fn an_import_that_is_killed_goes_on_without_doubles() {
     assert_eq!(lines_of(&path).len(), LETTERS);
     let queue = &elsewhere.names.dead_letters;
     for kill in 1..=KILLS {
-        let mut import = start(&elsewhere, &["import", file]).await;
+        let mut import = start(&elsewhere, &["import", file, "--yes"]).await;
         let begun = Instant::now();
         while (elsewhere.raw.queue_length(queue).await as usize) < 100 * kill
             && import.try_wait().unwrap().is_none()
@@ -146,7 +182,7 @@ async fn an_import_that_is_killed_goes_on_without_doubles() {
         // What it held for its look comes back first.
         settled(&elsewhere).await;
     }
-    told(&elsewhere, &["import", file]).await;
+    told(&elsewhere, &["import", file, "--yes"]).await;
     let kept = requests_in(&elsewhere, queue).await;
     assert!(
         ids.iter().all(|id| kept.get(id) == Some(&1)),

@@ -158,6 +158,15 @@ async fn a_second_reviewer_is_told_and_nothing_is_asked_without_a_terminal() {
     assert!(text(&second.stderr).contains("somebody else is reviewing"));
     review.end().await;
 
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("letters.jsonl");
+    let file = file.to_str().unwrap();
+    let exported = run(&stage, &["export", file]).await;
+    // No bar is drawn where there is no terminal.
+    assert_eq!(text(&exported.stderr), "");
+    let asked = run(&stage, &["import", file]).await;
+    assert_eq!(asked.status.code(), Some(2), "{asked:?}");
+    assert!(text(&asked.stderr).contains("no terminal to ask on"));
     for args in [
         &["replay", "--all"][..],
         &["discard", "--all", "--because", "why not"],
@@ -202,4 +211,47 @@ async fn no_broker_is_exit_code_3() {
         .await
         .unwrap();
     assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let told = text(&output.stderr);
+    let wanted =
+        format!("amqp.url (RENAME_WORKER_AMQP__URL) is 127.0.0.1, port {port}, virtual host /");
+    assert!(told.contains(&wanted), "{told}");
+}
+
+#[tokio::test]
+async fn what_a_limit_or_a_filter_leaves_out_is_told() {
+    let stage = stage().await;
+    put_many(&stage, 5).await;
+    // Fields mixed up by upstream: a name where the id should be.
+    let mixed = json!({"request_id": NAME, "account_id": NAME}).to_string();
+    put(&stage, "invalid_request", &mixed, &[]).await;
+    for (args, wanted) in [
+        (
+            &["list", "--limit", "2"][..],
+            "2 letters; 4 more were not looked at",
+        ),
+        (&["list", "--each", "--limit", "2"], "2 letters; 4 more"),
+        (
+            &["list", "--reason", "nonsense"],
+            "none of 6 letters matches",
+        ),
+        (
+            &["replay", "--reason", "nonsense"],
+            "none of 6 letters matches",
+        ),
+        (&["list", "--reason", "username_taken"], "5 letters of 6"),
+        (
+            &["replay", "--reason", "username_taken", "--dry-run"],
+            "username_taken",
+        ),
+    ] {
+        let told = done(&stage, args).await;
+        assert!(told.contains(wanted), "{args:?}: {told}");
+    }
+    let limited = told(&stage, &["list", "--limit", "2"]).await;
+    assert_eq!(limited["not_looked_at"], 4);
+    for args in [&["list", "--each"][..], &["list", "--each", "--json"]] {
+        let listed = done(&stage, args).await;
+        assert!(!listed.contains(NAME), "{listed}");
+    }
+    strike(stage).await;
 }

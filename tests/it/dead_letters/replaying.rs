@@ -102,14 +102,28 @@ async fn a_request_is_edited_in_the_person_s_editor() {
         .remove(0);
     assert_eq!(sent.json()["request_id"], json!(fixed));
     assert_eq!(sent.json()["new_username"], "free");
-    let mut command = super::command(&stage.settings, &args).await;
-    let output = command
-        .env("EDITOR", "truncate -s 0")
-        .env("PATH", "/usr/bin:/bin");
+    // What is emptied or left as it was is left out, whatever is set besides.
+    let set = [&args[..], &["--set", "requested_by=kari"]].concat();
+    for (editor, args) in [
+        ("truncate -s 0", &args[..]),
+        ("true", &args),
+        ("true", &set),
+    ] {
+        let mut command = super::command(&stage.settings, args).await;
+        let output = command.env("EDITOR", editor).env("PATH", "/usr/bin:/bin");
+        let output = output.output().await.unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(text(&output.stderr).contains("is left out"));
+        assert_eq!(stage.raw.queue_length(&stage.names.dead_letters).await, 1);
+    }
+    // The person sees what is set, and has the last word.
+    let mut command = super::command(&stage.settings, &set).await;
+    let editor = "sed -i -e s/kari/ola/";
+    let output = command.env("VISUAL", editor).env("PATH", "/usr/bin:/bin");
     let output = output.output().await.unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert!(text(&output.stderr).contains("is left out"));
-    assert_eq!(stage.raw.queue_length(&stage.names.dead_letters).await, 1);
+    let sent = stage.raw.drain(&stage.names.requests, 1, SOON).await;
+    assert_eq!(sent[0].json()["requested_by"], "ola");
     strike(stage).await;
 }
 
@@ -183,6 +197,11 @@ async fn what_is_discarded_is_recorded_whole_and_can_be_brought_back() {
     let audit = folder.path().join("audit.jsonl");
     let audit_arg = audit.to_str().unwrap();
     let discard = ["discard", "--all", "--because", "gone for good"];
+    // Nobody who discards remains unnamed.
+    let mut unnamed = super::command(&stage.settings, &discard).await;
+    let output = unnamed.env_remove("USER").output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text(&output.stderr).contains("--as NAME"));
     // Where nothing can be recorded, nothing is discarded.
     let nowhere = [&discard[..], &["--audit", "/nowhere/audit.jsonl"]].concat();
     assert_eq!(run(&stage, &nowhere).await.status.code(), Some(1));

@@ -1,0 +1,182 @@
+//! The import's one loop: lines in, letters out, confirms in, and now and then how far it came.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Duration, timeout};
+
+use super::super::desk::{Step, Stop};
+use super::super::letter::LetterId;
+use super::super::selection::Selection;
+use super::progress::Progress;
+use super::{Import, ImportTrouble, Imported, Line, as_letter, lines};
+use crate::broker::{Publication, Sender};
+
+/// Letters on their way at once: enough to hide the time that a confirm takes.
+const WINDOW: usize = 256;
+/// After so many confirms it is written down how far it came: seldom enough to cost nothing, often
+/// enough that a restart has little to look up in the queue.
+const NOTE_EVERY: u64 = 1000;
+/// After a stop, how long confirms are still waited for.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
+pub(super) struct Work<'a, P> {
+    exchange: &'a str,
+    import: &'a mut Import,
+    there: Selection,
+    progress: P,
+    /// By where their lines end: sent and not confirmed, each with what lies before it.
+    unconfirmed: BTreeMap<u64, Option<Reached>>,
+    under_way: FuturesUnordered<Fate>,
+    /// All that was read in this run.
+    read: Option<Reached>,
+    /// Done since it was written down how far it came.
+    unnoted: u64,
+    outcome: Imported,
+}
+
+/// A line that was sent, by where it ends, and what comes of it.
+type Fate = Pin<Box<dyn Future<Output = (u64, Publication)> + Send>>;
+
+/// The file up to the end of a line, as [`Progress`] tells it.
+#[derive(Clone, Copy)]
+struct Reached {
+    bytes: u64,
+    letters: u64,
+    last: LetterId,
+}
+
+impl<'a, P: Fn(Step)> Work<'a, P> {
+    pub(super) fn new(
+        exchange: &'a str,
+        import: &'a mut Import,
+        there: Selection,
+        progress: P,
+    ) -> Self {
+        Self {
+            exchange,
+            outcome: Imported {
+                before: import.progress.letters,
+                ..Imported::default()
+            },
+            import,
+            there,
+            progress,
+            unconfirmed: BTreeMap::new(),
+            under_way: FuturesUnordered::new(),
+            read: None,
+            unnoted: 0,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        sender: Sender,
+        mut interrupt: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Imported, ImportTrouble> {
+        let mut lines = lines(&self.import.path, self.import.progress.bytes)?;
+        let mut more = true;
+        loop {
+            while more && self.goes_on() && self.unconfirmed.len() < WINDOW {
+                match lines.next().transpose()? {
+                    Some(line) => self.send(&sender, line).await,
+                    None => more = false,
+                }
+            }
+            if self.under_way.is_empty() || !self.goes_on() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                () = interrupt.as_mut() => self.stop(Stop::Interrupted),
+                Some((end, fate)) = self.under_way.next() => self.told(end, &fate),
+            }
+            if self.unnoted >= NOTE_EVERY {
+                self.note()?;
+            }
+        }
+        self.note()?;
+        self.under_way.clear();
+        // Those under way are looked up in the queue by the next run.
+        let trouble = timeout(LAST_WAIT, sender.close()).await.ok().flatten();
+        // What ended the channel says more than that a confirm did not come.
+        if let (Some(Stop::Lost), Some(trouble)) = (&self.outcome.stop, trouble) {
+            self.outcome.stop = Some(trouble.into());
+        }
+        self.outcome.left = self.import.total.saturating_sub(self.done());
+        Ok(self.outcome)
+    }
+
+    async fn send(&mut self, sender: &Sender, line: Line) {
+        let id = LetterId::of(&line.message);
+        let before = self.read;
+        let letters = before.map_or(self.import.progress.letters, |before| before.letters);
+        self.read = Some(Reached {
+            bytes: line.end,
+            letters: letters + 1,
+            last: id,
+        });
+        if self.there.take(id) {
+            self.outcome.there += 1;
+            self.unnoted += 1;
+            return;
+        }
+        self.unconfirmed.insert(line.end, before);
+        let letter = as_letter(line.message, self.exchange);
+        if Sender::carries(&letter) {
+            let fate = sender.hand_over(letter).await;
+            let end = line.end;
+            self.under_way
+                .push(Box::pin(async move { (end, fate.await) }));
+        } else {
+            self.stop(Stop::Unsendable(id));
+        }
+    }
+
+    fn told(&mut self, end: u64, fate: &Publication) {
+        match fate {
+            Publication::Confirmed(_) => {
+                self.unconfirmed.remove(&end);
+                self.outcome.imported += 1;
+                self.unnoted += 1;
+            }
+            Publication::Returned => self.stop(Stop::Returned(self.exchange.to_owned())),
+            Publication::Refused => self.stop(Stop::Refused),
+            Publication::Lost => self.stop(Stop::Lost),
+        }
+        (self.progress)(Step::Done {
+            done: self.done(),
+            of: self.import.total,
+        });
+    }
+
+    const fn done(&self) -> u64 {
+        self.outcome.before + self.outcome.imported + self.outcome.there
+    }
+
+    /// Writes down up to where every line is done.
+    fn note(&mut self) -> Result<(), ImportTrouble> {
+        self.unnoted = 0;
+        let first = self.unconfirmed.first_key_value();
+        let Some(reached) = first.map_or(self.read, |(_, before)| *before) else {
+            return Ok(());
+        };
+        self.import.progress = Progress {
+            bytes: reached.bytes,
+            letters: reached.letters,
+            last: reached.last.full(),
+        };
+        self.import.save_progress()
+    }
+
+    const fn goes_on(&self) -> bool {
+        self.outcome.stop.is_none()
+    }
+
+    /// The first reason is kept.
+    fn stop(&mut self, why: Stop) {
+        self.outcome.stop.get_or_insert(why);
+    }
+}
