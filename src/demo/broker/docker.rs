@@ -1,6 +1,6 @@
 //! Docker, through its command: is there a daemon, and containers of RabbitMQ.
 
-use std::{net::TcpListener, time::Duration};
+use std::{io, net::TcpListener, ops::Range, time::Duration};
 
 use tokio::process::Command;
 use uuid::Uuid;
@@ -22,6 +22,10 @@ const LONG: Duration = Duration::from_secs(90);
 
 /// How often another port is tried when somebody was faster to take it.
 const PORT_TRIES: usize = 5;
+
+/// Below those that a system gives to outgoing connections (from 32768 on Linux): while a broker
+/// restarts nobody listens on its port, and a connection that got it by chance would keep it.
+const PORTS: Range<u16> = 16_384..32_768;
 
 /// Whether a daemon answers; the error says what the client said.
 pub async fn daemon_answers() -> Result<(), CommandFailed> {
@@ -60,7 +64,7 @@ impl Container {
 
     /// Docker could choose the ports itself, but would choose others after a restart.
     async fn start_on_free_ports(image: &Image) -> Result<Self, CommandFailed> {
-        let cannot = |error: std::io::Error| CommandFailed {
+        let cannot = |error: io::Error| CommandFailed {
             program: "docker run".to_owned(),
             why: format!("cannot be prepared: {error}"),
         };
@@ -130,17 +134,30 @@ impl Container {
     }
 }
 
-/// Ports that nothing listens on now.
-pub(super) fn free_ports<const N: usize>() -> std::io::Result<[u16; N]> {
+/// Ports that nothing listens on now, and that no outgoing connection will take by chance.
+pub fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
     // All are held until all are known, else the same one might be given twice.
     let mut held = Vec::with_capacity(N);
     let mut ports = [0; N];
     for port in &mut ports {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let listener = hold_one()?;
         *port = listener.local_addr()?.port();
         held.push(listener);
     }
     Ok(ports)
+}
+
+/// Begins anywhere, so that two runs beside each other seldom ask for the same.
+fn hold_one() -> io::Result<TcpListener> {
+    let (.., anywhere) = Uuid::new_v4().as_u64_pair();
+    let count = u64::from(PORTS.end - PORTS.start);
+    let skipped = usize::try_from(anywhere % count).unwrap_or_default();
+    PORTS
+        .cycle()
+        .skip(skipped)
+        .take(PORTS.len())
+        .find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
+        .ok_or_else(|| io::ErrorKind::AddrInUse.into())
 }
 
 #[cfg(test)]
@@ -153,5 +170,11 @@ mod tests {
     fn free_ports_differ_from_each_other() {
         let ports: [u16; 8] = free_ports().unwrap();
         assert_eq!(HashSet::from(ports).len(), 8);
+    }
+
+    #[test]
+    fn a_free_port_is_none_that_an_outgoing_connection_may_get() {
+        let ports: [u16; 8] = free_ports().unwrap();
+        assert!(ports.iter().all(|port| PORTS.contains(port)), "{ports:?}");
     }
 }

@@ -5,7 +5,7 @@
 //! peers, not its clients; it then pauses by itself, as RabbitMQ's advice for three nodes has it,
 //! and turns its clients away until it is joined again.
 
-use std::{net::TcpListener, time::Duration};
+use std::time::Duration;
 
 use rename_worker::demo::broker::{docker, image::Image, janitor::Janitor};
 use tokio::process::Command;
@@ -74,7 +74,7 @@ impl Cluster {
         let configuration = tempfile::NamedTempFile::new().expect("a file can be made");
         std::fs::write(configuration.path(), CONFIGURATION).expect("a file can be written");
         set_readable(configuration.path());
-        let ports = free_ports();
+        let ports: [u16; NODES] = docker::free_ports().expect("ports are free");
         let mut nodes = Vec::with_capacity(NODES);
         for (number, port) in ports.into_iter().enumerate() {
             let node = ClusterNode {
@@ -299,9 +299,4 @@ fn set_readable(path: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
         .expect("it is our own file");
-}
-
-fn free_ports() -> [u16; NODES] {
-    let held = [(); NODES].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
-    held.map(|listener| listener.local_addr().expect("it is bound").port())
 }
