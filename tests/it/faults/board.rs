@@ -1,7 +1,7 @@
 //! What is known of a run while it runs: which requests are published, what has been told of each.
 //!
-//! Filled by a listener that survives the broker's restarts: its queue is durable, and it counts
-//! nothing twice that was delivered twice to itself.
+//! Filled by a listener that survives the broker's restarts: its queue is durable, it counts nothing
+//! twice that was delivered twice to itself, and it waits for nothing without an end.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,8 +25,17 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// A broker that is starting may take a connection and never greet.
 const GREETING: Duration = Duration::from_secs(10);
 
+/// Handing an ack over takes no time, but lapin has been seen never to return from it when the
+/// connection ended meanwhile.
+const ACKING: Duration = Duration::from_secs(5);
+
 /// After so long without an event it is looked whether the connection lives.
 const SILENCE: Duration = Duration::from_millis(500);
+
+/// After so many silences in a row another connection is made, whatever is said of this one: after
+/// a broker's restart lapin has been seen to call a dead one connected until the heartbeat failed,
+/// two minutes later.
+const SILENCES: u32 = 6;
 
 /// What one event says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +43,8 @@ pub struct Told {
     /// The reason, if it is of a failure.
     pub failed: Option<String>,
     pub event: String,
+    /// The kills there had been when it was heard.
+    pub kills: u64,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +57,9 @@ struct Known {
     /// How many disturbances there were, and how many before a request was told of.
     disturbances: u64,
     told_after: HashMap<Uuid, u64>,
+    /// How many of them were kills of the worker, and how many before a request was published.
+    kills: u64,
+    published_after: HashMap<Uuid, u64>,
 }
 
 pub struct Board {
@@ -80,6 +94,25 @@ impl Board {
         self.lock().disturbances += 1;
     }
 
+    /// The worker is killed; said before and after, so that what is counted in between is counted
+    /// to neither side for certain.
+    pub fn kill(&self) {
+        let mut known = self.lock();
+        known.disturbances += 1;
+        known.kills += 1;
+    }
+
+    pub fn publish(&self, id: Uuid) {
+        let mut known = self.lock();
+        let kills = known.kills;
+        known.published_after.insert(id, kills);
+    }
+
+    /// How many kills there had been when the request was published.
+    pub fn published_after(&self, id: Uuid) -> Option<u64> {
+        self.lock().published_after.get(&id).copied()
+    }
+
     pub fn disturbances(&self) -> u64 {
         self.lock().disturbances
     }
@@ -102,7 +135,8 @@ impl Board {
         ids.filter(|id| !known.told.contains_key(id)).collect()
     }
 
-    fn hear(&self, correlation_id: Option<&str>, redelivered: bool, body: &[u8]) {
+    /// Takes one event down.
+    pub fn hear(&self, correlation_id: Option<&str>, redelivered: bool, body: &[u8]) {
         let event: Value = serde_json::from_slice(body).expect("an event is JSON");
         let id = correlation_id.and_then(|id| Uuid::try_parse(id).ok());
         let mut known = self.lock();
@@ -114,10 +148,11 @@ impl Board {
         let told = Told {
             failed: (event["type"] == "user.rename-failed").then(|| reason.unwrap_or_default()),
             event: event.to_string(),
+            kills: known.kills,
         };
         let before = known.told.entry(id).or_default();
         // The queue's second delivery of what was heard already is no second event.
-        if redelivered && before.contains(&told) {
+        if redelivered && before.iter().any(|heard| heard.event == told.event) {
             return;
         }
         let first = before.is_empty();
@@ -169,21 +204,30 @@ pub async fn listen(board: Arc<Board>, url: String, queue: String) {
 
 async fn listen_once(board: &Board, url: &str, queue: &str) -> anyhow::Result<()> {
     let (connection, mut consumer) = tokio::time::timeout(GREETING, consume(url, queue)).await??;
-    loop {
+    let mut silences = 0;
+    while silences < SILENCES {
         let delivery = match tokio::time::timeout(SILENCE, consumer.next()).await {
             Ok(Some(delivery)) => delivery?,
             // lapin does not tell a consumer of every end of its connection.
-            Err(_) if connection.status().connected() => continue,
+            Err(_) if connection.status().connected() => {
+                silences += 1;
+                continue;
+            }
             Ok(None) | Err(_) => return Ok(()),
         };
+        silences = 0;
         let correlation_id = delivery.properties.correlation_id().as_ref();
         board.hear(
             correlation_id.map(lapin::types::ShortString::as_str),
             delivery.redelivered,
             &delivery.data,
         );
-        delivery.ack(BasicAckOptions::default()).await?;
+        let acking = delivery.ack(BasicAckOptions::default());
+        tokio::time::timeout(ACKING, acking).await??;
     }
+    let leaving = connection.close(200, "OK".into());
+    let _ = tokio::time::timeout(ACKING, leaving).await;
+    Ok(())
 }
 
 async fn consume(url: &str, queue: &str) -> lapin::Result<(Connection, Consumer)> {

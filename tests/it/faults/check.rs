@@ -1,4 +1,4 @@
-//! Whether the promises were kept, and the table that says so.
+//! Whether the promises were kept.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -34,6 +34,11 @@ pub struct Findings {
     /// Applied, then told as failed too when a copy came back after the user had been renamed
     /// again: the one case the API gives no way to decide, see docs/reliability.md.
     pub moved_on: usize,
+    /// Those of them that had been told as renamed before.
+    pub moved_on_told: usize,
+    /// Told as failed by a worker that was killed before it acknowledged; then its turn came, and
+    /// the next worker renamed: see docs/reliability.md.
+    pub came_true: usize,
     pub volleys_checked: usize,
     pub chains_checked: usize,
 }
@@ -83,7 +88,11 @@ pub fn check(left: &Left<'_>) -> Findings {
             failed: events.iter().find(|event| event.failed.is_some()),
             renamed: events.iter().find(|event| event.failed.is_none()),
             moved_on: left_again.get(pair.1).copied() > seqs.first().copied(),
+            published_after: left.board.published_after(asked.id).unwrap_or(u64::MAX),
             times_applied: seqs.len(),
+            failed_first: events
+                .iter()
+                .is_sorted_by_key(|event| event.failed.is_none()),
             is_certain: match asked.expected {
                 Expected::RenamedIfUndisturbed => undisturbed.contains(&at),
                 Expected::Renamed | Expected::Failed(_) => true,
@@ -111,8 +120,37 @@ struct Fate<'a> {
     times_applied: usize,
     /// Its user was renamed once more after it was applied.
     moved_on: bool,
+    /// The kills there had been when it was published.
+    published_after: u64,
     /// Nothing fell between that could make another outcome right.
     is_certain: bool,
+    /// No failure was told after it had been told as renamed.
+    failed_first: bool,
+}
+
+impl Fate<'_> {
+    /// Whether what was applied may be told as failed: no worker could know, since the one that
+    /// knew was killed. A worker that lives remembers.
+    fn is_undecidable(&self) -> bool {
+        let gone = |failed: &Told| {
+            failed.failed.as_deref() == Some("user_not_found")
+                && failed.kills > self.published_after
+        };
+        self.times_applied == 1 && self.moved_on && self.failed.is_some_and(gone)
+    }
+
+    /// Whether it may be told as renamed after it was told as failed: where the one before it was
+    /// not applied yet its user was not there, and a worker that is killed before its ack leaves
+    /// the request to the next, who does not know what was told.
+    fn may_come_true(&self) -> bool {
+        let not_there = |failed: &Told| failed.failed.as_deref() == Some("user_not_found");
+        let by_another = |renamed: &Told| renamed.kills > self.published_after;
+        self.times_applied == 1
+            && !self.is_certain
+            && self.failed_first
+            && self.failed.is_some_and(not_there)
+            && self.renamed.is_some_and(by_another)
+    }
 }
 
 fn check_one(asked: &Asked, fate: &Fate<'_>, found: &mut Findings) {
@@ -132,8 +170,13 @@ fn check_one(asked: &Asked, fate: &Fate<'_>, found: &mut Findings) {
             format_args!("never applied, but told as renamed: {said}"),
         );
     }
-    if fate.times_applied == 1 && reason == Some("user_not_found") && fate.moved_on {
+    if fate.is_undecidable() {
         found.moved_on += 1;
+        found.moved_on_told += usize::from(fate.renamed.is_some());
+        return;
+    }
+    if fate.may_come_true() {
+        found.came_true += 1;
         return;
     }
     if let (Some(failed), true) = (fate.failed, fate.times_applied > 0) {

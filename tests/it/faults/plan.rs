@@ -10,6 +10,9 @@ use uuid::{Builder, Uuid};
 
 use crate::support::stage::ACCOUNT;
 
+/// Every name begins so, and nothing else has it in it: a log with it has a name in it.
+pub const NAME: &str = "nordmann";
+
 /// What a request must end as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
@@ -208,7 +211,7 @@ impl Drawing {
     fn name(&mut self) -> String {
         self.names += 1;
         let tail = ["", "@example.com", "/æøå", " +%2f?#"].choose(&mut self.rng);
-        format!("n{}{}", self.names, tail.expect("there are some"))
+        format!("{NAME}{}{}", self.names, tail.expect("there are some"))
     }
 
     fn maybe(&mut self, id: Uuid) -> Option<Uuid> {

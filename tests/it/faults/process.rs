@@ -1,14 +1,17 @@
 //! The real binary as a process that can be killed, and what it says of itself.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rename_worker::demo::broker::docker::free_ports;
 use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET};
 use serde_json::Value;
 use tokio::process::{Child, Command};
+
+use super::plan::NAME;
 
 /// Asking a busy worker for its status may take a while, but not that long.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
@@ -22,6 +25,29 @@ pub struct Settings {
     pub more: Vec<(&'static str, String)>,
 }
 
+/// What the workers said in their log, as far as it matters here.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// Lines with a username in them: there must be none.
+    pub with_a_name: usize,
+    /// Tries to connect that the broker left without an answer, or seemed to.
+    pub unanswered: usize,
+}
+
+impl Said {
+    pub fn read(log: &PathBuf) -> Self {
+        let mut said = Self::default();
+        let log = File::open(log).expect("the workers have a log");
+        for line in BufReader::new(log).split(b'\n') {
+            let line = line.expect("the log can be read").to_ascii_lowercase();
+            let line = String::from_utf8_lossy(&line);
+            said.with_a_name += usize::from(line.contains(NAME));
+            said.unanswered += usize::from(line.contains("did not answer within"));
+        }
+        said
+    }
+}
+
 /// A worker that runs; it is killed when this is dropped.
 pub struct Process {
     child: Child,
@@ -31,7 +57,8 @@ pub struct Process {
 impl Process {
     /// `log` gets what it says, after what others said there.
     pub fn start(settings: &Settings, log: &PathBuf) -> Self {
-        let admin = free_address();
+        let [port] = free_ports().expect("a port is free");
+        let admin = format!("127.0.0.1:{port}");
         let log = File::options()
             .create(true)
             .append(true)
@@ -92,9 +119,4 @@ impl Process {
         let body = tokio::time::timeout(STATUS_LIMIT, asked).await.ok()??;
         serde_json::from_slice(&body).ok()
     }
-}
-
-fn free_address() -> String {
-    let held = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    held.local_addr().expect("it is bound").to_string()
 }

@@ -59,18 +59,20 @@ impl Message {
 
 impl Raw {
     pub async fn connect(url: &str) -> Self {
-        let connection = Connection::connect(url, ConnectionProperties::default())
-            .await
-            .expect("the broker can be reached");
-        let channel = connection.create_channel().await.expect("a channel opens");
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .expect("confirms can be selected");
-        Self {
+        let connected = Self::try_connect(url).await;
+        connected.expect("the broker can be reached and opens a channel")
+    }
+
+    /// For a broker that may be away.
+    pub async fn try_connect(url: &str) -> lapin::Result<Self> {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        let options = ConfirmSelectOptions::default();
+        channel.confirm_select(options).await?;
+        Ok(Self {
             connection,
             channel,
-        }
+        })
     }
 
     /// For what these helpers leave out.
