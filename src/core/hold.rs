@@ -88,6 +88,8 @@ pub enum Event<'a> {
         sign: Sign,
         request: u64,
         account: &'a AccountId,
+        /// When the request was first tried, unless this is its first try.
+        tried_since: Option<Timestamp>,
         probe: bool,
     },
     /// The probe's request has arrived and its call begins.
@@ -118,6 +120,7 @@ pub struct Hold {
     /// The last account whose call was answered alive, to tell bad credentials of one account from
     /// bad credentials of all.
     last_alive: Option<AccountId>,
+    alive_at: Option<Timestamp>,
 }
 
 impl Hold {
@@ -127,6 +130,7 @@ impl Hold {
             settings,
             state: State::Flowing(Streak::default()),
             last_alive: None,
+            alive_at: None,
         }
     }
 
@@ -171,9 +175,11 @@ impl Hold {
             account,
             ..
         } = event
-            && self.last_alive.as_ref() != Some(account)
         {
-            self.last_alive = Some(account.clone());
+            self.alive_at = Some(now);
+            if self.last_alive.as_ref() != Some(account) {
+                self.last_alive = Some(account.clone());
+            }
         }
         self.state = state;
         Ok(change)
@@ -199,9 +205,13 @@ impl Hold {
                         sign,
                         request,
                         account,
+                        tried_since,
                         ..
                     },
-                ) => self.while_flowing(streak, sign, request, account, now),
+                ) => {
+                    let is_news = self.is_news(tried_since);
+                    self.while_flowing(streak, sign, request, is_news, account, now)
+                }
                 (
                     State::Held { .. } | State::Probing { .. },
                     Event::Answered {
@@ -282,6 +292,7 @@ impl Hold {
         mut streak: Streak,
         sign: Sign,
         request: u64,
+        is_news: bool,
         account: &AccountId,
         now: Timestamp,
     ) -> (State, Change) {
@@ -300,7 +311,7 @@ impl Hold {
             Sign::Alive => (State::Flowing(Streak::default()), Change::None),
             Sign::Throttled(_) => (State::Flowing(streak), Change::None),
             Sign::Transient => {
-                streak.transient += 1;
+                streak.transient += u32::from(is_news);
                 match streak.first {
                     None => streak.first = Some(request),
                     Some(first) => streak.several |= first != request,
@@ -329,6 +340,16 @@ impl Hold {
                 (State::Flowing(streak), Change::PauseAccount(ACCOUNT_PAUSE))
             }
             Sign::BadCredentials => held(Cause::Credentials),
+        }
+    }
+
+    /// Whether a failure says something of the API. Not where the API has answered others since the
+    /// request was first tried: then it is this request that fails, again and again, and those
+    /// that come back from the ladder in one go are many in a row.
+    fn is_news(&self, tried_since: Option<Timestamp>) -> bool {
+        match (tried_since, self.alive_at) {
+            (Some(tried), Some(alive)) => alive <= tried,
+            _ => true,
         }
     }
 
@@ -373,181 +394,4 @@ impl Hold {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn at(milliseconds: i64) -> Timestamp {
-        Timestamp::from_millisecond(milliseconds).unwrap()
-    }
-
-    fn account(id: &str) -> AccountId {
-        AccountId::parse(id).unwrap()
-    }
-
-    fn answer(hold: &mut Hold, sign: Sign, request: u64, probe: bool, now: Timestamp) -> Change {
-        let account = account("T12345678");
-        hold.on(
-            Event::Answered {
-                sign,
-                request,
-                account: &account,
-                probe,
-            },
-            now,
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn ten_transient_failures_in_a_row_hold_and_one_answer_between_them_does_not() {
-        let mut hold = Hold::new(HoldSettings::default());
-        for request in 0..9 {
-            assert_eq!(
-                answer(&mut hold, Sign::Transient, request, false, at(0)),
-                Change::None
-            );
-        }
-        answer(&mut hold, Sign::Alive, 9, false, at(0));
-        for request in 0..9 {
-            assert_eq!(
-                answer(&mut hold, Sign::Transient, request, false, at(0)),
-                Change::None
-            );
-        }
-        assert_eq!(
-            answer(&mut hold, Sign::Transient, 1, false, at(0)),
-            Change::Held(Cause::Api)
-        );
-        assert_eq!(hold.probe_at(), Some(at(1000)));
-    }
-
-    #[test]
-    fn probes_come_after_1_2_4_up_to_60_seconds_and_at_most_60_in_half_an_hour() {
-        let mut hold = Hold::new(HoldSettings::default());
-        for request in 0..10 {
-            answer(&mut hold, Sign::Transient, request, false, at(0));
-        }
-        let mut probes = Vec::new();
-        while let Some(due) = hold.probe_at().filter(|&due| due <= at(1_800_000)) {
-            probes.push(due.as_second());
-            hold.on(Event::ProbeStarted, due).unwrap();
-            answer(&mut hold, Sign::Transient, 1, true, due);
-        }
-        assert_eq!(probes[..7], [1, 3, 7, 15, 31, 63, 123]);
-        assert!(probes.len() <= 60, "{}", probes.len());
-    }
-
-    #[test]
-    fn the_first_answer_that_is_not_transient_resumes() {
-        for sign in [Sign::Alive, Sign::Throttled(None), Sign::Forbidden] {
-            let mut hold = Hold::new(HoldSettings {
-                failures: 1,
-                ..HoldSettings::default()
-            });
-            answer(&mut hold, Sign::Transient, 1, false, at(0));
-            hold.on(Event::ProbeStarted, at(1000)).unwrap();
-            assert_eq!(
-                answer(&mut hold, sign, 2, true, at(1100)),
-                Change::Resumed,
-                "{sign:?}"
-            );
-            assert_eq!(hold.cause(), None);
-        }
-    }
-
-    #[test]
-    fn refused_credentials_hold_at_once_and_many_forbidden_in_a_row_do() {
-        let mut hold = Hold::new(HoldSettings::default());
-        assert_eq!(
-            answer(&mut hold, Sign::BadCredentials, 1, false, at(0)),
-            Change::Held(Cause::Credentials)
-        );
-        let mut hold = Hold::new(HoldSettings::default());
-        for request in 0..9 {
-            assert_eq!(
-                answer(&mut hold, Sign::Forbidden, request, false, at(0)),
-                Change::None
-            );
-        }
-        assert_eq!(
-            answer(&mut hold, Sign::Forbidden, 9, false, at(0)),
-            Change::Held(Cause::Credentials)
-        );
-    }
-
-    #[test]
-    fn one_accounts_bad_credentials_do_not_hold_the_others() {
-        let mut hold = Hold::new(HoldSettings::default());
-        answer(&mut hold, Sign::Alive, 1, false, at(0));
-        let other = account("P12345678");
-        let event = Event::Answered {
-            sign: Sign::BadCredentials,
-            request: 2,
-            account: &other,
-            probe: false,
-        };
-        assert_eq!(
-            hold.on(event, at(0)),
-            Ok(Change::PauseAccount(ACCOUNT_PAUSE))
-        );
-        assert_eq!(hold.cause(), None);
-    }
-
-    #[test]
-    fn a_single_bad_request_does_not_make_the_api_suspect() {
-        let mut hold = Hold::new(HoldSettings::default());
-        answer(&mut hold, Sign::Transient, 7, false, at(0));
-        answer(&mut hold, Sign::Transient, 7, false, at(0));
-        assert!(!hold.suspects_the_api(7));
-        assert!(hold.suspects_the_api(8));
-        answer(&mut hold, Sign::Transient, 8, false, at(0));
-        assert!(hold.suspects_the_api(7));
-    }
-
-    #[test]
-    fn an_event_that_cannot_happen_is_an_error_and_changes_nothing() {
-        let mut hold = Hold::new(HoldSettings::default());
-        answer(&mut hold, Sign::Transient, 7, false, at(0));
-        let before = hold.state().clone();
-        assert_eq!(hold.on(Event::ProbeStarted, at(0)), Err(IllegalTransition));
-        assert_eq!(hold.on(Event::ProbeMissed, at(0)), Err(IllegalTransition));
-        assert_eq!(*hold.state(), before);
-    }
-
-    fn any_sign() -> impl Strategy<Value = Sign> {
-        prop_oneof![
-            Just(Sign::Alive),
-            Just(Sign::Transient),
-            Just(Sign::Throttled(None)),
-            Just(Sign::Forbidden),
-            Just(Sign::BadCredentials),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn a_held_worker_always_knows_when_it_looks_again(
-            signs in proptest::collection::vec((any_sign(), 0u64..5, any::<bool>()), 0..200),
-        ) {
-            let mut hold = Hold::new(HoldSettings::default());
-            let mut now = at(0);
-            for (sign, request, miss) in signs {
-                let probing = if let Some(due) = hold.probe_at() {
-                    prop_assert!(due <= later(now, Duration::from_secs(60)));
-                    now = due;
-                    if miss {
-                        hold.on(Event::ProbeMissed, now).unwrap();
-                    } else {
-                        hold.on(Event::ProbeStarted, now).unwrap();
-                    }
-                    !miss
-                } else {
-                    false
-                };
-                answer(&mut hold, sign, request, probing, now);
-                prop_assert_eq!(hold.cause().is_some(), hold.probe_at().is_some());
-            }
-        }
-    }
-}
+mod tests;

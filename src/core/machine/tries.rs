@@ -143,6 +143,10 @@ impl Machine {
             sign,
             request: job.fingerprint(),
             account: &request.account_id,
+            tried_since: job
+                .carried
+                .first_attempt_at
+                .filter(|_| job.carried.attempts > 1),
             probe: job.probe,
         };
         // Answers are legal in every state of the hold.
