@@ -38,6 +38,10 @@ use super::verdict::{Confirmation, Which};
 /// slot but are unacknowledged, so prefetch has room for them; past it, they wait in the ladder.
 const ROOM_PER_SLOT: usize = 3;
 
+/// Requests on their way for each call slot: the one being called, those whose outcome is being
+/// published or acked, and those at hand for the slots that fall free before the broker sends more.
+const ON_THE_WAY_PER_SLOT: usize = 4;
+
 /// What the machine goes by.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -72,10 +76,12 @@ impl Rules {
         self.concurrency * ROOM_PER_SLOT
     }
 
-    /// How many unacknowledged deliveries the broker may hand out.
+    /// How many unacknowledged deliveries the broker may hand out. Were those that wait to use up
+    /// what is meant for those on their way, each slot would idle until its ack brings the next.
     #[must_use]
     pub fn prefetch(&self) -> u16 {
-        u16::try_from(self.concurrency + self.room()).unwrap_or(u16::MAX)
+        let on_the_way = self.concurrency * ON_THE_WAY_PER_SLOT;
+        u16::try_from(on_the_way + self.room()).unwrap_or(u16::MAX)
     }
 }
 
