@@ -14,16 +14,17 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde::{Deserialize, Serialize};
+use tokio::process::Command;
 
 use crate::CONCURRENCY;
 
 /// Says that this process is to be the loop.
 pub const ARGUMENT: &str = "--bare-loop";
 
-pub const AMQP_URL: &str = "BARE_LOOP_AMQP_URL";
-pub const PREFIX: &str = "BARE_LOOP_PREFIX";
-pub const BASE_URL: &str = "BARE_LOOP_BASE_URL";
-pub const TOKEN: &str = "BARE_LOOP_TOKEN";
+const AMQP_URL: &str = "BARE_LOOP_AMQP_URL";
+const PREFIX: &str = "BARE_LOOP_PREFIX";
+const BASE_URL: &str = "BARE_LOOP_BASE_URL";
+const TOKEN: &str = "BARE_LOOP_TOKEN";
 
 #[derive(Deserialize)]
 #[expect(clippy::struct_field_names, reason = "the names of the message")]
@@ -53,6 +54,18 @@ struct Loop {
     users: String,
     token: String,
     events: String,
+}
+
+/// The command that runs it as a process of its own.
+pub fn command(amqp_url: &str, prefix: &str, base_url: &str, token: &str) -> Result<Command> {
+    let mut command = Command::new(env::current_exe()?);
+    command
+        .arg(ARGUMENT)
+        .env(AMQP_URL, amqp_url)
+        .env(PREFIX, prefix)
+        .env(BASE_URL, base_url)
+        .env(TOKEN, token);
+    Ok(command)
 }
 
 pub async fn run() -> Result<()> {

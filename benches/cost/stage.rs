@@ -1,33 +1,30 @@
-//! The broker, the sandbox and the requests, and one run of either side on them.
+//! The broker and the sandbox, and one run of a side on them.
 
 use std::fmt;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use lapin::options::{
-    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueBindOptions,
-    QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+    ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+    QueuePurgeOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties};
 use rename_worker::demo::broker::{Broker, Finder};
-use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use crate::api::Api;
+use crate::load::{self, Users};
+use crate::side::{RATE, Side};
 use crate::{CONCURRENCY, bare_loop, process};
 
-const WORKER: &str = env!("CARGO_BIN_EXE_rename-worker");
-const ACCOUNT: &str = "T12345678";
-const TOKEN: &str = "bench-token";
+pub const WORKER: &str = env!("CARGO_BIN_EXE_rename-worker");
+pub const TOKEN: &str = "bench-token";
 
 /// How often the progress is looked at: seldom enough to cost nothing.
 const POLL: Duration = Duration::from_millis(5);
@@ -35,14 +32,19 @@ const POLL: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_mins(3);
 /// For the last acks to leave and for a started process to come to rest.
 const REST: Duration = Duration::from_millis(500);
-/// Requests published and not yet confirmed.
-const UNCONFIRMED: usize = 1_000;
+/// What an API at some distance takes for a call.
+const LATENCY: Duration = Duration::from_millis(30);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    BareLoop,
-    Worker,
-}
+/// What hangs on the prefix.
+const QUEUES: [&str; 7] = [
+    "requests",
+    "retry.5s",
+    "retry.30s",
+    "retry.2m",
+    "retry.10m",
+    "retry.1h",
+    "dead-letters",
+];
 
 /// One side's way through all requests.
 pub struct Run {
@@ -65,12 +67,12 @@ pub struct Stage {
     channel: Channel,
     /// Where the events of this bench are counted.
     events: String,
-    sandbox: Child,
-    base_url: String,
+    /// Answers at once.
+    prompt: Api,
+    /// Answers as one far away does.
+    slow: Api,
     prefix: String,
     requests: usize,
-    /// How often each user was renamed: the names carry it.
-    renamed: usize,
     dir: TempDir,
 }
 
@@ -84,20 +86,20 @@ impl Stage {
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
         let dir = tempfile::tempdir()?;
-        let (sandbox, base_url) = start_sandbox(&dir, requests).await?;
+        let prompt = Api::start(&dir, requests, Duration::ZERO).await?;
+        let slow = Api::start(&dir, requests, LATENCY).await?;
         let prefix = format!("bench-{}", Uuid::now_v7().simple());
         declare_topology(broker.url(), &prefix).await?;
-        let events = bind_events(&channel, &prefix).await?;
+        let events = load::bind_events(&channel, &prefix).await?;
         Ok(Self {
             broker,
             connection,
             channel,
             events,
-            sandbox,
-            base_url,
+            prompt,
+            slow,
             prefix,
             requests,
-            renamed: 0,
             dir,
         })
     }
@@ -112,11 +114,7 @@ impl Stage {
         let admin = free_port()?;
         let began = Instant::now();
         let mut child = self.spawn(Side::Worker, admin)?;
-        let client = plain_client()?;
-        while !is_ready(&client, admin).await {
-            self.check(&mut child, Side::Worker, began)?;
-            sleep(Duration::from_millis(1)).await;
-        }
+        self.until_ready(&mut child, Side::Worker, admin).await?;
         let ready = began.elapsed();
         sleep(REST).await;
         let resident_mb = process::memory_mb(pid(&child)?, "VmRSS")?;
@@ -124,32 +122,41 @@ impl Stage {
         Ok(Start { ready, resident_mb })
     }
 
-    /// Publishes all requests, then lets one side work them off.
+    /// Lets one side work all requests off.
     pub async fn run(&mut self, side: Side) -> Result<Run> {
         self.empty().await?;
-        self.publish().await?;
-        let began = Instant::now();
-        let mut child = self.spawn(side, free_port()?)?;
-        let mut first = None;
-        let throughput = loop {
-            let done = self.count().await?;
-            let (at, already) = *first.get_or_insert((Instant::now(), done));
-            if already == 0 && done > 0 {
-                first = Some((Instant::now(), done));
-            }
-            if done >= self.requests {
-                #[expect(clippy::cast_precision_loss, reason = "counts of some thousands")]
-                break (done - already) as f64 / at.elapsed().as_secs_f64();
-            }
-            self.check(&mut child, side, began)?;
-            sleep(POLL).await;
+        let users = Users {
+            count: self.requests,
+            renamed: self.api(side).renamed,
+            with_sick: side.has_sick(),
+        };
+        let admin = free_port()?;
+        let (mut child, throughput) = if side.is_steady() {
+            let mut child = self.spawn(side, admin)?;
+            self.until_ready(&mut child, side, admin).await?;
+            let began = Instant::now();
+            load::publish_steadily(&self.channel, &self.prefix, users, RATE).await?;
+            let throughput = self
+                .until_done(&mut child, side, began, Some(began))
+                .await?;
+            (child, throughput)
+        } else {
+            load::publish(&self.channel, &self.prefix, users).await?;
+            let began = Instant::now();
+            let mut child = self.spawn(side, admin)?;
+            let throughput = self.until_done(&mut child, side, began, None).await?;
+            (child, throughput)
         };
         sleep(REST).await;
         let pid = pid(&child)?;
         let cpu = process::cpu_time(pid)?;
         let peak_mb = process::memory_mb(pid, "VmHWM")?;
         child.kill().await?;
-        self.renamed += 1;
+        if side.is_steady() {
+            self.slow.renamed += 1;
+        } else {
+            self.prompt.renamed += 1;
+        }
         #[expect(clippy::cast_precision_loss, reason = "counts of some thousands")]
         let cpu_micros = cpu.as_secs_f64() * 1e6 / self.requests as f64;
         Ok(Run {
@@ -159,12 +166,54 @@ impl Stage {
         })
     }
 
+    /// Waits for the last rename; the renames a second since then, or else since the first one.
+    async fn until_done(
+        &self,
+        child: &mut Child,
+        side: Side,
+        began: Instant,
+        since: Option<Instant>,
+    ) -> Result<f64> {
+        let mut first = since.map(|at| (at, 0));
+        loop {
+            let done = self.count().await?;
+            if first.is_none() && done > 0 {
+                first = Some((Instant::now(), done));
+            }
+            if let Some((at, already)) = first
+                && done >= self.requests
+            {
+                #[expect(clippy::cast_precision_loss, reason = "counts of some thousands")]
+                return Ok((done - already) as f64 / at.elapsed().as_secs_f64());
+            }
+            self.check(child, side, began)?;
+            sleep(POLL).await;
+        }
+    }
+
+    async fn until_ready(&self, child: &mut Child, side: Side, admin: u16) -> Result<()> {
+        let began = Instant::now();
+        let client = plain_client()?;
+        while !is_ready(&client, admin).await {
+            self.check(child, side, began)?;
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    fn api(&self, side: Side) -> &Api {
+        if side.is_steady() {
+            &self.slow
+        } else {
+            &self.prompt
+        }
+    }
+
     /// Takes everything down.
     pub async fn strike(mut self) -> Result<()> {
-        self.sandbox.kill().await?;
-        let retry = ["5s", "30s", "2m", "10m", "1h"].map(|step| format!("retry.{step}"));
-        let others = ["requests", "dead-letters"].map(str::to_owned);
-        for queue in retry.iter().chain(&others) {
+        self.prompt.sandbox.kill().await?;
+        self.slow.sandbox.kill().await?;
+        for queue in QUEUES {
             let name = format!("{}.{queue}", self.prefix);
             self.channel
                 .queue_delete(name.into(), QueueDeleteOptions::default())
@@ -183,32 +232,11 @@ impl Stage {
 
     fn spawn(&self, side: Side, admin: u16) -> Result<Child> {
         let log = std::fs::File::create(self.log(side))?;
-        let mut command = match side {
-            Side::BareLoop => {
-                let mut command = Command::new(std::env::current_exe()?);
-                command
-                    .arg(bare_loop::ARGUMENT)
-                    .env(bare_loop::AMQP_URL, self.broker.url())
-                    .env(bare_loop::PREFIX, &self.prefix)
-                    .env(bare_loop::BASE_URL, &self.base_url)
-                    .env(bare_loop::TOKEN, TOKEN);
-                command
-            }
-            Side::Worker => {
-                let mut command = Command::new(WORKER);
-                command
-                    .arg("run")
-                    .env("RENAME_WORKER_AMQP__URL", self.broker.url())
-                    .env("RENAME_WORKER_AMQP__PREFIX", &self.prefix)
-                    .env("RENAME_WORKER_API__BASE_URL", &self.base_url)
-                    .env("RENAME_WORKER_API__TOKEN", TOKEN)
-                    .env("RENAME_WORKER_ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
-                    .env(
-                        "RENAME_WORKER_CONSUMER__CONCURRENCY",
-                        CONCURRENCY.to_string(),
-                    );
-                command
-            }
+        let api = self.api(side);
+        let mut command = if side == Side::BareLoop {
+            bare_loop::command(self.broker.url(), &self.prefix, &api.base_url, TOKEN)?
+        } else {
+            self.worker(&api.base_url, side == Side::WithoutLog, admin)
         };
         let child = command
             .current_dir(self.dir.path())
@@ -219,6 +247,25 @@ impl Stage {
             .kill_on_drop(true)
             .spawn()?;
         Ok(child)
+    }
+
+    fn worker(&self, base_url: &str, without_log: bool, admin: u16) -> Command {
+        let mut command = Command::new(WORKER);
+        command
+            .arg("run")
+            .env("RENAME_WORKER_AMQP__URL", self.broker.url())
+            .env("RENAME_WORKER_AMQP__PREFIX", &self.prefix)
+            .env("RENAME_WORKER_API__BASE_URL", base_url)
+            .env("RENAME_WORKER_API__TOKEN", TOKEN)
+            .env("RENAME_WORKER_ADMIN__LISTEN", format!("127.0.0.1:{admin}"))
+            .env(
+                "RENAME_WORKER_CONSUMER__CONCURRENCY",
+                CONCURRENCY.to_string(),
+            );
+        if without_log {
+            command.env("RENAME_WORKER_LOG__LEVEL", "off");
+        }
+        command
     }
 
     fn log(&self, side: Side) -> std::path::PathBuf {
@@ -256,12 +303,12 @@ impl Stage {
         {
             sleep(POLL).await;
         }
-        self.channel
-            .queue_purge(requests.as_str().into(), QueuePurgeOptions::default())
-            .await?;
-        self.channel
-            .queue_purge(self.events.as_str().into(), QueuePurgeOptions::default())
-            .await?;
+        let of_prefix = QUEUES.map(|queue| format!("{}.{queue}", self.prefix));
+        for queue in of_prefix.iter().chain([&self.events]) {
+            self.channel
+                .queue_purge(queue.as_str().into(), QueuePurgeOptions::default())
+                .await?;
+        }
         Ok(())
     }
 
@@ -276,41 +323,6 @@ impl Stage {
             .await?;
         Ok(queue.message_count() as usize)
     }
-
-    async fn publish(&self) -> Result<()> {
-        let mut confirming = FuturesUnordered::new();
-        for user in 0..self.requests {
-            if confirming.len() >= UNCONFIRMED {
-                confirmed(confirming.next().await)?;
-            }
-            let body = json!({
-                "request_id": Uuid::now_v7(),
-                "account_id": ACCOUNT,
-                "username": name(user, self.renamed),
-                "new_username": name(user, self.renamed + 1),
-                "requested_at": rename_worker::clock::now(),
-                "requested_by": "bench",
-            });
-            let properties = BasicProperties::default()
-                .with_content_type("application/json".into())
-                .with_delivery_mode(2);
-            let confirm = self
-                .channel
-                .basic_publish(
-                    format!("{}.requests", self.prefix).into(),
-                    format!("rename.{ACCOUNT}").into(),
-                    BasicPublishOptions::default(),
-                    body.to_string().as_bytes(),
-                    properties,
-                )
-                .await?;
-            confirming.push(confirm);
-        }
-        while let Some(confirmation) = confirming.next().await {
-            confirmed(Some(confirmation))?;
-        }
-        Ok(())
-    }
 }
 
 async fn declare_topology(amqp_url: &str, prefix: &str) -> Result<()> {
@@ -323,70 +335,6 @@ async fn declare_topology(amqp_url: &str, prefix: &str) -> Result<()> {
     let told = String::from_utf8_lossy(&declared.stderr);
     ensure!(declared.status.success(), "no topology: {told}");
     Ok(())
-}
-
-async fn bind_events(channel: &Channel, prefix: &str) -> Result<String> {
-    let exclusive = QueueDeclareOptions {
-        exclusive: true,
-        ..QueueDeclareOptions::default()
-    };
-    let queue = channel
-        .queue_declare("".into(), exclusive, FieldTable::default())
-        .await?;
-    channel
-        .queue_bind(
-            queue.name().clone(),
-            format!("{prefix}.events").into(),
-            // Only these: a failed event would be a wrong run, which then never ends.
-            "user.renamed".into(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        )
-        .await?;
-    Ok(queue.name().to_string())
-}
-
-fn confirmed(confirmation: Option<lapin::Result<lapin::Confirmation>>) -> Result<()> {
-    let confirmation = confirmation.context("nothing to confirm")??;
-    ensure!(confirmation.is_ack(), "the broker refused a request");
-    Ok(())
-}
-
-/// A user's name after so many renames: as long as many an address.
-fn name(user: usize, renamed: usize) -> String {
-    format!("user-{user:06}.{renamed:02}@example.com")
-}
-
-async fn start_sandbox(dir: &TempDir, users: usize) -> Result<(Child, String)> {
-    let file = dir.path().join("users.jsonl");
-    let mut lines = std::io::BufWriter::new(std::fs::File::create(&file)?);
-    for user in 0..users {
-        let line = json!({ "account_id": ACCOUNT, "username": name(user, 0) });
-        writeln!(lines, "{line}")?;
-    }
-    lines.into_inner()?.sync_all()?;
-    let mut sandbox = Command::new(WORKER)
-        .args([
-            "sandbox",
-            "--json",
-            "--listen",
-            "127.0.0.1:0",
-            "--token",
-            TOKEN,
-            "--users",
-        ])
-        .arg(&file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let stdout = sandbox.stdout.take().context("the sandbox says nothing")?;
-    let ready = BufReader::new(stdout).lines().next_line().await?;
-    let ready: Value = serde_json::from_str(&ready.context("the sandbox did not start")?)?;
-    let base_url = ready["base_url"]
-        .as_str()
-        .context("where is the sandbox?")?;
-    Ok((sandbox, base_url.to_owned()))
 }
 
 async fn is_ready(client: &reqwest::Client, admin: u16) -> bool {
@@ -414,15 +362,6 @@ fn free_port() -> Result<u16> {
 
 fn pid(child: &Child) -> Result<u32> {
     child.id().context("the process has ended")
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::BareLoop => "bare loop",
-            Self::Worker => "rename-worker",
-        })
-    }
 }
 
 impl fmt::Display for Run {
