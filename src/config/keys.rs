@@ -341,7 +341,7 @@ pub const KEYS: &[Key] = &[
         "log.level",
         Kind::Text,
         Some("info"),
-        "`error`, `warn`, `info`, `debug`, `trace` or `off`; or several, separated by commas, each for a target: `info,lapin=warn`.",
+        "`error`, `warn`, `info`, `debug`, `trace` or `off`; or several, separated by commas, each for a target: `info,rename_worker::broker=debug`. Of the libraries that see what goes over the wire, warnings come at most.",
     ),
     key(
         "log.usernames",

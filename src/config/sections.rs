@@ -310,7 +310,7 @@ fn log(reader: &mut Reader) -> Log {
     let level = reader.required("log.level", values::text);
     if !level.split(',').all(is_directive) {
         let what = "does not fit; say error, warn, info, debug, trace or off, or several such as \
-            info,lapin=warn";
+            info,rename_worker::broker=debug";
         reader.mistake("log.level", what);
     }
     let usernames = match reader.required("log.usernames", values::choice) {
