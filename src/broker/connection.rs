@@ -51,7 +51,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret as _;
 
-use super::ear::Ear;
+use super::ear::{Ear, Pulse};
 use super::greeting::Greeting;
 use super::reach;
 use super::runtime::{Heard, Tcp, listening};
@@ -81,8 +81,14 @@ pub(super) struct Wire {
 
 /// Opens a connection with the URL, certificates and key as they are now.
 pub(super) async fn open(amqp: &Amqp, name: &str) -> Result<Wire, Trouble> {
+    open_felt(amqp, name, Pulse::default()).await
+}
+
+/// The same; `pulse` beats whenever the broker says something.
+pub(super) async fn open_felt(amqp: &Amqp, name: &str, pulse: Pulse) -> Result<Wire, Trouble> {
     let door = Arc::new(Door::find(amqp).await?);
     let cutter = Cutter::default();
+    let unless_open = cutter.cut_on_drop();
     let greeting = Arc::new(Greeting::default());
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let connecting = Connection::connector(
@@ -97,27 +103,24 @@ pub(super) async fn open(amqp: &Amqp, name: &str) -> Result<Wire, Trouble> {
                     .map_err(timed_out)
                     .flatten()?;
                 // The TLS is below the ear.
-                let heard = Ear::new(stream, Arc::clone(&greeting));
+                let heard = Ear::new(stream, Arc::clone(&greeting), pulse.clone());
                 Ok(AsyncTcpStream::<Heard>::Plain(heard))
             }
         },
         properties,
     );
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
-        Ok(Ok(connection)) => Ok(Wire {
-            events: Box::pin(connection.events_listener()),
-            connection,
-            greeting,
-            cutter,
-        }),
-        Ok(Err(error)) => {
-            cutter.cut();
-            Err(Trouble::of_connecting(&error))
+        Ok(Ok(connection)) => {
+            unless_open.disarm();
+            Ok(Wire {
+                events: Box::pin(connection.events_listener()),
+                connection,
+                greeting,
+                cutter,
+            })
         }
-        Err(_) => {
-            cutter.cut();
-            Err(Trouble::Silent(HANDSHAKE_TIMEOUT.as_secs()))
-        }
+        Ok(Err(error)) => Err(Trouble::of_connecting(&error)),
+        Err(_) => Err(Trouble::Silent(HANDSHAKE_TIMEOUT.as_secs())),
     }
 }
 
@@ -127,6 +130,15 @@ impl Wire {
         let closing = self.connection.close(200, "OK".into());
         tokio::time::timeout(CLOSE_TIMEOUT, closing).await.ok();
         self.cutter.cut();
+    }
+
+    /// Ends it without a word.
+    pub(super) fn cut(&self) {
+        self.cutter.cut();
+    }
+
+    pub(super) fn cut_on_drop(&self) -> CutOnDrop {
+        self.cutter.cut_on_drop()
     }
 }
 
@@ -161,11 +173,32 @@ impl Cutter {
         Ok(())
     }
 
+    fn cut_on_drop(&self) -> CutOnDrop {
+        CutOnDrop(Some(self.clone()))
+    }
+
     fn cut(&self) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Held::Socket(socket) = std::mem::replace(&mut *held, Held::Cut) {
             // It fails when the socket is closed already, which is what is wanted.
             socket.shutdown(Shutdown::Both).ok();
+        }
+    }
+}
+
+/// Cuts a connection off whose opening is given up or fails.
+pub(super) struct CutOnDrop(Option<Cutter>);
+
+impl CutOnDrop {
+    pub(super) fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        if let Some(cutter) = &self.0 {
+            cutter.cut();
         }
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Frames with a method or with properties are held back until they are whole; the frames between
 //! them, which hold the bodies, go through as they come. Beside that it listens for the broker's
-//! greeting, see [`greeting`]. What is sent to the broker is not touched.
+//! greeting, see [`greeting`], and whether it speaks at all. What is sent to the broker is not touched.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use futures_util::io::{AsyncRead, AsyncWrite, IoSlice};
@@ -26,9 +27,25 @@ const CHUNK: usize = 64 * 1024;
 /// than this goes through unseen, so that nobody can have all memory.
 const LONGEST: usize = 4 * 1024 * 1024;
 
+/// Tells that the broker speaks.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pulse(Arc<AtomicU64>);
+
+impl Pulse {
+    /// How often something came so far.
+    pub(super) fn beats(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 pub(super) struct Ear<S> {
     stream: S,
     greeting: Arc<Greeting>,
+    pulse: Pulse,
     /// Up to `ready` it can be handed on, up to `end` it has to wait for more.
     kept: Vec<u8>,
     begin: usize,
@@ -42,10 +59,11 @@ pub(super) struct Ear<S> {
 }
 
 impl<S> Ear<S> {
-    pub(super) fn new(stream: S, greeting: Arc<Greeting>) -> Self {
+    pub(super) fn new(stream: S, greeting: Arc<Greeting>, pulse: Pulse) -> Self {
         Self {
             stream,
             greeting,
+            pulse,
             kept: vec![0; CHUNK],
             begin: 0,
             ready: 0,
@@ -110,6 +128,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Ear<S> {
             let room = &mut this.kept[this.end..];
             let count = ready!(Pin::new(&mut this.stream).poll_read(cx, room))?;
             this.end += count;
+            this.pulse.beat();
             this.listen();
             if count == 0 {
                 // Whatever was begun comes to no end any more.
@@ -180,7 +199,7 @@ mod tests {
     }
 
     fn heard(sent: Vec<u8>, piece: usize) -> Vec<u8> {
-        let mut ear = Ear::new(Pieces(sent, piece), Arc::default());
+        let mut ear = Ear::new(Pieces(sent, piece), Arc::default(), Pulse::default());
         let mut heard = Vec::new();
         ear.read_to_end(&mut heard).now_or_never().unwrap().unwrap();
         heard

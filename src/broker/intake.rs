@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::Consumer;
@@ -9,8 +10,11 @@ use lapin::options::{BasicCancelOptions, BasicConsumeOptions};
 use lapin::types::{FieldTable, ShortString};
 
 use super::delivery::Lane;
+use super::trouble::Trouble;
 
 pub(super) type Reply<T> = Pin<Box<dyn Future<Output = lapin::Result<T>> + Send>>;
+
+type Start = Pin<Box<dyn Future<Output = Result<Consumer, Trouble>> + Send>>;
 
 pub(super) struct Intake {
     lane: Arc<Lane>,
@@ -23,7 +27,7 @@ pub(super) struct Intake {
 enum Flow {
     #[default]
     Stopped,
-    Starting(Reply<Consumer>),
+    Starting(Start),
     Running(Consumer),
     /// Cancelled; what the broker sent before it knew still comes.
     Stopping(Consumer, Option<Reply<()>>),
@@ -38,8 +42,12 @@ pub(super) enum Step {
     Stopped,
     /// By the broker's.
     Cancelled,
-    Failed(lapin::Error),
+    Failed(Trouble),
 }
+
+/// How long the broker may take to begin with deliveries. It may have to find the leader of the
+/// queue first.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Intake {
     pub(super) fn new(lane: Arc<Lane>, queue: &str) -> Self {
@@ -75,7 +83,7 @@ impl Intake {
                     Step::Stopped
                 }
             }
-            Turn::Failed(error) => Step::Failed(error),
+            Turn::Failed(trouble) => Step::Failed(trouble),
         }
     }
 
@@ -91,13 +99,16 @@ impl Intake {
         };
     }
 
-    fn start(&self) -> Reply<Consumer> {
+    fn start(&self) -> Start {
         let (lane, queue) = (Arc::clone(&self.lane), self.queue.clone());
         Box::pin(async move {
             let options = BasicConsumeOptions::default();
-            lane.channel
-                .basic_consume(queue, "".into(), options, FieldTable::default())
-                .await
+            let channel = &lane.channel;
+            let starting = channel.basic_consume(queue, "".into(), options, FieldTable::default());
+            match tokio::time::timeout(START_TIMEOUT, starting).await {
+                Ok(started) => started.map_err(|error| Trouble::of_session(&error)),
+                Err(_) => Err(Trouble::Silent(START_TIMEOUT.as_secs())),
+            }
         })
     }
 
@@ -114,7 +125,7 @@ enum Turn {
     Started(Consumer),
     Delivered(Box<lapin::message::Delivery>),
     Ended { by_us: bool },
-    Failed(lapin::Error),
+    Failed(Trouble),
 }
 
 impl Flow {
@@ -123,13 +134,15 @@ impl Flow {
             Self::Stopped => std::future::pending().await,
             Self::Starting(starting) => match starting.await {
                 Ok(consumer) => Turn::Started(consumer),
-                Err(error) => Turn::Failed(error),
+                Err(trouble) => Turn::Failed(trouble),
             },
             Self::Running(consumer) => came(consumer.next().await, false),
             Self::Stopping(consumer, cancelling) => tokio::select! {
                 biased;
                 next = consumer.next() => came(next, true),
-                Err(error) = reply(cancelling) => Turn::Failed(error),
+                Err(error) = reply(cancelling) => {
+                    Turn::Failed(Trouble::of_session(&error))
+                }
             },
         }
     }
@@ -138,7 +151,7 @@ impl Flow {
 fn came(next: Option<lapin::Result<lapin::message::Delivery>>, by_us: bool) -> Turn {
     match next {
         Some(Ok(message)) => Turn::Delivered(Box::new(message)),
-        Some(Err(error)) => Turn::Failed(error),
+        Some(Err(error)) => Turn::Failed(Trouble::of_session(&error)),
         None => Turn::Ended { by_us },
     }
 }

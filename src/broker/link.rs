@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::connection::{self, Wire};
+use super::connection::Wire;
 use super::delivery::Delivery;
+use super::opening::{self, Ready};
 use super::outgoing::{Addresses, Outgoing};
 use super::patience::Patience;
 use super::proof::{Publication, Settled};
@@ -25,8 +26,6 @@ use crate::config::Amqp;
 /// Sessions on one connection, at most. lapin never lets go of a closed channel's number, so after
 /// some thousand channels a connection would be used up.
 const SESSIONS_PER_CONNECTION: u32 = 50;
-/// Declaring and opening channels, at most. Leaders of quorum queues are elected within seconds.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
 pub struct LinkSettings {
@@ -227,53 +226,57 @@ impl Keeper {
 
     /// Connects once and works until that connection ends. `None` when the link is to end.
     async fn one_connection(&mut self) -> Option<()> {
-        let opening = connection::open(&self.plan.amqp, &self.plan.connection_name);
         let opened = tokio::select! {
-            opened = opening => opened,
+            opened = opening::connect(&self.plan) => opened,
             () = answer_idly(&mut self.inbox, &self.events) => return None,
         };
-        let mut wire = match opened {
-            Ok(wire) => wire,
+        let (mut wire, ready) = match opened {
+            Ok(opened) => opened,
             Err(trouble) => return self.wait_after(trouble, None).await,
         };
-        let outcome = self.sessions(&mut wire).await;
+        let outcome = self.sessions(&mut wire, ready).await;
         wire.close().await;
         outcome
     }
 
     /// Sessions on one connection, until it ends. `None` when the link is to end.
-    async fn sessions(&mut self, wire: &mut Wire) -> Option<()> {
+    async fn sessions(&mut self, wire: &mut Wire, first: Ready) -> Option<()> {
+        let mut first = Some(first);
         for _ in 0..SESSIONS_PER_CONNECTION {
-            self.epoch += 1;
-            let opening = Session::open(self.epoch, wire, &self.plan, &self.events);
-            let opened = tokio::select! {
-                opened = tokio::time::timeout(OPEN_TIMEOUT, opening) => opened,
-                () = answer_idly(&mut self.inbox, &self.events) => return None,
-            };
-            let session = match opened {
-                Ok(Ok(session)) => session,
-                Ok(Err(trouble)) => {
-                    self.wait_after(trouble, None).await?;
-                    if wire.connection.status().connected() {
+            let ready = if let Some(first) = first.take() {
+                first
+            } else {
+                let ready = tokio::select! {
+                    ready = opening::ready(wire, &self.plan) => ready,
+                    () = answer_idly(&mut self.inbox, &self.events) => return None,
+                };
+                match ready {
+                    Ok(ready) => ready,
+                    Err(trouble) => {
+                        let cut = cut_if_silent(wire, &trouble);
+                        self.wait_after(trouble, None).await?;
+                        if cut || !wire.connection.status().connected() {
+                            return Some(());
+                        }
                         continue;
                     }
-                    return Some(());
-                }
-                Err(_) => {
-                    let silent = Trouble::Silent(OPEN_TIMEOUT.as_secs());
-                    return self.wait_after(silent, None).await;
                 }
             };
+            self.epoch += 1;
+            let session = Session::new(self.epoch, wire, ready, &self.plan, &self.events);
             self.tell(BrokerEvent::Up { epoch: self.epoch }).await?;
             let began = tokio::time::Instant::now();
             let end = session.run(&mut self.inbox).await;
             self.patience.session_lived(began.elapsed());
             match end {
                 End::Closed => return None,
-                End::Trouble(trouble) => self.wait_after(trouble, Some(self.epoch)).await?,
-            }
-            if !wire.connection.status().connected() {
-                return Some(());
+                End::Trouble(trouble) => {
+                    let cut = cut_if_silent(wire, &trouble);
+                    self.wait_after(trouble, Some(self.epoch)).await?;
+                    if cut || !wire.connection.status().connected() {
+                        return Some(());
+                    }
+                }
             }
         }
         Some(())
@@ -304,6 +307,15 @@ impl Keeper {
     async fn tell(&self, event: BrokerEvent) -> Option<()> {
         self.events.send(event).await.ok()
     }
+}
+
+/// Cuts a connection that fell silent; a goodbye would only be waited for.
+fn cut_if_silent(wire: &Wire, trouble: &Trouble) -> bool {
+    let silent = matches!(trouble, Trouble::Silent(_));
+    if silent {
+        wire.cut();
+    }
+    silent
 }
 
 /// Answers what is asked while no session lives. Ends when the link is to end. It may be dropped at

@@ -13,6 +13,7 @@ mod greeting;
 mod intake;
 mod link;
 mod mend;
+mod opening;
 mod outgoing;
 mod patience;
 mod pipe;

@@ -14,7 +14,7 @@ use futures_util::io::{AsyncRead, AsyncWrite};
 use futures_util::{FutureExt as _, Stream};
 use lapin::tcp::AsyncTcpStream;
 
-use super::ear::Ear;
+use super::ear::{Ear, Pulse};
 use super::greeting::Greeting;
 
 /// What tokio connects by TCP.
@@ -59,7 +59,8 @@ impl Reactor for Streams {
         let connecting = self.0.tcp_connect_addr(address);
         connecting.map(|tcp| {
             let greeting = Arc::new(Greeting::default());
-            Ok(Ear::new(AsyncTcpStream::Plain(tcp?), greeting))
+            let stream = AsyncTcpStream::Plain(tcp?);
+            Ok(Ear::new(stream, greeting, Pulse::default()))
         })
     }
 }

@@ -14,19 +14,19 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use lapin::Event;
 use lapin::message::BasicGetMessage;
-use lapin::options::{BasicGetOptions, BasicQosOptions, ConfirmSelectOptions};
+use lapin::options::{BasicGetOptions, BasicQosOptions};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::connection::Wire;
-use super::declare::{self, open_channel};
 use super::delivery::{Delivery, Lane};
 use super::intake::{Intake, Reply, Step, reply};
 use super::link::{BrokerEvent, Command, Plan};
+use super::opening::Ready;
 use super::outgoing::Outgoing;
 use super::proof::Publication;
 use super::publisher::{Publisher, Ticket, Told};
-use super::trouble::Trouble;
+use super::trouble::{Trouble, ended_silently};
 
 /// How often the states are looked at, in case lapin closed something without a word, as it does
 /// when the broker closes a connection with a code that is no error.
@@ -64,71 +64,27 @@ pub(super) enum End {
 
 type Flush = Pin<Box<dyn Future<Output = (Ticket, lapin::Result<()>)> + Send>>;
 impl<'a> Session<'a> {
-    /// Declares or checks the topology and opens the channels.
-    pub(super) async fn open(
+    pub(super) fn new(
         epoch: u64,
         wire: &'a mut Wire,
+        ready: Ready,
         plan: &'a Plan,
         events: &'a mpsc::Sender<BrokerEvent>,
-    ) -> Result<Self, Trouble> {
-        if plan.amqp.declare_topology {
-            declare::declare(wire, &plan.topology).await?;
-        } else {
-            declare::require(wire, &plan.topology).await?;
-        }
-        let told = |error: lapin::Error| Trouble::of_session(&error);
-        let consuming = open_channel(&wire.connection).await?;
-        consuming
-            .basic_qos(plan.prefetch, BasicQosOptions { global: false })
-            .await
-            .map_err(told)?;
-        let publishing = open_channel(&wire.connection).await?;
-        publishing
-            .confirm_select(ConfirmSelectOptions { nowait: false })
-            .await
-            .map_err(told)?;
-        let lane = Arc::new(Lane::new(epoch, consuming));
-        let mut session = Self {
+    ) -> Self {
+        let lane = Arc::new(Lane::new(epoch, ready.consuming));
+        Self {
             epoch,
             wire,
             plan,
             events,
             intake: Intake::new(Arc::clone(&lane), &plan.names.requests),
             lane,
-            publisher: Publisher::new(publishing, Arc::clone(&plan.addresses)),
+            publisher: ready.publisher,
             fetching: None,
             flushing: FuturesUnordered::new(),
-            blocked: false,
-            told_at: Instant::now(),
+            blocked: ready.blocked,
+            told_at: ready.told_at,
             at_the_door: Vec::new(),
-        };
-        session.greet().await?;
-        Ok(session)
-    }
-
-    /// Finds out whether the broker takes messages. One that is in alarm (memory, disk) tells a
-    /// connection so only when that publishes. A worker that came up in an alarm would call the API
-    /// and find out afterwards that it cannot tell the outcome.
-    async fn greet(&mut self) -> Result<(), Trouble> {
-        self.publisher.greet();
-        loop {
-            tokio::select! {
-                biased;
-                event = self.wire.events.next() => match event {
-                    Some(Event::ConnectionBlocked(_)) => {
-                        self.blocked = true;
-                        return Ok(());
-                    }
-                    Some(_) => {}
-                    None => return Err(ended_silently()),
-                },
-                told = self.publisher.told() => {
-                    return match told.broken {
-                        Some(error) => Err(Trouble::of_session(&error)),
-                        None => Ok(()),
-                    };
-                }
-            }
         }
     }
 
@@ -297,7 +253,7 @@ impl<'a> Session<'a> {
                 let end = self.broken(ended_silently);
                 end.or(Some(End::Trouble(Trouble::ConsumerCancelled)))
             }
-            Step::Failed(error) => Some(End::Trouble(Trouble::of_session(&error))),
+            Step::Failed(trouble) => Some(End::Trouble(trouble)),
         }
     }
 
@@ -333,6 +289,10 @@ impl<'a> Session<'a> {
                 break;
             }
         }
+        if matches!(end, End::Trouble(Trouble::Silent(_))) {
+            // Nobody is there to say goodbye to.
+            return end;
+        }
         // Acks were handed over before, and a channel keeps the order, so a close that is answered
         // means that the broker has them.
         let channels = [self.publisher.channel(), &self.lane.channel];
@@ -342,8 +302,4 @@ impl<'a> Session<'a> {
         }
         end
     }
-}
-
-fn ended_silently() -> Trouble {
-    Trouble::ConnectionEnded("it was closed without a reason".to_owned())
 }

@@ -97,6 +97,11 @@ impl Trouble {
     }
 }
 
+/// lapin gives no reason where the broker closed the connection with a code that is no error.
+pub(super) fn ended_silently() -> Trouble {
+    Trouble::ConnectionEnded("it was closed without a reason".to_owned())
+}
+
 /// rustls's errors come wrapped in an I/O error; what they are about is not the network.
 fn is_tls(error: &std::io::Error) -> bool {
     let inner = error.get_ref();

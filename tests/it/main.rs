@@ -7,6 +7,7 @@ mod broker_finder;
 mod broker_letters;
 mod broker_life;
 mod broker_link;
+mod broker_silence;
 mod commands;
 mod dashboard_data;
 mod dead_letters;

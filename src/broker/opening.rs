@@ -1,0 +1,161 @@
+//! From nothing to what a session begins with: a connection, the topology, two channels, and the
+//! broker's word that it takes messages. No retry: `link` does that.
+//!
+//! # A connection that never answers
+//!
+//! A proxy or load balancer takes a connection while the broker behind it is away, and may never
+//! let go of it, nor answer when the broker is back; a network may forget one half-way. To wait for
+//! it would keep the worker away from a broker that is well, and to give up soon would never get
+//! through to a broker that is slow. So while nothing is heard on the first try it goes on, with all
+//! the patience, and beside it there are younger ones, each given up once it falls silent.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use lapin::options::{BasicQosOptions, ConfirmSelectOptions};
+use lapin::{Channel, Event};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::connection::{self, Wire};
+use super::declare::{self, open_channel};
+use super::ear::Pulse;
+use super::link::Plan;
+use super::publisher::Publisher;
+use super::trouble::{Trouble, ended_silently};
+
+/// After so long without a word from the broker another try begins. A broker that is well is
+/// connected to and declared at in less.
+const SILENCE: Duration = Duration::from_millis(300);
+/// So many younger tries at a time,
+const YOUNGER: usize = 3;
+/// and after so many silences one of them is given up.
+const SILENCES: u32 = 5;
+/// Declaring, opening channels and the first confirm, at most. Leaders of quorum queues are elected
+/// within seconds.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a session begins with.
+pub(super) struct Ready {
+    pub(super) consuming: Channel,
+    pub(super) publisher: Publisher,
+    /// The broker has an alarm and takes no messages now.
+    pub(super) blocked: bool,
+    /// When the broker showed that it takes messages, or that it does not.
+    pub(super) told_at: Instant,
+}
+
+/// Connects and makes ready.
+pub(super) async fn connect(plan: &Plan) -> Result<(Wire, Ready), Trouble> {
+    let mut pulses = vec![Pulse::default()];
+    let mut elder = Box::pin(once(plan, pulses[0].clone()));
+    let mut younger = FuturesUnordered::new();
+    let mut heard = 0;
+    loop {
+        tokio::select! {
+            done = &mut elder => return done,
+            // `None` is one that was given up.
+            Some(Some(done)) = younger.next() => return done,
+            () = sleep(SILENCE) => {
+                let now: u64 = pulses.iter().map(Pulse::beats).sum();
+                if now == heard && younger.len() < YOUNGER {
+                    let pulse = Pulse::default();
+                    pulses.push(pulse.clone());
+                    younger.push(while_it_beats(pulse.clone(), Box::pin(once(plan, pulse))));
+                }
+                heard = now;
+            }
+        }
+    }
+}
+
+/// `None` if the pulse is not felt any more before `trying` is done.
+async fn while_it_beats<T>(pulse: Pulse, mut trying: impl Future<Output = T> + Unpin) -> Option<T> {
+    let (mut felt, mut silences) = (0, 0);
+    while silences < SILENCES {
+        tokio::select! {
+            done = &mut trying => return Some(done),
+            () = sleep(SILENCE) => {
+                silences = if pulse.beats() == felt { silences + 1 } else { 0 };
+                felt = pulse.beats();
+            }
+        }
+    }
+    None
+}
+
+/// One try. Dropped before its end, it leaves nothing behind.
+async fn once(plan: &Plan, pulse: Pulse) -> Result<(Wire, Ready), Trouble> {
+    let mut wire = connection::open_felt(&plan.amqp, &plan.connection_name, pulse).await?;
+    let unless_done = wire.cut_on_drop();
+    match ready(&mut wire, plan).await {
+        Ok(ready) => {
+            unless_done.disarm();
+            Ok((wire, ready))
+        }
+        Err(Trouble::Silent(seconds)) => Err(Trouble::Silent(seconds)),
+        Err(trouble) => {
+            wire.close().await;
+            Err(trouble)
+        }
+    }
+}
+
+/// Makes ready for a session on a connection that is there.
+pub(super) async fn ready(wire: &mut Wire, plan: &Plan) -> Result<Ready, Trouble> {
+    let silent = |_| Trouble::Silent(READY_TIMEOUT.as_secs());
+    timeout(READY_TIMEOUT, make_ready(wire, plan))
+        .await
+        .map_err(silent)
+        .flatten()
+}
+
+async fn make_ready(wire: &mut Wire, plan: &Plan) -> Result<Ready, Trouble> {
+    if plan.amqp.declare_topology {
+        declare::declare(wire, &plan.topology).await?;
+    } else {
+        declare::require(wire, &plan.topology).await?;
+    }
+    let told = |error: lapin::Error| Trouble::of_session(&error);
+    let consuming = open_channel(&wire.connection).await?;
+    consuming
+        .basic_qos(plan.prefetch, BasicQosOptions { global: false })
+        .await
+        .map_err(told)?;
+    let publishing = open_channel(&wire.connection).await?;
+    publishing
+        .confirm_select(ConfirmSelectOptions { nowait: false })
+        .await
+        .map_err(told)?;
+    let mut publisher = Publisher::new(publishing, plan.addresses.clone());
+    let blocked = greet(wire, &mut publisher).await?;
+    Ok(Ready {
+        consuming,
+        publisher,
+        blocked,
+        told_at: Instant::now(),
+    })
+}
+
+/// Finds out whether the broker takes messages: `true` if it does not. One that is in alarm (memory,
+/// disk) tells a connection so only when that publishes. A worker that came up in an alarm would
+/// call the API and find out afterwards that it cannot tell the outcome.
+async fn greet(wire: &mut Wire, publisher: &mut Publisher) -> Result<bool, Trouble> {
+    publisher.greet();
+    loop {
+        tokio::select! {
+            biased;
+            event = wire.events.next() => match event {
+                Some(Event::ConnectionBlocked(_)) => return Ok(true),
+                Some(_) => {}
+                None => return Err(ended_silently()),
+            },
+            told = publisher.told() => {
+                return match told.broken {
+                    Some(error) => Err(Trouble::of_session(&error)),
+                    None => Ok(false),
+                };
+            }
+        }
+    }
+}
