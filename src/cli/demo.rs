@@ -6,7 +6,7 @@ use std::io::IsTerminal as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Exit;
+use super::{Exit, interrupted};
 use crate::config::Settings;
 use crate::demo::broker::{FindError, Finder, Release};
 use crate::demo::{DemoError, Moment, Options, Stage};
@@ -98,13 +98,6 @@ fn exit_of(error: &DemoError) -> Exit {
         DemoError::Find(_) => Exit::Unreachable,
         DemoError::Broker(trouble) => Exit::of(trouble),
         DemoError::Sandbox(_) | DemoError::Worker(_) | DemoError::NotPublished => Exit::Failed,
-    }
-}
-
-/// Ctrl-C; never where signals can't be had.
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 

@@ -111,3 +111,10 @@ fn print(text: &str) -> Exit {
         _ => Exit::Done,
     }
 }
+
+/// Ctrl-C; never where signals can't be had.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -11,7 +11,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use self::summary::Summary;
-use super::Exit;
+use super::{Exit, interrupted};
 use crate::broker::RequestPublisher;
 use crate::broker::topology::Names;
 use crate::config::{self, Amqp, Settings};
@@ -169,14 +169,8 @@ async fn publish(amqp: &Amqp, input: &mut Input, rules: &Rules, summary: &mut Su
         }
     };
     let bar = progress_bar(summary.valid);
-    let interrupt = async {
-        // Where signals can't be had, none is waited for.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
     let progress = |done| bar.set_position(done);
-    let sent = send(&publisher, input, rules, progress, interrupt).await;
+    let sent = send(&publisher, input, rules, progress, interrupted()).await;
     let trouble = publisher.close().await;
     bar.finish_and_clear();
     summary.conclude(sent, trouble, &Names::new(&amqp.prefix).requests)

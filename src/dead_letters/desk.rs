@@ -43,14 +43,11 @@ pub enum Stop {
     Broker(#[from] Trouble),
 }
 
-/// What a survey saw.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Surveyed {
-    pub seen: u64,
-    /// Letters that were not looked at, since the visitor had seen enough.
-    pub unseen: u64,
-    /// Letters that were there and did not come: something else holds them.
-    pub missing: u64,
+/// What a survey saw; see [`super::Searched`].
+pub(super) struct Surveyed {
+    pub(super) seen: u64,
+    pub(super) unseen: u64,
+    pub(super) missing: u64,
 }
 
 impl Desk {
@@ -73,7 +70,7 @@ impl Desk {
     }
 
     /// Looks at every letter and leaves all of them; `visit` may end it.
-    pub async fn survey(
+    pub(super) async fn survey(
         &self,
         progress: impl Fn(Step),
         mut visit: impl FnMut(&Letter) -> ControlFlow<()>,

@@ -154,8 +154,7 @@ impl Filter {
 }
 
 /// Which letters each name has been found to mean.
-#[derive(Debug)]
-pub struct Found<'f> {
+pub(super) struct Found<'f> {
     filter: &'f Filter,
     meant: Vec<BTreeSet<LetterId>>,
 }
@@ -181,8 +180,7 @@ fn listed(among: &[LetterId]) -> String {
 }
 
 impl<'f> Found<'f> {
-    #[must_use]
-    pub fn new(filter: &'f Filter) -> Self {
+    pub(super) fn new(filter: &'f Filter) -> Self {
         Self {
             filter,
             meant: vec![BTreeSet::new(); filter.names.len()],
@@ -190,7 +188,7 @@ impl<'f> Found<'f> {
     }
 
     /// Notes a letter that the filter takes.
-    pub fn note(&mut self, letter: &Letter) {
+    pub(super) fn note(&mut self, letter: &Letter) {
         if self.meant.is_empty() {
             return;
         }
@@ -205,8 +203,7 @@ impl<'f> Found<'f> {
 
     /// All that is wrong with the names, now that every letter has been looked at. Several letters
     /// of one request are no ambiguity: the request was named.
-    #[must_use]
-    pub fn troubles(self) -> Vec<NameTrouble> {
+    pub(super) fn troubles(self) -> Vec<NameTrouble> {
         let names = self.filter.names.iter().zip(self.meant);
         names
             .filter_map(|(name, meant)| match (name, meant.len()) {

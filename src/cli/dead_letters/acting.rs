@@ -11,7 +11,7 @@ use super::super::{Exit, print};
 use super::args::FilterArgs;
 use super::text::{clean, counted, letters, table};
 use crate::broker::Trouble;
-use crate::dead_letters::{Filter, Group, LetterId, NameTrouble, Named, Refused, Stop};
+use crate::dead_letters::{Filter, Group, LetterId, NameTrouble, Named, Refused, Searched, Stop};
 
 /// More than these are asked for.
 const UNASKED: u64 = 10;
@@ -81,15 +81,19 @@ pub fn agreed(verb: &str, groups: &[Group], count: u64, yes: bool) -> Result<(),
 
 /// Tells of names that mean nobody or several.
 pub fn told(troubles: &[NameTrouble]) -> Result<(), Exit> {
+    if tell_all(troubles) {
+        eprintln!("nothing was done");
+        return Err(Exit::Failed);
+    }
+    Ok(())
+}
+
+/// Tells of them, if there are any.
+pub fn tell_all(troubles: &[NameTrouble]) -> bool {
     for trouble in troubles {
         eprintln!("{trouble}");
     }
-    if troubles.is_empty() {
-        Ok(())
-    } else {
-        eprintln!("nothing was done");
-        Err(Exit::Failed)
-    }
+    !troubles.is_empty()
 }
 
 pub fn failed(trouble: &Trouble) -> Exit {
@@ -136,6 +140,17 @@ fn refusals<S: serde::Serializer>(refused: &[Refused], to: S) -> Result<S::Ok, S
 }
 
 impl Summary {
+    /// Before anything is done.
+    pub fn of(searched: &Searched, dry_run: bool) -> Self {
+        Self {
+            dry_run,
+            looked_at: searched.seen,
+            matched: searched.matched,
+            missing: searched.missing,
+            ..Self::default()
+        }
+    }
+
     /// Tells it, and how the command ends.
     pub fn tell(mut self, verb: &str, stop: Option<&Stop>, as_json: bool) -> Exit {
         eprint!("{}", self.refusals());

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::super::{Exit, print};
-use super::acting::{agreed, failed};
+use super::super::{Exit, interrupted, print};
+use super::acting::{agreed, failed, tell_all};
 use super::args::{Common, FilterArgs};
-use super::list::go_on;
-use super::text::{Bar, counted, interrupt, letters};
+use super::text::{Bar, counted, letters};
 use crate::dead_letters::{
-    Desk, Export, ExportTrouble, Found, Import, ImportTrouble, Imported, Named, Stop,
+    Desk, Export, ExportTrouble, Import, ImportTrouble, Imported, Named, Stop, Visit,
 };
 
 #[derive(Debug, Args)]
@@ -58,37 +57,32 @@ pub async fn export(args: ExportArgs, common: &Common, desk: &Desk) -> Exit {
         }
     };
     let filter = args.filter.filter(&args.letters);
-    let limit = args.filter.limit();
-    let mut found = Found::new(&filter);
-    let mut matched = 0;
     let mut written = Ok(());
     let bar = Bar::new("exporting");
-    let surveyed = desk
-        .survey(
+    let searched = desk
+        .search(
+            &filter,
+            args.filter.limit(),
             |step| bar.show(step),
             |letter| {
-                if matched < limit && filter.takes(letter) {
-                    matched += 1;
-                    found.note(letter);
-                    written = export.add(letter);
+                written = export.add(letter);
+                if written.is_ok() {
+                    Visit::Counted
+                } else {
+                    Visit::Enough
                 }
-                go_on(written.is_ok() && matched < limit)
             },
         )
         .await;
     drop(bar);
     let written = written.and_then(|()| export.finish());
-    match (written, surveyed) {
-        (Ok(()), Ok(surveyed)) => {
-            let troubles = found.troubles();
-            for trouble in &troubles {
-                eprintln!("{trouble}");
-            }
-            let exit = tell_export(&export, surveyed.missing, to_stdout, common.json);
-            if troubles.is_empty() {
-                exit
-            } else {
+    match (written, searched) {
+        (Ok(()), Ok(searched)) => {
+            let exit = tell_export(&export, searched.missing, to_stdout, common.json);
+            if tell_all(&searched.troubles) {
                 Exit::Failed
+            } else {
+                exit
             }
         }
         // The reader has seen enough.
@@ -154,7 +148,7 @@ async fn try_import(
     }
     let bar = Bar::new("importing");
     let imported = desk
-        .import(&mut import, |step| bar.show(step), interrupt())
+        .import(&mut import, |step| bar.show(step), interrupted())
         .await?;
     drop(bar);
     if before > 0 && before == total {

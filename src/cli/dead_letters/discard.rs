@@ -4,12 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::super::Exit;
+use super::super::{Exit, interrupted};
 use super::acting::{Chosen, Summary, agreed, failed, told};
 use super::args::Common;
-use super::list::go_on;
-use super::text::{Bar, interrupt};
-use crate::dead_letters::{Audit, Desk, Found, Groups, Selection, Who};
+use super::text::Bar;
+use crate::dead_letters::{Audit, Desk, Groups, Selection, Visit, Who};
 
 #[derive(Debug, Args)]
 pub struct DiscardArgs {
@@ -59,7 +58,7 @@ async fn discard(args: DiscardArgs, common: &Common, who: Who, desk: &Desk) -> R
     })?;
     let bar = Bar::new("discarding");
     let discarded = desk
-        .discard(selection, &mut audit, |step| bar.show(step), interrupt())
+        .discard(selection, &mut audit, |step| bar.show(step), interrupted())
         .await;
     drop(bar);
     summary.done = discarded.discarded;
@@ -71,38 +70,27 @@ async fn discard(args: DiscardArgs, common: &Common, who: Who, desk: &Desk) -> R
 
 /// Looks at all letters, and finds out which are meant.
 async fn survey(chosen: &Chosen, desk: &Desk) -> Result<(Selection, Groups, Summary), Exit> {
-    let filter = chosen.filter();
-    let limit = chosen.filter.limit();
-    let mut found = Found::new(&filter);
     let mut selection = Selection::default();
     let mut groups = Groups::default();
     let bar = Bar::new("looking");
-    let surveyed = desk
-        .survey(
+    let searched = desk
+        .search(
+            &chosen.filter(),
+            chosen.filter.limit(),
             |step| bar.show(step),
             |letter| {
-                if filter.takes(letter) {
-                    found.note(letter);
-                    if selection.total() < limit {
-                        selection.add(letter);
-                        groups.add(letter);
-                    }
-                }
-                // Names need a look at all: two letters could have one.
-                go_on(selection.total() < limit || !filter.names.is_empty())
+                selection.add(letter);
+                groups.add(letter);
+                Visit::Counted
             },
         )
         .await;
     drop(bar);
-    let surveyed = surveyed.map_err(|trouble| failed(&trouble))?;
-    told(&found.troubles())?;
+    let searched = searched.map_err(|trouble| failed(&trouble))?;
+    told(&searched.troubles)?;
     let summary = Summary {
-        dry_run: chosen.dry_run,
-        looked_at: surveyed.seen,
-        missing: surveyed.missing,
-        matched: selection.total(),
         done: selection.total(),
-        ..Summary::default()
+        ..Summary::of(&searched, chosen.dry_run)
     };
     Ok((selection, groups, summary))
 }

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write as _};
-use std::ops::ControlFlow;
 
 use clap::Args;
 use serde_json::json;
@@ -11,7 +10,7 @@ use super::super::{Exit, print};
 use super::args::{Common, FilterArgs};
 use super::text::{Bar, DETAIL_MAX, counted, letters, short, table, time};
 use crate::core::request::AccountId;
-use crate::dead_letters::{Desk, Groups, Letter, Surveyed, WrittenBy};
+use crate::dead_letters::{Desk, Groups, Letter, Searched, Visit, WrittenBy};
 use crate::wire::headers::{self, HeaderSource as _};
 use crate::wire::timestamp;
 
@@ -43,20 +42,16 @@ pub async fn run(args: &ListArgs, common: &Common, desk: &Desk) -> Exit {
 }
 
 async fn grouped(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate::broker::Trouble> {
-    let filter = args.filter.filter(&[]);
-    let limit = args.filter.limit();
     let mut groups = Groups::default();
-    let mut matched = 0;
     let bar = Bar::new("looking");
-    let surveyed = desk
-        .survey(
+    let searched = desk
+        .search(
+            &args.filter.filter(&[]),
+            args.filter.limit(),
             |step| bar.show(step),
             |letter| {
-                if matched < limit && filter.takes(letter) {
-                    matched += 1;
-                    groups.add(letter);
-                }
-                go_on(matched < limit)
+                groups.add(letter);
+                Visit::Counted
             },
         )
         .await?;
@@ -64,74 +59,62 @@ async fn grouped(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate
     let groups = groups.sorted();
     let text = if json {
         let told = json!({
-            "looked_at": surveyed.seen,
-            "not_looked_at": surveyed.unseen,
-            "missing": surveyed.missing,
-            "matched": matched,
+            "looked_at": searched.seen,
+            "not_looked_at": searched.unseen,
+            "missing": searched.missing,
+            "matched": searched.matched,
             "groups": groups,
         });
         format!("{told:#}\n")
     } else {
-        table(&groups) + &conclusion(matched, surveyed)
+        table(&groups) + &conclusion(&searched)
     };
     Ok(print(&text))
 }
 
-pub fn go_on(yes: bool) -> ControlFlow<()> {
-    if yes {
-        ControlFlow::Continue(())
-    } else {
-        ControlFlow::Break(())
-    }
-}
-
-fn conclusion(matched: u64, surveyed: Surveyed) -> String {
-    let Surveyed {
-        seen,
-        unseen,
-        missing,
-    } = surveyed;
-    let text = match matched {
+fn conclusion(searched: &Searched) -> String {
+    let seen = searched.seen;
+    let text = match searched.matched {
         0 if seen > 0 => format!("none of {} matches", letters(seen)),
         all if all == seen => letters(all),
         some => format!("{} of {seen}", letters(some)),
     };
     let others = [
-        (unseen, "more were not looked at, as --limit says"),
-        (missing, "more are held by something else"),
+        (searched.unseen, "more were not looked at, as --limit says"),
+        (searched.missing, "more are held by something else"),
     ];
     text + &counted(others) + "\n"
 }
 
 /// Written as they come, so that a list of any length needs no memory.
 async fn each(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate::broker::Trouble> {
-    let filter = args.filter.filter(&[]);
-    let limit = args.filter.limit();
     let mut out = BufWriter::new(io::stdout());
-    let mut matched = 0;
     let mut written = Ok(());
-    let surveyed = desk
-        .survey(
+    let mut title = if json { String::new() } else { title() };
+    let searched = desk
+        .search(
+            &args.filter.filter(&[]),
+            args.filter.limit(),
             |_| {},
             |letter| {
-                if matched < limit && filter.takes(letter) {
-                    matched += 1;
-                    let line = if json {
-                        json_line(letter, args.show_usernames)
-                    } else {
-                        let title = if matched == 1 { title() } else { String::new() };
-                        title + &text_line(letter, args.show_usernames)
-                    };
-                    written = out.write_all(line.as_bytes());
+                let line = if json {
+                    json_line(letter, args.show_usernames)
+                } else {
+                    std::mem::take(&mut title) + &text_line(letter, args.show_usernames)
+                };
+                written = out.write_all(line.as_bytes());
+                if written.is_ok() {
+                    Visit::Counted
+                } else {
+                    Visit::Enough
                 }
-                go_on(matched < limit && written.is_ok())
             },
         )
         .await?;
     let mut written = written.and_then(|()| out.flush());
     if !json && written.is_ok() {
         written = out
-            .write_all(conclusion(matched, surveyed).as_bytes())
+            .write_all(conclusion(&searched).as_bytes())
             .and_then(|()| out.flush());
     }
     Ok(match written {
@@ -253,12 +236,13 @@ mod tests {
     #[test]
     fn what_was_not_seen_is_told() {
         let told = |matched, seen, unseen, missing| {
-            let surveyed = Surveyed {
+            conclusion(&Searched {
                 seen,
                 unseen,
                 missing,
-            };
-            conclusion(matched, surveyed)
+                matched,
+                troubles: Vec::new(),
+            })
         };
         assert_eq!(told(0, 0, 0, 0), "0 letters\n");
         assert_eq!(told(0, 7, 0, 0), "none of 7 letters matches\n");

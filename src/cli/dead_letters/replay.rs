@@ -8,14 +8,13 @@ use std::path::PathBuf;
 use clap::Args;
 use uuid::Uuid;
 
-use super::super::Exit;
+use super::super::{Exit, interrupted};
 use super::acting::{Chosen, Summary, agreed, failed, told};
 use super::args::Common;
 use super::edit::{self, Edited};
-use super::list::go_on;
-use super::text::{Bar, interrupt};
+use super::text::Bar;
 use crate::dead_letters::{
-    Amendments, Desk, Found, Groups, Letter, Refused, Replay, Selection, Set,
+    Amendments, Desk, Groups, Letter, Refused, Replay, Searched, Selection, Set, Visit,
 };
 
 /// Letters that are edited by hand in one go.
@@ -63,9 +62,7 @@ struct Survey {
     refused_count: u64,
     /// To be edited; empty unless asked for.
     to_edit: Vec<Letter>,
-    looked_at: u64,
-    missing: u64,
-    matched: u64,
+    searched: Searched,
 }
 
 pub async fn run(mut args: ReplayArgs, common: &Common, desk: &Desk) -> Exit {
@@ -85,14 +82,10 @@ async fn replay(args: &mut ReplayArgs, common: &Common, desk: &Desk) -> Result<E
     }
     let groups = std::mem::take(&mut survey.groups).sorted();
     let mut summary = Summary {
-        dry_run: args.chosen.dry_run,
-        looked_at: survey.looked_at,
-        missing: survey.missing,
-        matched: survey.matched,
         done: survey.selection.total(),
         refused_count: survey.refused_count,
         refused: survey.refused,
-        ..Summary::default()
+        ..Summary::of(&survey.searched, args.chosen.dry_run)
     };
     if args.chosen.dry_run {
         summary.groups = Some(groups);
@@ -107,7 +100,7 @@ async fn replay(args: &mut ReplayArgs, common: &Common, desk: &Desk) -> Result<E
             selection,
             args.rate,
             |step| bar.show(step),
-            interrupt(),
+            interrupted(),
         )
         .await;
     drop(bar);
@@ -136,38 +129,30 @@ fn amendments(args: &mut ReplayArgs) -> Result<Amendments, Exit> {
 
 /// Looks at all letters, and finds out which are meant and which of them could be sent.
 async fn survey(args: &ReplayArgs, replay: &Replay, desk: &Desk) -> Result<Survey, Exit> {
-    let filter = args.chosen.filter();
-    let limit = args.chosen.filter.limit();
-    let mut found = Found::new(&filter);
     let mut survey = Survey::default();
     let bar = Bar::new("looking");
-    let surveyed = desk
-        .survey(
+    let searched = desk
+        .search(
+            &args.chosen.filter(),
+            args.chosen.filter.limit(),
             |step| bar.show(step),
             |letter| {
-                let meant = filter.takes(letter) && !replay.amendments.leaves_out(letter);
-                if meant {
-                    found.note(letter);
+                if replay.amendments.leaves_out(letter) {
+                    return Visit::PassedOver;
                 }
-                if meant && survey.matched < limit {
-                    survey.meet(letter, args.edit, replay, desk);
-                }
-                // Names need a look at all: two letters could have one.
-                go_on(survey.matched < limit || !filter.names.is_empty())
+                survey.meet(letter, args.edit, replay, desk);
+                Visit::Counted
             },
         )
         .await;
     drop(bar);
-    let surveyed = surveyed.map_err(|trouble| failed(&trouble))?;
-    survey.looked_at = surveyed.seen;
-    survey.missing = surveyed.missing;
-    told(&found.troubles())?;
+    survey.searched = searched.map_err(|trouble| failed(&trouble))?;
+    told(&survey.searched.troubles)?;
     Ok(survey)
 }
 
 impl Survey {
     fn meet(&mut self, letter: &Letter, edit: bool, replay: &Replay, desk: &Desk) {
-        self.matched += 1;
         if edit {
             if self.to_edit.len() <= EDITS_MAX {
                 let copy = Letter::new(letter.message.clone(), letter.deliveries);

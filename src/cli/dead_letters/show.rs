@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::super::{Exit, print};
+use super::acting::{failed, tell_all};
 use super::args::Common;
-use super::list::{go_on, written_by};
+use super::list::written_by;
 use super::text::{Bar, clean, dump, time};
-use crate::dead_letters::{Desk, Filter, Found, Letter, Named, editable, explain};
+use crate::dead_letters::{Desk, Filter, Letter, Named, Visit, editable, explain};
 use crate::wire::headers::{self, HeaderSource as _};
 use crate::wire::message::{Field, Properties};
 use crate::wire::timestamp;
@@ -34,36 +35,30 @@ pub async fn run(args: &ShowArgs, common: &Common, desk: &Desk) -> Exit {
         names: args.letters.clone(),
         ..Filter::default()
     };
-    let mut found = Found::new(&filter);
     let mut shown = Vec::new();
     let mut more = 0;
     let bar = Bar::new("looking");
-    let surveyed = desk
-        .survey(
+    let searched = desk
+        .search(
+            &filter,
+            u64::MAX,
             |step| bar.show(step),
             |letter| {
-                if filter.takes(letter) {
-                    found.note(letter);
-                    if shown.len() < LETTERS_MAX {
-                        shown.push(Letter::new(letter.message.clone(), letter.deliveries));
-                    } else {
-                        more += 1;
-                    }
+                if shown.len() < LETTERS_MAX {
+                    shown.push(Letter::new(letter.message.clone(), letter.deliveries));
+                } else {
+                    more += 1;
                 }
-                go_on(true)
+                Visit::Counted
             },
         )
         .await;
     drop(bar);
-    if let Err(trouble) = surveyed {
-        eprintln!("{trouble}");
-        return Exit::of(&trouble);
-    }
-    let troubles = found.troubles();
-    for trouble in &troubles {
-        eprintln!("{trouble}");
-    }
-    if !troubles.is_empty() {
+    let troubles = match searched {
+        Ok(searched) => searched.troubles,
+        Err(trouble) => return failed(&trouble),
+    };
+    if tell_all(&troubles) {
         return Exit::Failed;
     }
     if more > 0 {

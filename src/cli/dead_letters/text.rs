@@ -159,14 +159,6 @@ impl Drop for Bar {
     }
 }
 
-/// Comes when a person asks to end it.
-pub async fn interrupt() {
-    // Where signals can't be had, none is waited for.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
