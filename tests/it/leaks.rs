@@ -7,7 +7,8 @@ use std::process::Stdio;
 use rename_worker::sandbox::{Client, Fault, Garbage, Kind, On};
 use serde_json::json;
 
-use crate::support::stage::Stage;
+use crate::support::collector::Collector;
+use crate::support::stage::{PATIENCE, Stage};
 
 /// Stands in every username, and looks like nothing else.
 const NAME: &str = "nAmEmArK";
@@ -33,12 +34,17 @@ async fn no_username_and_no_secret_is_told_to_those_who_watch() {
     set_traps(&stage).await;
     let log = tempfile::NamedTempFile::new().expect("a file");
     let admin = free_port().await;
+    let collector = Collector::start().await;
     let mut worker = stage
         .process()
         .env("RENAME_WORKER_API__CLIENT_ID", "client")
         .env("RENAME_WORKER_API__CLIENT_SECRET", SECRET)
         .env("RENAME_WORKER_LOG__LEVEL", EVERYTHING)
         .env("RENAME_WORKER_ADMIN__LISTEN", &admin)
+        .env(
+            "RENAME_WORKER_OTLP__ENDPOINT",
+            format!("http://{}", collector.address),
+        )
         .stderr(Stdio::from(log.reopen().expect("the file opens again")))
         .spawn()
         .expect("the worker starts");
@@ -76,6 +82,12 @@ async fn no_username_and_no_secret_is_told_to_those_who_watch() {
             format!("{:?}", letter.properties.headers()),
         ));
     }
+    // Each has at least a span for its processing and one for its event.
+    collector.spans(2 * asked, PATIENCE).await;
+    told.push((
+        "a trace",
+        String::from_utf8_lossy(&collector.bytes()).into_owned(),
+    ));
     worker.kill().await.expect("the worker can be killed");
     let log = std::fs::read_to_string(log.path()).expect("the log can be read");
     assert!(
