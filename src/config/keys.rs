@@ -80,7 +80,7 @@ pub const KEYS: &[Key] = &[
         "amqp.ca_file",
         Kind::File,
         None,
-        "PEM certificates to trust instead of the system's, for `amqps://`.",
+        "PEM certificates to trust instead of the system's, for `amqps://`; read anew at each connect.",
     ),
     key(
         "amqp.client_cert_file",
@@ -122,7 +122,7 @@ pub const KEYS: &[Key] = &[
         "api.ca_file",
         Kind::File,
         None,
-        "PEM certificates to trust instead of the system's, for the API.",
+        "PEM certificates to trust instead of the system's, for the API; read anew at each handshake.",
     ),
     key(
         "api.token",
