@@ -56,21 +56,7 @@ async fn no_username_and_no_secret_is_told_to_those_who_watch() {
         .filter(|event| event["type"] == "user.rename-failed")
         .count();
 
-    // The clients of tests have no TLS set up for them; whoever was first is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut told = Vec::new();
-    for page in ["/metrics", "/status", "/readyz"] {
-        let url = format!("http://{admin}{page}");
-        told.push((
-            page,
-            reqwest::get(url)
-                .await
-                .expect("it answers")
-                .text()
-                .await
-                .unwrap(),
-        ));
-    }
+    let mut told = pages(&admin).await;
     let details: Vec<String> = events
         .iter()
         .map(|event| event["data"]["detail"].to_string())
@@ -108,6 +94,19 @@ async fn no_username_and_no_secret_is_told_to_those_who_watch() {
     }
     let successor = successor(&stage).await;
     stage.strike(successor).await;
+}
+
+/// What its admin endpoints say.
+async fn pages(admin: &str) -> Vec<(&'static str, String)> {
+    // The clients of tests have no TLS set up for them; whoever was first is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut told = Vec::new();
+    for page in ["/metrics", "/status", "/readyz"] {
+        let answer = reqwest::get(format!("http://{admin}{page}")).await;
+        let text = answer.expect("it answers").text().await;
+        told.push((page, text.expect("it is text")));
+    }
+    told
 }
 
 /// Users, and what goes wrong with them.
