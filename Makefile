@@ -29,7 +29,7 @@ mutants: ## Break the core in seven ways: the simulation must notice each (one m
 	scripts/mutants.py
 
 .PHONY: check
-check: lint test mutants rules-test helm-test compose-check ## What CI runs
+check: lint test mutants rules-test helm-test compose-check image-check ## What CI runs
 
 .PHONY: lint
 lint: ## Format, clippy, documentation, licences and bans; warnings are errors
@@ -84,6 +84,13 @@ image: ## Build the container image: a static binary on nothing at all
 .PHONY: image-test
 image-test: image ## Build the image and try it, hardened as in the cluster
 	python3 -m unittest discover -s tests/image -p test_image.py
+
+.PHONY: image-check
+image-check: ## The same where it can be had: Docker, and Rust's standard library for musl
+	@if ! docker version >/dev/null 2>&1; then echo 'SKIPPED: the image is not tested, since no Docker runs here'; \
+	elif ! rustup target add "$$(uname -m)-unknown-linux-musl" >/dev/null 2>&1; then \
+		echo 'SKIPPED: the image is not tested, since rustup cannot fetch the musl target'; \
+	else $(MAKE) --no-print-directory image-test; fi
 
 .PHONY: compose-check
 compose-check: ## Check compose.yaml, the Dockerfile's context, and what they name
