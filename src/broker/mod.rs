@@ -9,6 +9,7 @@ mod convert;
 mod declare;
 mod delivery;
 mod ear;
+mod fit;
 mod greeting;
 mod intake;
 mod link;

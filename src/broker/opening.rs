@@ -127,7 +127,8 @@ async fn make_ready(wire: &mut Wire, plan: &Plan) -> Result<Ready, Trouble> {
         .confirm_select(ConfirmSelectOptions { nowait: false })
         .await
         .map_err(told)?;
-    let mut publisher = Publisher::new(publishing, plan.addresses.clone());
+    let frame_max = wire.connection.configuration().frame_max();
+    let mut publisher = Publisher::new(publishing, plan.addresses.clone(), frame_max);
     let blocked = greet(wire, &mut publisher).await?;
     Ok(Ready {
         consuming,

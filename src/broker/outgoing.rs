@@ -12,8 +12,10 @@
 //! - our own headers, which say what was true of the message that was. What is true now comes with
 //!   the order to publish.
 //!
-//! The first three are kept as `x-rename-original-…` headers, for review.
+//! The first three are kept as `x-rename-original-…` headers, for review. And where all of them are
+//! too much for one frame, the largest headers are left out: see [`fit`](super::fit).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::convert::properties_of;
 use super::delivery::{ACQUIRED_COUNT, DELIVERY_COUNT, Received};
+use super::fit::{fit, room};
 use super::topology::Names;
 use crate::wire::event::{CONTENT_TYPE, EventMessage};
 use crate::wire::headers::{
@@ -145,7 +148,8 @@ impl Addresses {
     }
 
     /// `None` if there is no such step in the ladder, or an address is longer than AMQP's 255 bytes.
-    pub(super) fn parcel(&self, outgoing: Outgoing) -> Option<Parcel> {
+    /// `frame_max` is what the connection agreed on.
+    pub(super) fn parcel(&self, outgoing: Outgoing, frame_max: u32) -> Option<Parcel> {
         Some(match outgoing {
             Outgoing::Event {
                 message,
@@ -155,7 +159,7 @@ impl Addresses {
             Outgoing::DeadLetter { of, headers } => Parcel {
                 exchange: self.dead_letters.clone(),
                 routing_key: of.routing_key().into(),
-                properties: republished(&of, Keep::Deaths, headers),
+                properties: republished(&of, Keep::Deaths, headers, frame_max),
                 body: Body::Of(of),
                 must_route: true,
                 mandatory: true,
@@ -166,7 +170,7 @@ impl Addresses {
                     CopyTo::Retry(step) => self.retry.get(step)?.clone(),
                     CopyTo::RequestsTail => self.requests.clone(),
                 },
-                properties: republished(&of, Keep::NoDeaths, headers),
+                properties: republished(&of, Keep::NoDeaths, headers, frame_max),
                 body: Body::Of(of),
                 must_route: true,
                 mandatory: true,
@@ -260,26 +264,11 @@ enum Keep {
 }
 
 /// The properties of a request that is published again, see the head of this file.
-fn republished(of: &Received, keep: Keep, added: Vec<Header>) -> BasicProperties {
-    let mut kept = FieldTable::default();
-    if let Some(table) = of.header_table() {
-        for (name, value) in table.inner() {
-            let name = match name.as_str() {
-                DELIVERY_COUNT | ACQUIRED_COUNT | "BCC" => None,
-                "CC" => Some(ORIGINAL_CC),
-                name if keep == Keep::NoDeaths && tells_of_deaths(name) => None,
-                // A replay of the letter has to know it.
-                MAYBE_APPLIED if keep == Keep::Deaths => Some(MAYBE_APPLIED),
-                name if headers::ALL.contains(&name) => None,
-                name => Some(name),
-            };
-            if let Some(name) = name {
-                kept.insert(name.into(), value.clone());
-            }
-        }
-    }
+fn republished(of: &Received, keep: Keep, added: Vec<Header>, frame_max: u32) -> BasicProperties {
+    let mut kept = kept_headers(of, keep);
+    let mut ours = FieldTable::default();
     let mut note = |name: &str, value: &str| {
-        kept.insert(name.into(), AMQPValue::LongString(value.into()));
+        ours.insert(name.into(), AMQPValue::LongString(value.into()));
     };
     note(ORIGINAL_EXCHANGE, of.exchange());
     note(ORIGINAL_ROUTING_KEY, of.routing_key());
@@ -290,8 +279,42 @@ fn republished(of: &Received, keep: Keep, added: Vec<Header>) -> BasicProperties
     if let Some(user) = original.user_id() {
         note(ORIGINAL_USER_ID, user.as_str());
     }
-    add(&mut kept, added);
-    without_hazards(original).with_headers(kept)
+    add(&mut ours, added);
+    let properties = without_hazards(original);
+    for bytes in fit(&mut kept, room(frame_max, &properties, &ours)) {
+        tracing::warn!(
+            bytes,
+            "a header of a request is left out of what is published again: it does not fit into the \
+             broker's frames beside what is added"
+        );
+    }
+    for (name, value) in &ours {
+        kept.insert(name.clone(), value.clone());
+    }
+    properties.with_headers(kept.into())
+}
+
+/// The request's own.
+fn kept_headers(of: &Received, keep: Keep) -> BTreeMap<ShortString, AMQPValue> {
+    let mut kept = BTreeMap::new();
+    let Some(table) = of.header_table() else {
+        return kept;
+    };
+    for (name, value) in table.inner() {
+        let name = match name.as_str() {
+            DELIVERY_COUNT | ACQUIRED_COUNT | "BCC" => None,
+            "CC" => Some(ORIGINAL_CC),
+            name if keep == Keep::NoDeaths && tells_of_deaths(name) => None,
+            // A replay of the letter has to know it.
+            MAYBE_APPLIED if keep == Keep::Deaths => Some(MAYBE_APPLIED),
+            name if headers::ALL.contains(&name) => None,
+            name => Some(name),
+        };
+        if let Some(name) = name {
+            kept.insert(name.into(), value.clone());
+        }
+    }
+    kept
 }
 
 /// All properties but `expiration` and `user_id`, which have no way of being unset; persistent.

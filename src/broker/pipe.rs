@@ -35,7 +35,11 @@ impl Pipe {
             .confirm_select(ConfirmSelectOptions { nowait: false })
             .await
             .map_err(|error| Trouble::of_session(&error))?;
-        let publisher = Publisher::new(channel, Arc::new(addresses));
+        let publisher = Publisher::new(
+            channel,
+            Arc::new(addresses),
+            connection.configuration().frame_max(),
+        );
         let (inbox, requests) = mpsc::channel(QUEUE);
         let task = tokio::spawn(serve(publisher, requests));
         Ok(Self { inbox, task })

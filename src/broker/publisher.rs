@@ -34,6 +34,7 @@ pub(super) struct Publisher {
     /// Shared, since cloning lapin's own handle costs a dozen counters.
     channel: Arc<Channel>,
     addresses: Arc<Addresses>,
+    frame_max: u32,
     confirming: FuturesUnordered<Confirming>,
     /// By order of publishing; a resolved one is kept as `None` until all before it are resolved.
     outstanding: VecDeque<Option<Outstanding>>,
@@ -62,11 +63,12 @@ pub(super) struct Told {
 }
 
 impl Publisher {
-    /// On a channel in confirm mode.
-    pub(super) fn new(channel: Channel, addresses: Arc<Addresses>) -> Self {
+    /// On a channel in confirm mode, of a connection that agreed on frames of `frame_max` bytes.
+    pub(super) fn new(channel: Channel, addresses: Arc<Addresses>, frame_max: u32) -> Self {
         Self {
             channel: Arc::new(channel),
             addresses,
+            frame_max,
             confirming: FuturesUnordered::new(),
             outstanding: VecDeque::new(),
             first: 0,
@@ -83,7 +85,7 @@ impl Publisher {
 
     /// Hands the message to the connection; never waits. `false` if there is no way to address it.
     pub(super) fn publish(&mut self, ticket: Ticket, outgoing: Outgoing) -> bool {
-        let Some(parcel) = self.addresses.parcel(outgoing) else {
+        let Some(parcel) = self.addresses.parcel(outgoing, self.frame_max) else {
             return false;
         };
         self.send(Some(ticket), parcel);

@@ -271,3 +271,29 @@ async fn headers_nested_without_end_do_not_end_the_worker() {
     assert_eq!(of_type(&events, "user.renamed").len(), 2, "{events:?}");
     stage.strike(worker).await;
 }
+
+#[tokio::test]
+async fn headers_that_just_fit_into_a_frame_do_not_keep_a_request_from_its_end() {
+    let stage = Stage::set(|_| {}).await;
+    let exchange = &stage.names.requests;
+    // RabbitMQ's frames have 131,072 bytes at most; ours and its own headers need a part of that.
+    let filler = AMQPValue::LongString("f".repeat(130_980).into());
+    stage.user("full");
+    stage.user("flat");
+    let renamed = headers("filler", filler.clone());
+    let raw = &stage.raw;
+    raw.publish(exchange, "rename", &request("full"), renamed)
+        .await;
+    let unknown = request("unknown");
+    let failing = headers("filler", filler).with_message_id("m".into());
+    raw.publish(exchange, "rename", &unknown, failing).await;
+    stage.rename("flat", "flatter", None).await;
+    let worker = stage.worker().await;
+    let events = stage.events(3).await;
+    assert_eq!(of_type(&events, "user.renamed").len(), 2, "{events:?}");
+    let letter = stage.letters(1).await.remove(0);
+    assert_eq!(letter.body, unknown);
+    let reason = letter.text_header("x-rename-reason");
+    assert_eq!(reason.as_deref(), Some("user_not_found"));
+    stage.strike(worker).await;
+}
