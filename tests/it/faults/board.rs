@@ -25,16 +25,15 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// A broker that is starting may take a connection and never greet.
 const GREETING: Duration = Duration::from_secs(10);
 
-/// Handing an ack over takes no time, but lapin has been seen never to return from it when the
-/// connection ended meanwhile.
+/// Handing an ack over takes no time; to wait for it without an end has hung a run whose broker
+/// restarted meanwhile.
 const ACKING: Duration = Duration::from_secs(5);
 
 /// After so long without an event it is looked whether the connection lives.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// After so many silences in a row another connection is made, whatever is said of this one: after
-/// a broker's restart lapin has been seen to call a dead one connected until the heartbeat failed,
-/// two minutes later.
+/// After so many silences in a row another connection is made, whatever lapin says of this one: a
+/// listener that hears nothing would make the worker look guilty.
 const SILENCES: u32 = 6;
 
 /// What one event says.

@@ -18,8 +18,9 @@ use super::board::Board;
 use super::process::{Process, Settings};
 use crate::support::proxy::Proxy;
 
-/// A broker that restarts beside a build, and a worker that finds it again, take far less.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// The longest that may pass in silence: a place in a line is kept for 150 s after a connection is
+/// lost (`core::order`). All else takes far less.
+pub const PATIENCE: Duration = Duration::from_mins(5);
 
 /// What is to be 2 s on a machine with nothing else to do; past this, it is wrong on any.
 pub const BACK_WITHIN: Duration = Duration::from_secs(30);
@@ -211,15 +212,10 @@ impl Scene<'_> {
             }
             Step::RestartBroker | Step::KillBroker => self.restart_broker(step, done).await,
             Step::CutBroker => {
-                self.until_open(self.to_broker).await;
+                // Half of the time, what is under way before the cut is lost.
+                let stalled = rng.random_bool(0.5).then(|| rng.random_range(1..150));
                 self.board.disturb();
-                if rng.random_bool(0.5) {
-                    // What is under way in this time is lost.
-                    self.to_broker.stall();
-                    tokio::time::sleep(Duration::from_millis(rng.random_range(1..150))).await;
-                }
-                done.cut_connections += self.to_broker.cut();
-                self.to_broker.flow();
+                done.cut_connections += self.cut_broker(stalled.map(Duration::from_millis)).await;
                 self.board.disturb();
             }
             Step::DelayBroker => {
@@ -244,6 +240,23 @@ impl Scene<'_> {
             }
         }
         worker
+    }
+
+    /// Says how many connections there were, which is at least one.
+    async fn cut_broker(&self, stalled: Option<Duration>) -> usize {
+        loop {
+            self.until_open(self.to_broker).await;
+            if let Some(stalled) = stalled {
+                self.to_broker.stall();
+                tokio::time::sleep(stalled).await;
+            }
+            let cut = self.to_broker.cut();
+            self.to_broker.flow();
+            // The only one may have ended by itself meanwhile.
+            if cut > 0 {
+                return cut;
+            }
+        }
     }
 
     async fn delay(&self, proxy: &Proxy, rng: &mut SmallRng) {
