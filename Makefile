@@ -29,7 +29,7 @@ mutants: ## Break the core in seven ways: the simulation must notice each (one m
 	scripts/mutants.py
 
 .PHONY: check
-check: lint test mutants rules-test helm-test compose-check image-check ## What CI runs
+check: lint test faults mutants rules-test helm-test compose-check image-check ## What CI runs
 
 .PHONY: lint
 lint: ## Format, clippy, documentation, licences and bans; warnings are errors
@@ -98,5 +98,5 @@ compose-check: ## Check compose.yaml, the Dockerfile's context, and what they na
 	python3 -m unittest discover -s tests/image -p 'test_co*.py'
 
 .PHONY: faults
-faults: ## Kill, cut and restart everything under load; FAULTS=long for the long form, FAULTS_SEED=n to repeat
-	cargo test --locked --test it faults:: -- --include-ignored --nocapture
+faults: ## Kill, cut and restart everything under load (a minute or two); FAULTS=long, FAULTS_SEED=n
+	cargo test --locked --test it faults:: -- --ignored --nocapture
