@@ -1,7 +1,7 @@
 //! `config check` and `config show`; and how every command gets its settings.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::path::Path;
 
 use clap::{Args, Subcommand};
@@ -105,13 +105,24 @@ fn shown(effective: &[Effective]) -> serde_json::Value {
     json!(settings)
 }
 
+/// A key's table, and its name in there.
+fn parts(key: &str) -> (&str, &str) {
+    key.rsplit_once('.').unwrap_or(("", key))
+}
+
 /// TOML that says of each key where it comes from; unset keys are comments.
 fn toml_of(effective: &[Effective]) -> String {
     let mut tables: Vec<(&str, Vec<String>)> = Vec::new();
+    let set = |name: &str, value: &dyn Display| format!("{name} = {value}");
+    let widths = effective.iter().filter_map(|Effective { key, value, .. }| {
+        let (_, name) = parts(key);
+        Some(set(name, value.as_ref()?).chars().count())
+    });
+    let width = widths.max().unwrap_or_default();
     for Effective { key, value, origin } in effective {
-        let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+        let (table, name) = parts(key);
         let line = match value {
-            Some(value) => format!("{:<40} # {origin}", format!("{name} = {value}")),
+            Some(value) => format!("{:<width$}  # {origin}", set(name, value)),
             None => format!("# {name} is not set"),
         };
         // An account's keys lie between its section's, and TOML wants a table in one piece.

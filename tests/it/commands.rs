@@ -72,6 +72,15 @@ fn what_is_in_effect_is_shown_with_its_source_and_no_secret() {
 }
 
 #[test]
+fn the_sources_of_all_settings_stand_in_one_column() {
+    let output = rename_worker(&["config", "show"], &[]);
+    let told = text(&output.stdout);
+    let columns: Vec<_> = told.lines().filter_map(|line| line.find(" # ")).collect();
+    assert!(columns.len() > 20, "{told}");
+    assert!(columns.iter().all(|column| *column == columns[0]), "{told}");
+}
+
+#[test]
 fn a_schema_is_printed_as_it_is_committed() {
     let list = rename_worker(&["schema", "--list"], &[]);
     let names: Vec<&str> = text(&list.stdout).lines().collect();
