@@ -90,7 +90,11 @@ fn conclusion(searched: &Searched) -> String {
 async fn each(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate::broker::Trouble> {
     let mut out = BufWriter::new(io::stdout());
     let mut written = Ok(());
-    let mut title = if json { String::new() } else { title() };
+    let mut title = if json {
+        String::new()
+    } else {
+        title(args.show_usernames)
+    };
     let searched = desk
         .search(
             &args.filter.filter(&[]),
@@ -126,8 +130,17 @@ async fn each(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate::b
     })
 }
 
-fn title() -> String {
-    columns("LETTER", "FAILED AT", "REASON", "ACCOUNT", "REQUEST") + "  DETAIL\n"
+fn title(show_usernames: bool) -> String {
+    let mut title = columns("LETTER", "FAILED AT", "REASON", "ACCOUNT", "REQUEST");
+    if show_usernames {
+        title += &names("USERNAME", "NEW NAME");
+    }
+    title + "  DETAIL\n"
+}
+
+/// As wide as names are shown at most: the lines are written before the longest is known.
+fn names(old: &str, new: &str) -> String {
+    format!("  {old:<NAME_MAX$}  {new:<NAME_MAX$}")
 }
 
 /// The widths are those of what is usual.
@@ -146,16 +159,15 @@ fn text_line(letter: &Letter, show_usernames: bool) -> String {
         &or_dash(account(asked.account_id, show_usernames), NAME_MAX),
         &or_dash(request(letter, show_usernames), NAME_MAX),
     );
-    // Writing to a string cannot fail.
-    let _ = write!(line, "  {}", short(&letter.detail(), DETAIL_MAX));
     if show_usernames {
-        let (old, new) = (
-            or_dash(asked.username, NAME_MAX),
-            or_dash(asked.new_username, NAME_MAX),
+        line += &names(
+            &or_dash(asked.username, NAME_MAX),
+            &or_dash(asked.new_username, NAME_MAX),
         );
-        let _ = write!(line, "  {old} -> {new}");
     }
-    line + "\n"
+    // Writing to a string cannot fail.
+    let _ = writeln!(line, "  {}", short(&letter.detail(), DETAIL_MAX));
+    line
 }
 
 fn json_line(letter: &Letter, show_usernames: bool) -> String {
@@ -277,6 +289,16 @@ mod tests {
         }
         let lines = [text_line(&letter, true), json_line(&letter, true)];
         assert!(lines.iter().all(|line| line.contains("kari")));
-        insta::assert_snapshot!(title() + &lines.concat());
+        insta::assert_snapshot!(title(true) + &lines.concat());
+        let [told, _] = lines;
+        let column = |line: &str, text: &str| line.find(text).unwrap();
+        for (heading, text) in [
+            ("USERNAME", "ola"),
+            ("NEW NAME", "kari"),
+            ("DETAIL", "the API"),
+        ] {
+            assert_eq!(column(&title(true), heading), column(&told, text), "{told}");
+        }
+        assert!(!title(false).contains("NAME"));
     }
 }
