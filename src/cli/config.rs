@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{Exit, print};
+use super::{Exit, Refusal, print};
 use crate::config::{Effective, Mistakes, Origin, Settings, environment};
 
 #[derive(Debug, Args)]
@@ -32,12 +32,10 @@ enum What {
     },
 }
 
-/// The settings, or every mistake on standard error.
-pub fn settings(config_file: Option<&Path>) -> Result<Settings, Exit> {
-    Settings::load(config_file, environment()).map_err(|mistakes| {
-        eprintln!("{mistakes}");
-        Exit::Usage
-    })
+/// The settings, or every mistake in them.
+pub fn settings(config_file: Option<&Path>) -> Result<Settings, Refusal> {
+    Settings::load(config_file, environment())
+        .map_err(|mistakes| Refusal::new(Exit::Usage, mistakes.to_string()))
 }
 
 pub fn run(args: &ConfigArgs, config_file: Option<&Path>) -> Exit {

@@ -6,7 +6,7 @@ use std::io::IsTerminal as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Exit, interrupted};
+use super::{Exit, Refusal, interrupted};
 use crate::config::Settings;
 use crate::demo::broker::{FindError, Finder, Release};
 use crate::demo::{DemoError, Moment, Options, Stage};
@@ -40,10 +40,7 @@ pub async fn run(args: DemoArgs) -> Exit {
     }
     match show(&args).await {
         Ok(exit) => exit,
-        Err(error) => {
-            eprintln!("{error}");
-            exit_of(&error)
-        }
+        Err(error) => Refusal::new(exit_of(&error), error.to_string()).tell(args.json),
     }
 }
 

@@ -17,7 +17,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::broker::Trouble;
+use serde_json::json;
+
+use crate::broker::{self, Trouble};
+use crate::config::Amqp;
 
 /// Consumes rename requests from `RabbitMQ`, performs Dintero's `change_username`, tells what came of it.
 #[derive(Debug, Parser)]
@@ -97,6 +100,39 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Config(args) => config::run(&args, config_file),
         Command::Schema(args) => schema::run(&args),
         Command::Completions(args) => completions::run(&args),
+    }
+}
+
+/// Why there is no result, and how the command ends.
+#[derive(Debug)]
+pub struct Refusal {
+    why: String,
+    exit: Exit,
+}
+
+impl Refusal {
+    fn new(exit: Exit, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self { why, exit }
+    }
+
+    /// On standard error; for a program as a line of JSON on standard output as well.
+    fn tell(&self, as_json: bool) -> Exit {
+        eprintln!("{}", self.why);
+        if as_json {
+            print(&format!("{}\n", json!({"error": self.why})));
+        }
+        self.exit
+    }
+}
+
+/// The trouble, and which broker it is with; never with user or password.
+fn with_broker(trouble: &Trouble, amqp: &Amqp) -> String {
+    match broker::address(amqp) {
+        Some(address) => {
+            format!("{trouble}; the broker of amqp.url (RENAME_WORKER_AMQP__URL) is {address}")
+        }
+        None => trouble.to_string(),
     }
 }
 

@@ -11,10 +11,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use self::summary::Summary;
-use super::{Exit, interrupted};
+use super::{Exit, Refusal, config, interrupted, with_broker};
 use crate::broker::RequestPublisher;
 use crate::broker::topology::Names;
-use crate::config::{self, Amqp, Settings};
+use crate::config::Amqp;
 use crate::publish::{Defaults, Input, Rules, check, send};
 
 const ONE: [&str; 5] = [
@@ -65,24 +65,18 @@ pub struct PublishArgs {
     json: bool,
 }
 
-pub async fn run(mut args: PublishArgs, config: Option<&Path>) -> Exit {
+pub async fn run(mut args: PublishArgs, config_file: Option<&Path>) -> Exit {
     if args.account.is_some() && args.request_id.is_none() {
         // Here rather than at each look at the request, so that it can be told.
         args.request_id = Some(Uuid::now_v7().to_string());
     }
     let mut input = match input(&args) {
         Ok(input) => input,
-        Err(wrong) => {
-            eprintln!("{wrong}");
-            return Exit::Usage;
-        }
+        Err(wrong) => return Refusal::new(Exit::Usage, wrong.to_string()).tell(args.json),
     };
-    let amqp = match settings(config, args.dry_run) {
+    let amqp = match settings(config_file, args.dry_run) {
         Ok(amqp) => amqp,
-        Err(mistakes) => {
-            eprintln!("{mistakes}");
-            return Exit::Usage;
-        }
+        Err(refusal) => return refusal.tell(args.json),
     };
     let rules = Rules {
         defaults: Defaults {
@@ -99,7 +93,7 @@ pub async fn run(mut args: PublishArgs, config: Option<&Path>) -> Exit {
     };
     let exit = match look(&mut input, &rules, &mut summary) {
         Err(error) => summary.fail(format!("the requests cannot be read: {error}")),
-        Ok(()) if summary.invalid > 0 && !rules.skip_invalid => summary.refuse_all(),
+        Ok(()) if summary.is_to_be_refused(rules.skip_invalid) => summary.refuse_all(),
         Ok(()) => match amqp {
             Some(amqp) if summary.valid > 0 => {
                 publish(&amqp, &mut input, &rules, &mut summary).await
@@ -119,11 +113,11 @@ pub async fn run(mut args: PublishArgs, config: Option<&Path>) -> Exit {
 }
 
 /// The broker's settings; none when they are not needed.
-fn settings(config: Option<&Path>, dry_run: bool) -> Result<Option<Amqp>, config::Mistakes> {
+fn settings(config_file: Option<&Path>, dry_run: bool) -> Result<Option<Amqp>, Refusal> {
     if dry_run {
         return Ok(None);
     }
-    Settings::load(config, config::environment()).map(|settings| Some(settings.amqp))
+    config::settings(config_file).map(|settings| Some(settings.amqp))
 }
 
 fn input(args: &PublishArgs) -> anyhow::Result<Input> {
@@ -164,7 +158,8 @@ async fn publish(amqp: &Amqp, input: &mut Input, rules: &Rules, summary: &mut Su
     let publisher = match RequestPublisher::connect(amqp).await {
         Ok(publisher) => publisher,
         Err(trouble) => {
-            summary.fail(format!("nothing was sent: {trouble}"));
+            let trouble_told = with_broker(&trouble, amqp);
+            summary.fail(format!("nothing was sent: {trouble_told}"));
             return Exit::of(&trouble);
         }
     };

@@ -13,7 +13,7 @@ use crate::telemetry::log;
 pub async fn run(config: Option<&Path>) -> Exit {
     let settings = match super::config::settings(config) {
         Ok(settings) => settings,
-        Err(exit) => return exit,
+        Err(refusal) => return refusal.tell(false),
     };
     if let Err(error) = log::init(&settings.log) {
         eprintln!("{error}");

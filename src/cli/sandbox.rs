@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use uuid::Uuid;
 
-use super::Exit;
+use super::{Exit, Refusal};
 use crate::core::request::{AccountId, BadAccountId, Username};
 use crate::sandbox::{
     CLIENT_ID, CLIENT_SECRET, Client, Fault, KEYS, KINDS, Latency, Sandbox, SandboxOptions, Seed,
@@ -96,10 +96,7 @@ pub async fn run(args: SandboxArgs) -> Exit {
     let own_client = args.client_id.is_some();
     let options = match options(args) {
         Ok(options) => options,
-        Err(wrong) => {
-            eprintln!("{wrong:#}");
-            return Exit::Usage;
-        }
+        Err(wrong) => return Refusal::new(Exit::Usage, format!("{wrong:#}")).tell(json),
     };
     // Before anything is said to be ready, so that who waits for that can also end it.
     let (mut terminate, mut interrupt) = match (
@@ -114,7 +111,7 @@ pub async fn run(args: SandboxArgs) -> Exit {
     };
     let sandbox = match Sandbox::start(options).await {
         Ok(sandbox) => sandbox,
-        Err(wrong) => return told(&wrong),
+        Err(wrong) => return refusal(&wrong).tell(json),
     };
     let ready = if json {
         format!("{}\n", ready_json(&sandbox))
@@ -138,15 +135,12 @@ async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-fn told(wrong: &StartError) -> Exit {
+fn refusal(wrong: &StartError) -> Refusal {
     match wrong {
-        StartError::NotLoopback(_) => {
-            eprintln!("{wrong}");
-            Exit::Usage
-        }
+        StartError::NotLoopback(_) => Refusal::new(Exit::Usage, wrong.to_string()),
         StartError::Listen { source, .. } => {
-            eprintln!("{wrong}: {source}; --listen and --control take another address");
-            Exit::Failed
+            let remedy = "--listen and --control take another address";
+            Refusal::new(Exit::Failed, format!("{wrong}: {source}; {remedy}"))
         }
     }
 }

@@ -1,18 +1,20 @@
 //! `status`: how the running worker is, for a person.
 
 use std::fmt::Write as _;
+use std::net::SocketAddrV6;
+use std::num::NonZeroU16;
 use std::path::Path;
 
 use clap::Args;
 
-use super::Exit;
+use super::{Exit, Refusal};
 use crate::admin::ask::{self, AskError};
 use crate::admin::status::Status;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Where the worker's admin endpoints are; `admin.listen` of the settings when not given
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
     admin: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -25,7 +27,7 @@ pub async fn run(args: StatusArgs, config: Option<&Path>) -> Exit {
         Some(at) => at,
         None => match super::config::settings(config) {
             Ok(settings) => settings.admin.listen.to_string(),
-            Err(exit) => return exit,
+            Err(refusal) => return refusal.tell(args.json),
         },
     };
     match ask::status(&at).await {
@@ -38,13 +40,24 @@ pub async fn run(args: StatusArgs, config: Option<&Path>) -> Exit {
         },
         Ok(status) => super::print(&told(&status)),
         Err(error) => {
-            eprintln!("{error}");
-            match error {
+            let exit = match error {
                 AskError::Unreachable { .. } => Exit::Unreachable,
                 AskError::Strange { .. } => Exit::Failed,
-            }
+            };
+            Refusal::new(exit, error.to_string()).tell(args.json)
         }
     }
+}
+
+/// A name or an address with a port, as it is; whether somebody is there is another matter.
+fn host_and_port(text: &str) -> Result<String, &'static str> {
+    let of_a_name = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    let named = text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && host.chars().all(of_a_name) && port.parse::<NonZeroU16>().is_ok()
+    });
+    let fits = named || text.parse::<SocketAddrV6>().is_ok_and(|at| at.port() > 0);
+    fits.then(|| text.to_owned())
+        .ok_or("it is a host and a port such as 127.0.0.1:9090")
 }
 
 fn told(status: &Status) -> String {
@@ -120,6 +133,28 @@ mod tests {
     use super::*;
     use crate::admin::status::{Broker, Hold};
     use crate::telemetry::metrics::Counts;
+
+    #[test]
+    fn the_admin_endpoints_are_told_by_host_and_port() {
+        for fine in ["127.0.0.1:9090", "[::1]:9090", "rename-worker.prod:80"] {
+            assert_eq!(host_and_port(fine).unwrap(), fine);
+        }
+        for bad in [
+            "",
+            "foo",
+            ":9090",
+            "127.0.0.1",
+            "127.0.0.1:",
+            "127.0.0.1:0",
+            "127.0.0.1:65536",
+            "::1:9090",
+            "[::1]",
+            "http://127.0.0.1:9090",
+            "127.0.0.1:9090/status",
+        ] {
+            host_and_port(bad).unwrap_err();
+        }
+    }
 
     #[test]
     fn a_person_reads_what_the_worker_does_and_has_done() {

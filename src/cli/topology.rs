@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::Exit;
+use super::{Exit, config, print, with_broker};
 use crate::broker::topology::{Difference, Names, Object, Topology};
 use crate::broker::{Trouble, compare_topology, declare_topology};
-use crate::config::{Settings, environment};
+use crate::config::Amqp;
 
 #[derive(Debug, Args)]
 pub struct TopologyArgs {
@@ -39,23 +39,17 @@ struct Report<'a> {
 }
 
 /// Runs `topology …`.
-pub async fn run(args: TopologyArgs, config: Option<&Path>) -> Exit {
-    let settings = match Settings::load(config, environment()) {
+pub async fn run(args: TopologyArgs, config_file: Option<&Path>) -> Exit {
+    let settings = match config::settings(config_file) {
         Ok(settings) => settings,
-        Err(mistakes) => {
-            eprintln!("{mistakes}");
-            return Exit::Usage;
-        }
+        Err(refusal) => return refusal.tell(args.json),
     };
     let (amqp, ladder) = (&settings.amqp, settings.retry.ladder.steps());
     match args.verb {
-        Verb::Show => {
-            print!("{}", show(&amqp.prefix, ladder, args.json));
-            Exit::Done
-        }
+        Verb::Show => print(&show(&amqp.prefix, ladder, args.json)),
         Verb::Declare => match declare_topology(amqp, ladder).await {
             Ok(()) => report(&[], args.json, "everything is in place"),
-            Err(trouble) => refuse(&trouble, args.json),
+            Err(trouble) => refuse(&trouble, amqp, args.json),
         },
         Verb::Check => match compare_topology(amqp, ladder).await {
             Ok(differences) => report(
@@ -63,44 +57,44 @@ pub async fn run(args: TopologyArgs, config: Option<&Path>) -> Exit {
                 args.json,
                 "everything is as it is to be (bindings cannot be compared)",
             ),
-            Err(trouble) => refuse(&trouble, args.json),
+            Err(trouble) => refuse(&trouble, amqp, args.json),
         },
     }
 }
 
-fn refuse(trouble: &Trouble, json: bool) -> Exit {
-    let exit = match trouble {
-        Trouble::Topology(differences) => return report(differences, json, ""),
-        other => Exit::of(other),
-    };
-    if json {
-        print_json(&Report {
-            differences: &[],
-            error: Some(trouble.to_string()),
-        });
+fn refuse(trouble: &Trouble, amqp: &Amqp, json: bool) -> Exit {
+    if let Trouble::Topology(differences) = trouble {
+        return report(differences, json, "");
     }
-    eprintln!("{trouble}");
-    exit
+    let error = with_broker(trouble, amqp);
+    eprintln!("{error}");
+    if json {
+        print(&to_json(&Report {
+            differences: &[],
+            error: Some(error),
+        }));
+    }
+    Exit::of(trouble)
 }
 
 fn report(differences: &[Difference], json: bool, fine: &str) -> Exit {
-    if json {
-        print_json(&Report {
+    let text = if json {
+        to_json(&Report {
             differences,
             error: None,
-        });
+        })
     } else if differences.is_empty() {
-        println!("{fine}");
+        format!("{fine}\n")
+    } else {
+        let lines = differences
+            .iter()
+            .map(|difference| format!("{difference}\n"));
+        lines.collect()
+    };
+    match print(&text) {
+        Exit::Done if !differences.is_empty() => Exit::Failed,
+        printed => printed,
     }
-    if differences.is_empty() {
-        return Exit::Done;
-    }
-    if !json {
-        for difference in differences {
-            println!("{difference}");
-        }
-    }
-    Exit::Failed
 }
 
 fn show(prefix: &str, ladder: &[Duration], json: bool) -> String {
@@ -122,10 +116,6 @@ fn paragraph(object: &Object) -> String {
         }
         Object::Binding { .. } => format!("{object}\n"),
     }
-}
-
-fn print_json(value: &impl Serialize) {
-    print!("{}", to_json(value));
 }
 
 fn to_json(value: &impl Serialize) -> String {

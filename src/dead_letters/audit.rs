@@ -52,6 +52,14 @@ impl Audit {
         Ok(Self { file, by, because })
     }
 
+    /// Whether it can be opened, or made; does neither.
+    pub fn can_be_opened(path: &Path) -> io::Result<()> {
+        match OpenOptions::new().read(true).append(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => can_be_made(path),
+            opened => opened.map(drop),
+        }
+    }
+
     /// Adds letters, and returns once the disk has them.
     pub fn record<'l>(
         &mut self,
@@ -89,10 +97,19 @@ pub(super) fn owner_only(options: &mut OpenOptions) {
 
 /// Makes the disk keep the file's name as well: it may be new.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(folder(path))?.sync_all()
+}
+
+/// Whether a file can be made in that folder; leaves none.
+pub(super) fn can_be_made(path: &Path) -> io::Result<()> {
+    tempfile::tempfile_in(folder(path)).map(drop)
+}
+
+fn folder(path: &Path) -> &Path {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    folder.unwrap_or(Path::new("."))
 }
 
 fn ends_a_line(file: &mut File) -> io::Result<bool> {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::audit::{owner_only, sync_folder};
+use super::audit::{can_be_made, owner_only, sync_folder};
 use super::letter::{Letter, LetterId};
 use super::selection::Selection;
 use crate::wire::message::Message;
@@ -70,6 +70,14 @@ impl Export {
             already,
             ..Self::to(to)
         })
+    }
+
+    /// Whether it can be a new file; makes none.
+    pub fn can_be_new(path: &Path) -> Result<(), ExportTrouble> {
+        if path.symlink_metadata().is_ok() {
+            return Err(ExportTrouble::Exists);
+        }
+        Ok(can_be_made(path)?)
     }
 
     /// To anything that takes bytes.

@@ -24,7 +24,7 @@ pub use amend::{Amendments, BadSet, Set, editable};
 pub use audit::Audit;
 pub use desk::{Desk, Step, Stop};
 pub use discard::Discarded;
-pub use explain::explain;
+pub use explain::{OTHER_REASONS, explain};
 pub use export::{Export, ExportTrouble};
 pub use filter::{Filter, NameTrouble, Named};
 pub use group::{Group, Groups};

@@ -17,6 +17,7 @@ mod faults;
 mod house;
 mod leaks;
 mod publish;
+mod refusals;
 mod sandbox_command;
 mod simulation;
 mod stages;

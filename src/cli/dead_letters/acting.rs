@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
-use super::super::{Exit, print};
+use super::super::{Exit, Refusal, print};
 use super::args::FilterArgs;
 use super::text::{clean, counted, letters, table};
 use crate::broker::Trouble;
@@ -55,16 +55,16 @@ impl Chosen {
 }
 
 /// Asks, where more than a few letters are meant and nobody has said yes.
-pub fn agreed(verb: &str, groups: &[Group], count: u64, yes: bool) -> Result<(), Exit> {
+pub fn agreed(verb: &str, groups: &[Group], count: u64, yes: bool) -> Result<(), Refusal> {
     if yes || count <= UNASKED {
         return Ok(());
     }
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        eprintln!(
+        let told = format!(
             "{} would be {verb}; there is no terminal to ask on: --yes does it without asking",
             letters(count)
         );
-        return Err(Exit::Usage);
+        return Err(Refusal::new(Exit::Usage, told));
     }
     eprint!("{}", table(groups));
     eprint!("{} are to be {verb}. Go on? [y/N] ", letters(count));
@@ -75,17 +75,7 @@ pub fn agreed(verb: &str, groups: &[Group], count: u64, yes: bool) -> Result<(),
     if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
         return Ok(());
     }
-    eprintln!("nothing was done");
-    Err(Exit::Failed)
-}
-
-/// Tells of names that mean nobody or several.
-pub fn told(troubles: &[NameTrouble]) -> Result<(), Exit> {
-    if tell_all(troubles) {
-        eprintln!("nothing was done");
-        return Err(Exit::Failed);
-    }
-    Ok(())
+    Err(Refusal::new(Exit::Failed, "nothing was done"))
 }
 
 /// Tells of them, if there are any.
@@ -96,9 +86,26 @@ pub fn tell_all(troubles: &[NameTrouble]) -> bool {
     !troubles.is_empty()
 }
 
-pub fn failed(trouble: &Trouble) -> Exit {
-    eprintln!("{trouble}");
-    Exit::of(trouble)
+/// Refuses names that mean nobody or several; what comes of it is told besides.
+pub fn clear(troubles: &[NameTrouble], outcome: &str) -> Result<(), Refusal> {
+    if troubles.is_empty() {
+        return Ok(());
+    }
+    let told = troubles.iter().map(ToString::to_string);
+    let told: Vec<_> = told.chain([outcome.to_owned()]).collect();
+    Err(Refusal::new(Exit::Failed, told.join("\n")))
+}
+
+pub fn failed(trouble: &Trouble) -> Refusal {
+    Refusal::new(Exit::of(trouble), trouble.to_string())
+}
+
+/// How a command ends that a file of its own ends.
+pub fn exit_of_file(error: &io::Error) -> Exit {
+    match error.kind() {
+        io::ErrorKind::NotFound => Exit::Usage,
+        _ => Exit::Failed,
+    }
 }
 
 /// What was done, as `--json` tells it.

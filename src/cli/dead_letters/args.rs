@@ -1,13 +1,16 @@
 //! What the commands have in common: which letters, and how it is told.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use clap::Args;
 use jiff::{Timestamp, civil};
 use uuid::Uuid;
 
+use super::text::{DETAIL_MAX, short};
 use crate::clock;
-use crate::dead_letters::{Filter, Named};
+use crate::core::outcome::Reason;
+use crate::core::request::AccountId;
+use crate::dead_letters::{Filter, Named, OTHER_REASONS, Searched};
 use crate::wire::timestamp;
 
 #[derive(Debug, Args)]
@@ -34,8 +37,13 @@ pub struct FilterArgs {
     #[arg(long, value_name = "TEXT")]
     detail: Option<String>,
     /// Of this account; may be given several times
-    #[arg(long = "account", value_name = "ACCOUNT", value_delimiter = ',')]
-    accounts: Vec<String>,
+    #[arg(
+        long = "account",
+        value_name = "ACCOUNT",
+        value_delimiter = ',',
+        value_parser = AccountId::parse
+    )]
+    accounts: Vec<AccountId>,
     /// That failed then or later: `2026-11-24` (its beginning in UTC), `2026-11-24T10:00:00Z`, or
     /// `2h` for two hours ago
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -47,10 +55,10 @@ pub struct FilterArgs {
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
     /// Of this request; may be given several times
-    #[arg(long = "request-id", value_name = "UUID")]
+    #[arg(long = "request-id", value_name = "UUID", value_parser = uuid)]
     request_ids: Vec<Uuid>,
     /// The first so many only
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limit)]
     limit: Option<NonZeroU64>,
 }
 
@@ -69,7 +77,7 @@ impl FilterArgs {
             names: names.iter().cloned().chain(requests).collect(),
             reasons: self.reasons.clone(),
             detail: self.detail.clone(),
-            accounts: self.accounts.clone(),
+            accounts: self.accounts.iter().map(ToString::to_string).collect(),
             since: self.since,
             until: self.until,
             username: self.username.clone(),
@@ -79,6 +87,46 @@ impl FilterArgs {
     pub fn limit(&self) -> u64 {
         self.limit.map_or(u64::MAX, NonZeroU64::get)
     }
+
+    /// Says which reasons there are, where nothing was found and a reason may be misspelt. It may
+    /// be right all the same: letters that no worker of this version wrote can have others.
+    pub fn tell_reasons(&self, searched: &Searched) {
+        if searched.matched == 0
+            && let Some(hint) = self.hint()
+        {
+            eprintln!("{hint}");
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let known = Reason::ALL.map(Reason::as_str);
+        let mut known = known.into_iter().chain(OTHER_REASONS);
+        let strange = self
+            .reasons
+            .iter()
+            .find(|reason| known.clone().all(|known| known != *reason))?;
+        let first = known.next().unwrap_or_default().to_owned();
+        let known = known.fold(first, |told, reason| told + ", " + reason);
+        let strange = short(strange, DETAIL_MAX);
+        Some(format!(
+            "\"{strange}\" is none of the usual reasons: {known}"
+        ))
+    }
+}
+
+/// The number of letters that are enough.
+fn limit(text: &str) -> Result<NonZeroU64, &'static str> {
+    text.parse().map_err(|_| "it is a whole number, at least 1")
+}
+
+/// So many a second.
+pub fn rate(text: &str) -> Result<NonZeroU32, &'static str> {
+    text.parse()
+        .map_err(|_| "it is a whole number from 1 to 4294967295")
+}
+
+fn uuid(text: &str) -> Result<Uuid, &'static str> {
+    Uuid::try_parse(text).map_err(|_| "it is a UUID such as 3c90c3cc-0d44-4b50-8888-8dd25736052a")
 }
 
 /// An instant, a day's beginning in UTC, or so long ago.
@@ -102,7 +150,52 @@ fn time_at(text: &str, now: Timestamp) -> Result<Timestamp, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        filter: FilterArgs,
+    }
+
+    fn parsed(flags: [&str; 2]) -> Result<FilterArgs, clap::Error> {
+        Command::try_parse_from(["list"].into_iter().chain(flags)).map(|command| command.filter)
+    }
+
+    #[test]
+    fn typing_errors_are_told_in_plain_words() {
+        for (flags, wanted) in [
+            (
+                ["--account", "foo"],
+                "an account id is P or T and eight digits",
+            ),
+            (["--account", "T12345678,foo"], "an account id is P or T"),
+            (["--request-id", "foo"], "it is a UUID such as 3c90c3cc-"),
+            (["--limit", "0"], "it is a whole number, at least 1"),
+            (["--limit", "many"], "it is a whole number, at least 1"),
+        ] {
+            let told = parsed(flags).unwrap_err().to_string();
+            assert!(told.contains(wanted), "{flags:?}: {told}");
+        }
+        assert!(rate("0").unwrap_err().contains("from 1 to"));
+    }
+
+    #[test]
+    fn reasons_are_told_where_one_is_none_of_them() {
+        let hint = |reasons| parsed(["--reason", reasons]).unwrap().hint();
+        assert_eq!(hint("poison,broker_expired,unknown"), None);
+        let told = hint("poison,nope").unwrap();
+        for part in [
+            "\"nope\"",
+            "username_taken, ",
+            ", broker_expired",
+            ", unknown",
+        ] {
+            assert!(told.contains(part), "{told}");
+        }
+    }
 
     #[test]
     fn a_time_is_an_instant_a_day_or_a_while_ago() {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::super::{Exit, interrupted, print};
-use super::acting::{agreed, failed, tell_all};
+use super::super::{Exit, Refusal, interrupted, print};
+use super::acting::{agreed, exit_of_file, failed, tell_all};
 use super::args::{Common, FilterArgs};
 use super::text::{Bar, counted, letters};
 use crate::dead_letters::{
@@ -19,7 +19,7 @@ pub struct ExportArgs {
     /// Where to: a file that is not there yet, or `-` for standard output
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
-    /// Go on with an export that was cut off: add what the file has not
+    /// Go on with an export that was cut off: add what FILE has not
     #[arg(long)]
     resume: bool,
     #[command(flatten)]
@@ -39,22 +39,49 @@ pub struct ImportArgs {
     yes: bool,
 }
 
-pub async fn export(args: ExportArgs, common: &Common, desk: &Desk) -> Exit {
-    let to_stdout = args.file == Path::new("-");
-    let opened = if to_stdout {
-        Ok(Export::to(Box::new(io::stdout())))
-    } else {
-        Export::to_file(&args.file, args.resume)
-    };
-    let mut export = match opened {
-        Ok(export) => export,
-        Err(trouble) => {
-            eprintln!("cannot export to {}: {trouble}", args.file.display());
-            return match trouble {
-                ExportTrouble::Io(_) => Exit::Failed,
-                ExportTrouble::Exists | ExportTrouble::NoExport(_) => Exit::Usage,
-            };
+impl ExportArgs {
+    pub fn goes_to_standard_output(&self) -> bool {
+        self.file == Path::new("-")
+    }
+
+    fn refused(&self, trouble: &ExportTrouble) -> Refusal {
+        let exit = match trouble {
+            ExportTrouble::Io(error) => exit_of_file(error),
+            ExportTrouble::Exists | ExportTrouble::NoExport(_) => Exit::Usage,
+        };
+        let file = self.file.display();
+        Refusal::new(exit, format!("cannot export to {file}: {trouble}"))
+    }
+}
+
+/// Opens what is there to be gone on with. A new file is none yet, since it would be in the way of
+/// the next run if this one came no further.
+pub fn open_export(args: &ExportArgs) -> Result<Option<Export>, Refusal> {
+    if args.goes_to_standard_output() {
+        if args.resume {
+            let told = "--resume goes on with a file: name it";
+            return Err(Refusal::new(Exit::Usage, told));
         }
+        return Ok(Some(Export::to(Box::new(io::stdout()))));
+    }
+    let opened = if args.resume && args.file.exists() {
+        Export::to_file(&args.file, true).map(Some)
+    } else {
+        Export::can_be_new(&args.file).map(|()| None)
+    };
+    opened.map_err(|trouble| args.refused(&trouble))
+}
+
+pub async fn export(
+    args: ExportArgs,
+    opened: Option<Export>,
+    common: &Common,
+    desk: &Desk,
+) -> Result<Exit, Refusal> {
+    let to_stdout = args.goes_to_standard_output();
+    let mut export = match opened {
+        Some(export) => export,
+        None => Export::to_file(&args.file, args.resume).map_err(|why| args.refused(&why))?,
     };
     let filter = args.filter.filter(&args.letters);
     let mut written = Ok(());
@@ -78,20 +105,21 @@ pub async fn export(args: ExportArgs, common: &Common, desk: &Desk) -> Exit {
     let written = written.and_then(|()| export.finish());
     match (written, searched) {
         (Ok(()), Ok(searched)) => {
+            args.filter.tell_reasons(&searched);
             let exit = tell_export(&export, searched.missing, to_stdout, common.json);
             if tell_all(&searched.troubles) {
-                Exit::Failed
+                Ok(Exit::Failed)
             } else {
-                exit
+                Ok(exit)
             }
         }
         // The reader has seen enough.
-        (Err(error), _) if to_stdout && error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+        (Err(error), _) if to_stdout && error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
         (Err(error), _) => {
-            eprintln!("cannot export: {error}");
-            Exit::Failed
+            let told = format!("cannot export: {error}");
+            Err(Refusal::new(Exit::Failed, told))
         }
-        (Ok(()), Err(trouble)) => failed(&trouble),
+        (Ok(()), Err(trouble)) => Err(failed(&trouble)),
     }
 }
 
@@ -121,35 +149,37 @@ fn tell_export(export: &Export, missing: u64, to_stdout: bool, as_json: bool) ->
     if missing > 0 { Exit::Failed } else { exit }
 }
 
-pub async fn import(args: &ImportArgs, common: &Common, desk: &Desk) -> Exit {
-    try_import(args, common, desk)
-        .await
-        .unwrap_or_else(|trouble| {
-            eprintln!("cannot import {}: {trouble}", args.file.display());
-            match trouble {
-                ImportTrouble::Broker(trouble) => Exit::of(&trouble),
-                ImportTrouble::Io(_) | ImportTrouble::Progress(_) | ImportTrouble::Note(..) => {
-                    Exit::Failed
-                }
-                ImportTrouble::NoExport(_) => Exit::Usage,
-            }
-        })
+/// Opens the file and reads all of it once.
+pub fn open_import(args: &ImportArgs) -> Result<Import, Refusal> {
+    Import::open(&args.file).map_err(|trouble| args.refused(&trouble))
 }
 
-async fn try_import(
+impl ImportArgs {
+    fn refused(&self, trouble: &ImportTrouble) -> Refusal {
+        let exit = match trouble {
+            ImportTrouble::Broker(trouble) => Exit::of(trouble),
+            ImportTrouble::Io(error) => exit_of_file(error),
+            ImportTrouble::Progress(_) | ImportTrouble::Note(..) => Exit::Failed,
+            ImportTrouble::NoExport(_) => Exit::Usage,
+        };
+        let file = self.file.display();
+        Refusal::new(exit, format!("cannot import {file}: {trouble}"))
+    }
+}
+
+pub async fn import(
     args: &ImportArgs,
+    mut import: Import,
     common: &Common,
     desk: &Desk,
-) -> Result<Exit, ImportTrouble> {
-    let mut import = Import::open(&args.file)?;
+) -> Result<Exit, Refusal> {
     let (total, before) = import.size();
-    if let Err(exit) = agreed("imported", &[], total - before, args.yes) {
-        return Ok(exit);
-    }
+    agreed("imported", &[], total - before, args.yes)?;
     let bar = Bar::new("importing");
     let imported = desk
         .import(&mut import, |step| bar.show(step), interrupted())
-        .await?;
+        .await
+        .map_err(|trouble| args.refused(&trouble))?;
     drop(bar);
     if before > 0 && before == total {
         eprintln!(

@@ -1,11 +1,12 @@
 //! `dead-letters discard`
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::super::{Exit, interrupted};
-use super::acting::{Chosen, Summary, agreed, failed, told};
+use super::super::{Exit, Refusal, interrupted};
+use super::acting::{Chosen, Summary, agreed, clear, exit_of_file, failed};
 use super::args::Common;
 use super::text::Bar;
 use crate::dead_letters::{Audit, Desk, Groups, Selection, Visit, Who};
@@ -23,7 +24,7 @@ pub struct DiscardArgs {
 }
 
 impl DiscardArgs {
-    pub fn mistake(&self, who: &Who) -> Option<&'static str> {
+    fn mistake(&self, who: &Who) -> Option<&'static str> {
         if self.because.trim().is_empty() {
             return Some("--because needs a reason");
         }
@@ -34,13 +35,34 @@ impl DiscardArgs {
     }
 }
 
-pub async fn run(args: DiscardArgs, common: &Common, who: Who, desk: &Desk) -> Exit {
-    match discard(args, common, who, desk).await {
-        Ok(exit) | Err(exit) => exit,
+/// Makes sure that the discards can be recorded; makes no file yet.
+pub fn open(args: &DiscardArgs, who: &Who) -> Result<(), Refusal> {
+    if let Some(mistake) = args.mistake(who) {
+        return Err(Refusal::new(Exit::Usage, mistake));
     }
+    if args.chosen.dry_run {
+        return Ok(());
+    }
+    Audit::can_be_opened(&args.audit).map_err(|error| no_record(&args.audit, &error))
 }
 
-async fn discard(args: DiscardArgs, common: &Common, who: Who, desk: &Desk) -> Result<Exit, Exit> {
+fn no_record(audit: &Path, error: &io::Error) -> Refusal {
+    let file = absolute(audit);
+    let file = file.display();
+    let told = format!("cannot record in {file}: {error}; nothing was discarded");
+    Refusal::new(exit_of_file(error), told)
+}
+
+fn absolute(audit: &Path) -> PathBuf {
+    std::path::absolute(audit).unwrap_or_else(|_| audit.to_owned())
+}
+
+pub async fn run(
+    args: DiscardArgs,
+    common: &Common,
+    who: Who,
+    desk: &Desk,
+) -> Result<Exit, Refusal> {
     let (selection, groups, mut summary) = survey(&args.chosen, desk).await?;
     if args.chosen.dry_run {
         summary.groups = Some(groups.sorted());
@@ -50,12 +72,8 @@ async fn discard(args: DiscardArgs, common: &Common, who: Who, desk: &Desk) -> R
     if summary.done == 0 {
         return Ok(summary.tell("discarded", None, common.json));
     }
-    let audit_file = std::path::absolute(&args.audit).unwrap_or_else(|_| args.audit.clone());
-    let mut audit = Audit::open(&args.audit, who, args.because).map_err(|error| {
-        let file = audit_file.display();
-        eprintln!("cannot record in {file}: {error}; nothing was discarded");
-        Exit::Failed
-    })?;
+    let audit = Audit::open(&args.audit, who, args.because);
+    let mut audit = audit.map_err(|error| no_record(&args.audit, &error))?;
     let bar = Bar::new("discarding");
     let discarded = desk
         .discard(selection, &mut audit, |step| bar.show(step), interrupted())
@@ -64,12 +82,12 @@ async fn discard(args: DiscardArgs, common: &Common, who: Who, desk: &Desk) -> R
     summary.done = discarded.discarded;
     summary.gone = discarded.gone;
     summary.left = discarded.left;
-    summary.audit = Some(audit_file.display().to_string());
+    summary.audit = Some(absolute(&args.audit).display().to_string());
     Ok(summary.tell("discarded", discarded.stop.as_ref(), common.json))
 }
 
 /// Looks at all letters, and finds out which are meant.
-async fn survey(chosen: &Chosen, desk: &Desk) -> Result<(Selection, Groups, Summary), Exit> {
+async fn survey(chosen: &Chosen, desk: &Desk) -> Result<(Selection, Groups, Summary), Refusal> {
     let mut selection = Selection::default();
     let mut groups = Groups::default();
     let bar = Bar::new("looking");
@@ -87,7 +105,8 @@ async fn survey(chosen: &Chosen, desk: &Desk) -> Result<(Selection, Groups, Summ
         .await;
     drop(bar);
     let searched = searched.map_err(|trouble| failed(&trouble))?;
-    told(&searched.troubles)?;
+    chosen.filter.tell_reasons(&searched);
+    clear(&searched.troubles, "nothing was done")?;
     let summary = Summary {
         done: selection.total(),
         ..Summary::of(&searched, chosen.dry_run)

@@ -8,8 +8,17 @@ use anyhow::{Context as _, anyhow, ensure};
 use super::text::clean;
 use crate::dead_letters::{Letter, Replay, editable};
 
-/// The editor where none is named.
+/// The editor where none is named; it draws on a terminal.
 const EDITOR: &str = "vi";
+
+/// The editor to use; none where none is named and there is no terminal.
+pub fn editor() -> Option<String> {
+    let named = ["VISUAL", "EDITOR"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|editor| !editor.is_empty()));
+    let on_a_terminal = || io::stdin().is_terminal() && io::stdout().is_terminal();
+    named.or_else(|| on_a_terminal().then(|| EDITOR.to_owned()))
+}
 
 /// What came of an edit.
 pub enum Edited {
@@ -68,10 +77,7 @@ fn in_editor(text: &str) -> anyhow::Result<String> {
         .context("cannot make a file to edit")?;
     file.write_all(text.as_bytes())?;
     file.flush()?;
-    let named = ["VISUAL", "EDITOR"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok().filter(|editor| !editor.is_empty()));
-    let editor = named.unwrap_or_else(|| EDITOR.to_owned());
+    let editor = editor().context("there is no editor: set EDITOR")?;
     // By a shell, since people put arguments into the variable: `code --wait`.
     let status = Command::new("sh")
         .arg("-c")

@@ -6,7 +6,8 @@ use std::io::{self, BufWriter, Write as _};
 use clap::Args;
 use serde_json::json;
 
-use super::super::{Exit, print};
+use super::super::{Exit, Refusal, print};
+use super::acting::failed;
 use super::args::{Common, FilterArgs};
 use super::text::{Bar, DETAIL_MAX, counted, letters, short, table, time};
 use crate::core::request::AccountId;
@@ -29,16 +30,13 @@ pub struct ListArgs {
     filter: FilterArgs,
 }
 
-pub async fn run(args: &ListArgs, common: &Common, desk: &Desk) -> Exit {
+pub async fn run(args: &ListArgs, common: &Common, desk: &Desk) -> Result<Exit, Refusal> {
     let outcome = if args.each {
         each(args, common.json, desk).await
     } else {
         grouped(args, common.json, desk).await
     };
-    outcome.unwrap_or_else(|trouble| {
-        eprintln!("{trouble}");
-        Exit::of(&trouble)
-    })
+    outcome.map_err(|trouble| failed(&trouble))
 }
 
 async fn grouped(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate::broker::Trouble> {
@@ -56,6 +54,7 @@ async fn grouped(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate
         )
         .await?;
     drop(bar);
+    args.filter.tell_reasons(&searched);
     let groups = groups.sorted();
     let text = if json {
         let told = json!({
@@ -115,6 +114,7 @@ async fn each(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate::b
             },
         )
         .await?;
+    args.filter.tell_reasons(&searched);
     let mut written = written.and_then(|()| out.flush());
     if !json && written.is_ok() {
         written = out

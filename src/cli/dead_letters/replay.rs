@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use clap::Args;
 use uuid::Uuid;
 
-use super::super::{Exit, interrupted};
-use super::acting::{Chosen, Summary, agreed, failed, told};
-use super::args::Common;
+use super::super::{Exit, Refusal, interrupted};
+use super::acting::{Chosen, Summary, agreed, clear, failed};
+use super::args::{Common, rate};
 use super::edit::{self, Edited};
 use super::text::Bar;
 use crate::dead_letters::{
@@ -32,19 +32,22 @@ pub struct ReplayArgs {
     /// Set the content type of each message first
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// Open each request in $VISUAL or $EDITOR first; a file that is left as it was, or emptied,
-    /// leaves that letter out
+    /// Open each request in $VISUAL or $EDITOR first, or in vi where neither is set and there is a
+    /// terminal; a file that is left as it was, or emptied, leaves that letter out
     #[arg(long, conflicts_with = "dry_run")]
     edit: bool,
     /// At most so many a second
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<NonZeroU32>,
     #[command(flatten)]
     chosen: Chosen,
 }
 
 impl ReplayArgs {
-    pub fn mistake(&self) -> Option<&'static str> {
+    fn mistake(&self) -> Option<&'static str> {
+        if self.edit && edit::editor().is_none() {
+            return Some("there is no terminal for an editor: set EDITOR to one that needs none");
+        }
         // A file names letters as well.
         if self.set_from.is_some() && !self.chosen.all {
             return None;
@@ -65,18 +68,17 @@ struct Survey {
     searched: Searched,
 }
 
-pub async fn run(mut args: ReplayArgs, common: &Common, desk: &Desk) -> Exit {
-    match replay(&mut args, common, desk).await {
-        Ok(exit) | Err(exit) => exit,
-    }
-}
-
-async fn replay(args: &mut ReplayArgs, common: &Common, desk: &Desk) -> Result<Exit, Exit> {
+pub async fn run(
+    args: ReplayArgs,
+    amendments: Amendments,
+    common: &Common,
+    desk: &Desk,
+) -> Result<Exit, Refusal> {
     let mut replay = Replay {
         run: Uuid::now_v7(),
-        amendments: amendments(args)?,
+        amendments,
     };
-    let mut survey = survey(args, &replay, desk).await?;
+    let mut survey = survey(&args, &replay, desk).await?;
     if args.edit {
         edit_all(&mut survey, &mut replay, desk)?;
     }
@@ -113,22 +115,23 @@ async fn replay(args: &mut ReplayArgs, common: &Common, desk: &Desk) -> Result<E
     Ok(summary.tell("replayed", replayed.stop.as_ref(), common.json))
 }
 
-fn amendments(args: &mut ReplayArgs) -> Result<Amendments, Exit> {
+/// Reads what is to be set in the requests.
+pub fn open(args: &mut ReplayArgs) -> Result<Amendments, Refusal> {
+    if let Some(mistake) = args.mistake() {
+        return Err(Refusal::new(Exit::Usage, mistake));
+    }
     let sets = std::mem::take(&mut args.sets);
     let mut amendments = Amendments::new(sets, args.content_type.take());
     if let Some(path) = &args.set_from {
         let read = File::open(path).map_err(|error| error.to_string());
         let read = read.and_then(|file| amendments.read_file(BufReader::new(file)));
-        read.map_err(|wrong| {
-            eprintln!("{}: {wrong}", path.display());
-            Exit::Usage
-        })?;
+        read.map_err(|wrong| Refusal::new(Exit::Usage, format!("{}: {wrong}", path.display())))?;
     }
     Ok(amendments)
 }
 
 /// Looks at all letters, and finds out which are meant and which of them could be sent.
-async fn survey(args: &ReplayArgs, replay: &Replay, desk: &Desk) -> Result<Survey, Exit> {
+async fn survey(args: &ReplayArgs, replay: &Replay, desk: &Desk) -> Result<Survey, Refusal> {
     let mut survey = Survey::default();
     let bar = Bar::new("looking");
     let searched = desk
@@ -147,7 +150,8 @@ async fn survey(args: &ReplayArgs, replay: &Replay, desk: &Desk) -> Result<Surve
         .await;
     drop(bar);
     survey.searched = searched.map_err(|trouble| failed(&trouble))?;
-    told(&survey.searched.troubles)?;
+    args.chosen.filter.tell_reasons(&survey.searched);
+    clear(&survey.searched.troubles, "nothing was done")?;
     Ok(survey)
 }
 
@@ -178,15 +182,15 @@ impl Survey {
     }
 }
 
-fn edit_all(survey: &mut Survey, replay: &mut Replay, desk: &Desk) -> Result<(), Exit> {
+fn edit_all(survey: &mut Survey, replay: &mut Replay, desk: &Desk) -> Result<(), Refusal> {
     if survey.to_edit.len() > EDITS_MAX {
-        eprintln!("more than {EDITS_MAX} letters are meant; --limit {EDITS_MAX} edits the first");
-        return Err(Exit::Usage);
+        let told =
+            format!("more than {EDITS_MAX} letters are meant; --limit {EDITS_MAX} edits the first");
+        return Err(Refusal::new(Exit::Usage, told));
     }
     for letter in std::mem::take(&mut survey.to_edit) {
         let edited = edit::edit(&letter, replay, desk.requests()).map_err(|error| {
-            eprintln!("{error:#}; nothing was replayed");
-            Exit::Failed
+            Refusal::new(Exit::Failed, format!("{error:#}; nothing was replayed"))
         })?;
         match edited {
             Edited::Ready => {

@@ -6,8 +6,8 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::super::{Exit, print};
-use super::acting::{failed, tell_all};
+use super::super::{Exit, Refusal, print};
+use super::acting::{clear, failed};
 use super::args::Common;
 use super::list::written_by;
 use super::text::{Bar, clean, dump, time};
@@ -30,7 +30,7 @@ pub struct ShowArgs {
     letters: Vec<Named>,
 }
 
-pub async fn run(args: &ShowArgs, common: &Common, desk: &Desk) -> Exit {
+pub async fn run(args: &ShowArgs, common: &Common, desk: &Desk) -> Result<Exit, Refusal> {
     let filter = Filter {
         names: args.letters.clone(),
         ..Filter::default()
@@ -54,23 +54,18 @@ pub async fn run(args: &ShowArgs, common: &Common, desk: &Desk) -> Exit {
         )
         .await;
     drop(bar);
-    let troubles = match searched {
-        Ok(searched) => searched.troubles,
-        Err(trouble) => return failed(&trouble),
-    };
-    if tell_all(&troubles) {
-        return Exit::Failed;
-    }
+    let searched = searched.map_err(|trouble| failed(&trouble))?;
+    clear(&searched.troubles, "nothing is shown")?;
     if more > 0 {
         eprintln!("{more} more are not shown: it shows {LETTERS_MAX} at a time");
     }
-    print(&if common.json {
+    Ok(print(&if common.json {
         let shown: Vec<_> = shown.iter().map(as_json).collect();
         format!("{:#}\n", json!(shown))
     } else {
         let shown: Vec<_> = shown.iter().map(as_text).collect();
         shown.join("\n")
-    })
+    }))
 }
 
 fn as_json(letter: &Letter) -> serde_json::Value {

@@ -38,8 +38,9 @@ pub struct Mistake {
 }
 
 impl Summary {
-    pub fn refuse(&mut self, line: u64, detail: Box<str>) {
+    pub fn refuse(&mut self, line: u64, mut detail: Box<str>) {
         if self.request_id.is_some() {
+            detail = by_flags(&detail);
             eprintln!("{detail}");
         } else {
             eprintln!("line {line}: {detail}");
@@ -50,12 +51,26 @@ impl Summary {
         }
     }
 
+    /// Whether nothing is to be sent. Of the one request from flags there is no rest to send.
+    pub fn is_to_be_refused(&self, skip_invalid: bool) -> bool {
+        self.invalid > 0 && (!skip_invalid || self.request_id.is_some())
+    }
+
     pub fn refuse_all(&mut self) -> Exit {
         let Self { valid, invalid, .. } = *self;
+        if self.request_id.is_some() {
+            self.fail("nothing was sent: the request is not valid".to_owned());
+            return Exit::Usage;
+        }
         let all = valid + invalid;
-        self.fail(format!(
-            "nothing was sent: {invalid} of {all} requests are not valid; --skip-invalid sends the rest"
-        ))
+        self.fail(match valid {
+            0 if invalid == 1 => "nothing was sent: the only request is not valid".to_owned(),
+            0 => format!("nothing was sent: none of the {all} requests is valid"),
+            _ => format!(
+                "nothing was sent: {invalid} of {all} requests are not valid; \
+                 --skip-invalid sends the rest"
+            ),
+        })
     }
 
     pub fn fail(&mut self, error: String) -> Exit {
@@ -105,6 +120,25 @@ impl Summary {
     }
 }
 
+/// The fields that flags set, as JSON pointers, and those flags.
+const FLAGS: [(&str, &str); 7] = [
+    ("/request_id:", "--request-id:"),
+    ("/account_id:", "--account:"),
+    ("/username:", "--username:"),
+    ("/new_username:", "--new-username:"),
+    ("/user_id:", "--user-id:"),
+    ("/requested_by:", "--requested-by:"),
+    ("/not_after:", "--not-after:"),
+];
+
+/// What is wrong, told of the flags. No value is ever part of it, so nothing else is changed.
+fn by_flags(detail: &str) -> Box<str> {
+    let told = FLAGS.iter().fold(detail.to_owned(), |told, (field, flag)| {
+        told.replace(field, flag)
+    });
+    told.into()
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let (Some(id), false) = (&self.request_id, self.dry_run) {
@@ -151,6 +185,28 @@ mod tests {
             published: from,
             ..Summary::default()
         }
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_rest_where_there_is_none() {
+        let refused = |valid, invalid| {
+            let mut summary = Summary {
+                valid,
+                invalid,
+                ..Summary::default()
+            };
+            assert_eq!(summary.refuse_all(), Exit::Failed);
+            summary.error.unwrap()
+        };
+        assert!(refused(1, 26).contains("--skip-invalid sends the rest"));
+        assert_eq!(
+            refused(0, 27),
+            "nothing was sent: none of the 27 requests is valid"
+        );
+        assert_eq!(
+            refused(0, 1),
+            "nothing was sent: the only request is not valid"
+        );
     }
 
     #[test]

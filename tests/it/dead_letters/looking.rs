@@ -66,6 +66,26 @@ async fn letters_are_grouped_filtered_and_shown_without_names_unless_asked() {
     let nobody = run(&stage, &["show", "00000000"]).await;
     assert_eq!(nobody.status.code(), Some(1));
     assert!(text(&nobody.stderr).contains("no letter 00000000"));
+
+    // A reason that may be misspelt.
+    for args in [
+        &["list"][..],
+        &["list", "--each"],
+        &["replay", "--dry-run"],
+        &["discard", "--dry-run", "--because", "x"],
+        &["export"],
+    ] {
+        for (reason, hinted) in [
+            ("nope", true),
+            ("poison", false),
+            ("nope,user_not_found", false),
+        ] {
+            let output = run(&stage, &[args, &["--reason", reason]].concat()).await;
+            assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+            let told = text(&output.stderr).contains("reasons: invalid_request, user_not_found");
+            assert_eq!(told, hinted, "{args:?}, {reason}: {output:?}");
+        }
+    }
     assert_eq!(stage.raw.queue_length(&stage.names.dead_letters).await, 4);
     strike(stage).await;
 }

@@ -204,7 +204,7 @@ async fn what_is_discarded_is_recorded_whole_and_can_be_brought_back() {
     assert!(text(&output.stderr).contains("--as NAME"));
     // Where nothing can be recorded, nothing is discarded.
     let nowhere = [&discard[..], &["--audit", "/nowhere/audit.jsonl"]].concat();
-    assert_eq!(run(&stage, &nowhere).await.status.code(), Some(1));
+    assert_eq!(run(&stage, &nowhere).await.status.code(), Some(2));
     assert_eq!(stage.raw.queue_length(&stage.names.dead_letters).await, 3);
     let full = [&discard[..], &["--audit", "/dev/full"]].concat();
     assert_eq!(run(&stage, &full).await.status.code(), Some(1));
