@@ -66,8 +66,14 @@ async fn letters_are_grouped_filtered_and_shown_without_names_unless_asked() {
     let nobody = run(&stage, &["show", "00000000"]).await;
     assert_eq!(nobody.status.code(), Some(1));
     assert!(text(&nobody.stderr).contains("no letter 00000000"));
+    assert_eq!(stage.raw.queue_length(&stage.names.dead_letters).await, 4);
+    strike(stage).await;
+}
 
-    // A reason that may be misspelt.
+#[tokio::test]
+async fn the_reasons_are_listed_where_one_may_be_misspelt() {
+    let stage = stage().await;
+    put_many(&stage, 1).await;
     for args in [
         &["list"][..],
         &["list", "--each"],
@@ -78,7 +84,7 @@ async fn letters_are_grouped_filtered_and_shown_without_names_unless_asked() {
         for (reason, hinted) in [
             ("nope", true),
             ("poison", false),
-            ("nope,user_not_found", false),
+            ("nope,username_taken", false),
         ] {
             let output = run(&stage, &[args, &["--reason", reason]].concat()).await;
             assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
@@ -86,7 +92,6 @@ async fn letters_are_grouped_filtered_and_shown_without_names_unless_asked() {
             assert_eq!(told, hinted, "{args:?}, {reason}: {output:?}");
         }
     }
-    assert_eq!(stage.raw.queue_length(&stage.names.dead_letters).await, 4);
     strike(stage).await;
 }
 
