@@ -57,6 +57,7 @@ def process(name):
 
 
 BACKLOG = depth("messages_ready", "requests", by="")
+LETTERS = " + ".join(depth(what, "dead-letters", by="") for what in ("messages_ready", "messages_unacked"))
 OLDEST = (
     f"(clamp_min(time() - max({worker('queue_head_timestamp_seconds')} > 0), 0)"
     f" and on () ({BACKLOG} > 0)) or on () vector(0)"
@@ -249,10 +250,10 @@ ROWS = {
         ),
         stat(
             "Dead letters waiting",
-            "Letters in the dead-letter queue, for review by `rename-worker dead-letters`. From"
-            " RabbitMQ.",
+            "Letters in the dead-letter queue, for review by `rename-worker dead-letters`, those"
+            " included that a review has in hand. From RabbitMQ.",
             "short",
-            [(depth("messages_ready", "dead-letters", by=""), "letters")],
+            [(LETTERS, "letters")],
             thresholds=steps(GREEN, (1, YELLOW), (1_000, RED)),
         ),
         stat(
