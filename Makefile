@@ -35,6 +35,7 @@ check: lint test faults mutants rules-test helm-test compose-check image-check #
 lint: ## Format, clippy, documentation, licences and bans; warnings are errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --quiet --no-deps --document-private-items
 	scripts/deny.sh
 
