@@ -93,7 +93,7 @@ pub enum VerifyUser {
 
 #[derive(Debug, Clone)]
 pub struct Consumer {
-    /// Calls in flight, and the prefetch.
+    /// Calls in flight. The machine's rules make the prefetch of it, which is more.
     pub concurrency: NonZeroU16,
     pub drain_timeout: Duration,
 }

@@ -104,7 +104,7 @@ pub const KEYS: &[Key] = &[
         "amqp.declare_topology",
         Kind::Flag,
         Some("true"),
-        "Declare queues and exchanges at start. When false, what is there is used and what is missing is told.",
+        "Declare queues and exchanges at start. When false, what is there is used, with whatever arguments it has, and what is missing is told: run `topology check` once.",
     ),
     key(
         "api.base_url",
