@@ -326,6 +326,21 @@ mod tests {
     }
 
     #[test]
+    fn every_header_and_every_reason_is_in_the_document() {
+        let document = include_str!("../../docs/messages.md");
+        let beside = [
+            REPLAY_OF,
+            ORIGINAL_EXPIRATION,
+            ORIGINAL_USER_ID,
+            ORIGINAL_CC,
+        ];
+        let reasons = Reason::ALL.map(Reason::as_str);
+        for name in ALL.into_iter().chain(beside).chain(reasons) {
+            assert!(document.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
+    #[test]
     fn a_dead_letter_that_comes_back_starts_anew() {
         let failed = Failed {
             reason: Reason::RetriesExhausted,
