@@ -29,7 +29,7 @@ mutants: ## Break the core in seven ways: the simulation must notice each (one m
 	scripts/mutants.py
 
 .PHONY: check
-check: lint test faults mutants rules-test helm-test compose-check image-check ## What CI runs
+check: lint test faults mutants rules-test dashboard-test helm-test compose-check image-check ## What CI runs
 
 .PHONY: lint
 lint: ## Format, clippy, documentation, licences and bans; warnings are errors
@@ -56,15 +56,16 @@ dashboard: ## Print the Grafana dashboard anew from its script
 	python3 scripts/dashboard.py > helm/rename-worker/dashboards/rename-worker.json
 
 .PHONY: rules-test
-rules-test: ## Check and test the Prometheus rules (brings promtool when root and missing)
+rules-test: ## Check the metrics, check and test the Prometheus rules (brings promtool when root and missing)
 	scripts/need-prometheus.sh
+	awk 'body; /^---$$/ && ++n == 2 { body = 1 }' src/telemetry/metrics/snapshots/*every_series*.snap | promtool check metrics
 	promtool check rules helm/rename-worker/rules/*.yaml
 	promtool test rules tests/rules/*.yaml
 
 .PHONY: dashboard-test
 dashboard-test: ## Show that every panel has data: a real Prometheus, worker and RabbitMQ, one minute
 	scripts/need-prometheus.sh
-	cargo test --test it dashboard_data -- --ignored --nocapture
+	cargo test --locked --test it dashboard_data -- --ignored --nocapture
 
 .PHONY: schemas
 schemas: ## Write schemas/, docs/settings.md, docs/metrics.md and examples/rename-worker.toml anew from the code

@@ -1,8 +1,8 @@
 //! A real Prometheus watches a real worker and a real RabbitMQ under a mixed load: every query of
 //! the dashboard returns data, and the rules are evaluated without a fault.
 //!
-//! Not part of the usual run, since it needs Prometheus and a minute: `make dashboard-test`. It
-//! prints each panel's data as a table, to be looked at.
+//! Not part of `cargo test`, since it needs Prometheus and a minute: `make dashboard-test`, and in CI.
+//! It prints each panel's data as a table, to be looked at.
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
