@@ -181,14 +181,21 @@ impl Machine {
 
     /// Lets those take their turn whose turn it may have become.
     pub(super) fn wake(&mut self, cx: &mut Context<'_>) {
-        for next in self.line.woken() {
-            if let Some(&id) = self.by_ticket.get(&next)
-                && self
-                    .jobs
-                    .get(&id)
-                    .is_some_and(|job| matches!(job.phase, Phase::Blocked))
-            {
-                self.take_turn(id, cx);
+        // One that goes away wakes the next behind it.
+        loop {
+            let woken = self.line.woken();
+            if woken.is_empty() {
+                return;
+            }
+            for next in woken {
+                if let Some(&id) = self.by_ticket.get(&next)
+                    && self
+                        .jobs
+                        .get(&id)
+                        .is_some_and(|job| matches!(job.phase, Phase::Blocked))
+                {
+                    self.take_turn(id, cx);
+                }
             }
         }
     }
