@@ -25,13 +25,15 @@ use crate::clock;
 use crate::core::answer::{Answer, CallKind};
 use crate::core::hold::Cause;
 use crate::core::machine::{
-    Arrived, Counts, Effect, Ended, Input, JobId, Machine, Parcel, Part, Rules, Settle,
+    Arrived, Counts, Effect, Ended, Input, JobId, Machine, POISON_MARGIN, Parcel, Part, Rules,
+    Settle,
 };
 use crate::core::verdict::Which;
 use crate::dintero::{Call, Client};
 use crate::telemetry::events::{Reporter, RequestEnded};
 use crate::telemetry::trace::{self, Tracer};
 use crate::wire;
+use crate::wire::request::PartialRequest;
 
 /// Broker events handled before anything else gets a turn.
 const BATCH: usize = 64;
@@ -39,8 +41,10 @@ const BATCH: usize = 64;
 /// How often an idle loop shows that it turns.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// From so many deliveries below the limit on, watchers are told.
-const NEAR_LIMIT: u32 = 5;
+/// From so many deliveries below the limit on, watchers are told: well before the request ends as
+/// poison.
+const NEAR_LIMIT: u32 = 10;
+const _: () = assert!(NEAR_LIMIT > POISON_MARGIN);
 
 /// What others may know of the loop.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -142,11 +146,16 @@ impl Worker {
                         self.on_broker(event);
                     }
                 }
-                () = &mut timer => {
-                    if self.machine.next_timer().is_some_and(|at| at <= clock::now()) {
-                        self.take(Input::Timer);
-                    }
-                }
+                () = &mut timer => {}
+            }
+            // Not in the timer's branch alone: a loop that always has something else to do never
+            // gets there.
+            if self
+                .machine
+                .next_timer()
+                .is_some_and(|at| at <= clock::now())
+            {
+                self.take(Input::Timer);
             }
             if self.drained {
                 return self.link;
@@ -213,9 +222,6 @@ impl Worker {
         let redelivered = delivery.redelivered();
         let delivery_count = delivery.delivery_count();
         self.reporter.metrics().consumed(redelivered);
-        if delivery_count + NEAR_LIMIT >= self.delivery_limit {
-            self.reporter.near_delivery_limit(delivery_count);
-        }
         let headers = &**delivery.received();
         let mut trace = self.tracer.request(trace::Delivered {
             traceparent: headers.traceparent(),
@@ -231,6 +237,10 @@ impl Worker {
             }
             Err(unreadable) => (Err(unreadable.detail), Some(Box::new(unreadable.partial))),
         };
+        if delivery_count.saturating_add(NEAR_LIMIT) >= self.delivery_limit {
+            let request = request.as_deref().ok();
+            self.reporter.near_delivery_limit(delivery_count, request);
+        }
         let asked_at = request
             .as_ref()
             .ok()
@@ -377,9 +387,18 @@ impl Worker {
         };
         if let Some(ended) = ended {
             hand.trace.ended(&ended.outcome);
+            let request = self.machine.request(job);
+            let partial = hand.partial.as_deref();
+            let account = partial.and_then(PartialRequest::account);
             self.reporter.request_ended(&RequestEnded {
                 ended: &ended,
-                request: self.machine.request(job),
+                request,
+                request_id: request
+                    .map(|request| request.request_id)
+                    .or_else(|| partial?.request_uuid()),
+                account: request
+                    .map(|request| &request.account_id)
+                    .or(account.as_ref()),
                 asked_at: hand.asked_at,
                 trace_id: hand.trace.trace_id().as_deref(),
                 now: clock::now(),

@@ -65,7 +65,7 @@ pub async fn bind_events(channel: &Channel, prefix: &str) -> Result<String> {
 /// Publishes all requests and waits for their confirms.
 pub async fn publish(channel: &Channel, prefix: &str, users: Users) -> Result<()> {
     let mut confirming = FuturesUnordered::new();
-    for body in bodies(users) {
+    for body in bodies(users).flatten() {
         if confirming.len() >= UNCONFIRMED {
             confirmed(confirming.next().await)?;
         }
@@ -85,14 +85,12 @@ pub async fn publish_steadily(
     rate: u32,
 ) -> Result<()> {
     let portion = (rate * u32::try_from(PORTION.as_millis())? / 1_000) as usize;
-    let portion = users.count.min(portion);
-    let with_sick = portion + usize::from(users.with_sick) * portion / HEALTHY_TO_A_SICK_ONE;
     let mut ticks = tokio::time::interval(PORTION);
     let mut confirming = FuturesUnordered::new();
     let mut bodies = bodies(users).peekable();
     while bodies.peek().is_some() {
         ticks.tick().await;
-        for body in bodies.by_ref().take(with_sick) {
+        for body in bodies.by_ref().take(portion).flatten() {
             confirming.push(send(channel, prefix, &body).await?);
         }
     }
@@ -118,17 +116,24 @@ async fn send(channel: &Channel, prefix: &str, body: &str) -> Result<PublisherCo
     Ok(confirm)
 }
 
-fn bodies(users: Users) -> impl Iterator<Item = String> {
+/// For each user the request, after that of a sick one where it is that one's turn.
+fn bodies(users: Users) -> impl Iterator<Item = Vec<String>> {
     let Users {
         count,
         renamed,
         with_sick,
     } = users;
-    (0..count).flat_map(move |user| {
+    (0..count).map(move |user| {
         let (old, new) = (name(user, renamed), name(user, renamed + 1));
-        let sick = with_sick && user % HEALTHY_TO_A_SICK_ONE == 0;
-        let sick = sick.then(|| body(&format!("{SICK}{old}"), &format!("{SICK}{new}")));
-        sick.into_iter().chain([body(&old, &new)])
+        let healthy = body(&old, &new);
+        if with_sick && user % HEALTHY_TO_A_SICK_ONE == 0 {
+            vec![
+                body(&format!("{SICK}{old}"), &format!("{SICK}{new}")),
+                healthy,
+            ]
+        } else {
+            vec![healthy]
+        }
     })
 }
 

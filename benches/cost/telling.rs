@@ -94,6 +94,8 @@ fn tell(reporter: &Reporter, request: &RenameRequest) {
     reporter.request_ended(&RequestEnded {
         ended: &ended,
         request: Some(request),
+        request_id: Some(request.request_id),
+        account: Some(&request.account_id),
         asked_at: request.requested_at,
         trace_id: None,
         now,

@@ -26,6 +26,9 @@ pub async fn run(config: Option<&Path>) -> Exit {
             return Exit::Failed;
         }
     };
+    for note in settings.notes() {
+        tracing::warn!("{note}");
+    }
     let app = match App::start(settings).await {
         Ok(app) => app,
         Err(error) => {
@@ -44,8 +47,12 @@ pub async fn run(config: Option<&Path>) -> Exit {
     loop {
         tokio::select! {
             () = &mut ended => {
-                tracing::info!("stopped");
-                return Exit::Done;
+                if stop.is_cancelled() {
+                    tracing::info!("stopped");
+                    return Exit::Done;
+                }
+                tracing::error!("the worker ended without being told to");
+                return Exit::Failed;
             }
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

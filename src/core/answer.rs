@@ -28,6 +28,50 @@ pub enum Answer {
     NoToken(NoToken),
 }
 
+/// An answer in a word or two, for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gist {
+    Status(u16),
+    Garbled(u16),
+    Silence(Silence),
+    /// Get Token's answer.
+    TokenRefused(u16),
+    TokenUnavailable,
+    NoCredentials,
+}
+
+impl std::fmt::Display for Gist {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "status {status}"),
+            Self::Garbled(status) => write!(f, "status {status} with something that is no user"),
+            Self::Silence(Silence::Connect) => f.write_str("no connection"),
+            Self::Silence(Silence::Timeout) => f.write_str("no answer in time"),
+            Self::Silence(Silence::Reset) => f.write_str("the connection broke"),
+            Self::TokenRefused(status) => write!(f, "Get Token answered {status}"),
+            Self::TokenUnavailable => f.write_str("Get Token gave no answer to use"),
+            Self::NoCredentials => {
+                f.write_str("not asked: no credentials are set, or their file cannot be read")
+            }
+        }
+    }
+}
+
+impl Answer {
+    #[must_use]
+    pub fn gist(&self) -> Gist {
+        match self {
+            Self::User(_) => Gist::Status(200),
+            Self::Garbled { status } => Gist::Garbled(*status),
+            Self::Refused(refusal) => Gist::Status(refusal.status),
+            Self::Silence(silence) => Gist::Silence(*silence),
+            Self::NoToken(NoToken::Missing) => Gist::NoCredentials,
+            Self::NoToken(NoToken::Refused { status }) => Gist::TokenRefused(*status),
+            Self::NoToken(NoToken::Unavailable) => Gist::TokenUnavailable,
+        }
+    }
+}
+
 /// The user in a 200.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {

@@ -88,8 +88,8 @@ pub enum Event<'a> {
         sign: Sign,
         request: u64,
         account: &'a AccountId,
-        /// When the request was first tried, unless this is its first try.
-        tried_since: Option<Timestamp>,
+        /// When its try before this one failed, as far as it is known.
+        failed_before: Option<Timestamp>,
         probe: bool,
     },
     /// The probe's request has arrived and its call begins.
@@ -205,11 +205,11 @@ impl Hold {
                         sign,
                         request,
                         account,
-                        tried_since,
+                        failed_before,
                         ..
                     },
                 ) => {
-                    let is_news = self.is_news(tried_since);
+                    let is_news = self.is_news(failed_before);
                     self.while_flowing(streak, sign, request, is_news, account, now)
                 }
                 (
@@ -344,11 +344,11 @@ impl Hold {
     }
 
     /// Whether a failure says something of the API. Not where the API has answered others since the
-    /// request was first tried: then it is this request that fails, again and again, and those
-    /// that come back from the ladder in one go are many in a row.
-    fn is_news(&self, tried_since: Option<Timestamp>) -> bool {
-        match (tried_since, self.alive_at) {
-            (Some(tried), Some(alive)) => alive <= tried,
+    /// request failed before: then it is this request that fails, again and again, and those that
+    /// come back from the ladder in one go are many in a row.
+    fn is_news(&self, failed_before: Option<Timestamp>) -> bool {
+        match (failed_before, self.alive_at) {
+            (Some(failed), Some(alive)) => alive <= failed,
             _ => true,
         }
     }

@@ -34,7 +34,12 @@ pub struct Pacer {
     limiter: Option<(Limiter, FakeRelativeClock)>,
     clock_at: Option<Timestamp>,
     paused: HashMap<AccountId, Timestamp>,
+    asked: u32,
 }
+
+/// After so many questions, what is kept for quiet accounts is dropped: seldom enough to cost nothing,
+/// often enough that a stream of made-up accounts does not fill the memory.
+const SHRINK_EVERY: u32 = 4096;
 
 /// A try may take two calls, so a lesser burst would never let it go.
 const LEAST_BURST: NonZeroU32 = NonZeroU32::new(2).unwrap();
@@ -52,6 +57,7 @@ impl Pacer {
             limiter,
             clock_at: None,
             paused: HashMap::new(),
+            asked: 0,
         }
     }
 
@@ -64,6 +70,10 @@ impl Pacer {
             self.paused.remove(account);
         }
         self.set_clock(now);
+        self.asked = self.asked.wrapping_add(1);
+        if self.asked.is_multiple_of(SHRINK_EVERY) {
+            self.shrink();
+        }
         let Some((limiter, clock)) = &self.limiter else {
             return Pace::Go;
         };
@@ -84,7 +94,7 @@ impl Pacer {
     }
 
     /// Drops what is kept for accounts that have been quiet.
-    pub fn shrink(&mut self) {
+    fn shrink(&self) {
         if let Some((limiter, _)) = &self.limiter {
             limiter.retain_recent();
         }

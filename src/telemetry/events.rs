@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::{debug, error, info, warn};
+use uuid::Uuid;
 
 use super::metrics::{EventType, Metrics};
 use crate::config::Usernames;
 use crate::core::hold::Cause;
-use crate::core::machine::{Ended, Note};
+use crate::core::machine::{Ended, Note, Told};
 use crate::core::outcome::{Outcome, Reason};
-use crate::core::request::RenameRequest;
+use crate::core::request::{AccountId, RenameRequest};
 
 /// Tells logs and metrics.
 #[derive(Debug, Clone)]
@@ -31,6 +32,9 @@ pub struct RequestEnded<'a> {
     pub ended: &'a Ended,
     /// Nothing where the message was no valid request.
     pub request: Option<&'a RenameRequest>,
+    /// As far as they could be read, also of what was no valid request.
+    pub request_id: Option<Uuid>,
+    pub account: Option<&'a AccountId>,
     pub asked_at: Option<Timestamp>,
     pub trace_id: Option<&'a str>,
     pub now: Timestamp,
@@ -60,8 +64,8 @@ impl Reporter {
         if !tracing::enabled!(tracing::Level::INFO) {
             return;
         }
-        let request_id = request.map(|request| tracing::field::display(request.request_id));
-        let account = request.map(|request| request.account_id.as_str());
+        let request_id = end.request_id.map(tracing::field::display);
+        let account = end.account.map(AccountId::as_str);
         let names = request.and_then(|request| self.names(request));
         let (username, new_username) = names.unzip();
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -104,19 +108,23 @@ impl Reporter {
             }
             Note::GivenBack => debug!("gave a request back to the queue's tail"),
             Note::Confirmation(result) => self.metrics.confirmation(result),
-            Note::Held(cause) => {
+            Note::Held(cause, Told { gist, account }) => {
                 self.metrics.set_hold(Some(cause));
-                warn!(cause = cause.as_str(), "{}", why_held(cause));
+                let account = account.as_str();
+                warn!(cause = cause.as_str(), account, answer = %gist, "{}", why_held(cause));
             }
-            Note::ProbeFailed(cause) => {
+            Note::ProbeFailed(cause, Told { gist, account }) => {
                 self.metrics.set_hold(Some(cause));
-                info!(cause = cause.as_str(), "the probe failed; still holding");
+                let (cause, account) = (cause.as_str(), account.as_str());
+                info!(cause, account, answer = %gist, "the probe failed; still holding");
             }
             Note::Resumed => {
                 self.metrics.set_hold(None);
                 info!("the API answers again; consuming");
             }
-            Note::AccountPaused => warn!(
+            Note::AccountPaused(Told { gist, account }) => warn!(
+                account = account.as_str(),
+                answer = %gist,
                 "the API refuses one account's credentials while others' work: \
                  that account's requests wait"
             ),
@@ -150,9 +158,14 @@ impl Reporter {
         );
     }
 
-    pub fn near_delivery_limit(&self, deliveries: u32) {
+    pub fn near_delivery_limit(&self, deliveries: u32, request: Option<&RenameRequest>) {
         self.metrics.near_delivery_limit();
-        warn!(deliveries, "a request has been delivered again and again");
+        warn!(
+            request_id = request.map(|request| tracing::field::display(request.request_id)),
+            account = request.map(|request| request.account_id.as_str()),
+            deliveries,
+            "a request has been delivered again and again"
+        );
     }
 
     pub fn connected(&self, epoch: u64) {

@@ -18,7 +18,7 @@ fn answer(hold: &mut Hold, sign: Sign, request: u64, probe: bool, now: Timestamp
             sign,
             request,
             account: &account,
-            tried_since: None,
+            failed_before: None,
             probe,
         },
         now,
@@ -26,14 +26,14 @@ fn answer(hold: &mut Hold, sign: Sign, request: u64, probe: bool, now: Timestamp
     .unwrap()
 }
 
-/// Another try of a request that was first tried then fails.
-fn fails_again(hold: &mut Hold, request: u64, tried_since: Timestamp, now: Timestamp) -> Change {
+/// A request that failed before, then, fails again.
+fn fails_again(hold: &mut Hold, request: u64, before: Timestamp, now: Timestamp) -> Change {
     let account = account("T12345678");
     let event = Event::Answered {
         sign: Sign::Transient,
         request,
         account: &account,
-        tried_since: Some(tried_since),
+        failed_before: Some(before),
         probe: false,
     };
     hold.on(event, now).unwrap()
@@ -75,14 +75,19 @@ fn requests_that_failed_while_others_did_not_hold_nobody_when_they_fail_again() 
 }
 
 #[test]
-fn requests_that_have_seen_nothing_but_failures_hold_when_they_fail_again() {
+fn requests_that_have_failed_before_hold_once_nobody_else_is_answered_between() {
     let mut hold = Hold::new(HoldSettings::default());
     answer(&mut hold, Sign::Alive, 99, false, at(1000));
-    for _ in 0..9 {
-        let change = fails_again(&mut hold, 1, at(1000), at(2000));
+    for request in 0..10 {
+        // The API went down since the others were answered: the first of these cannot know.
+        let change = fails_again(&mut hold, request, at(900), at(2000));
         assert_eq!(change, Change::None);
     }
-    let change = fails_again(&mut hold, 2, at(1500), at(2000));
+    for request in 0..9 {
+        let change = fails_again(&mut hold, request, at(2000), at(3000));
+        assert_eq!(change, Change::None);
+    }
+    let change = fails_again(&mut hold, 9, at(2000), at(3000));
     assert_eq!(change, Change::Held(Cause::Api));
 }
 
@@ -149,7 +154,7 @@ fn one_accounts_bad_credentials_do_not_hold_the_others() {
         sign: Sign::BadCredentials,
         request: 2,
         account: &other,
-        tried_since: None,
+        failed_before: None,
         probe: false,
     };
     assert_eq!(

@@ -21,7 +21,7 @@ const SPREAD: usize = 3;
 
 /// From this many deliveries below the broker's limit, a request is no longer tried: it may be what
 /// kills the worker. It is asked whether an earlier try was applied, and ends.
-const POISON_MARGIN: u32 = 6;
+pub const POISON_MARGIN: u32 = 6;
 
 /// From here on even asking is too much: a few deaths more, and the broker drops it untold.
 const LAST_MARGIN: u32 = 3;
@@ -50,6 +50,7 @@ impl Machine {
                 ..carried
             },
             received_at: cx.now,
+            failed_at: carried.copy.and_then(|copy| self.line.sent_at(copy)),
             phase: Phase::Ready,
             closing: None,
             maybe_twin: redelivered || carried.copy.is_some(),
@@ -120,7 +121,7 @@ impl Machine {
             self.adopt(orphan, id);
             return;
         }
-        if delivery_count + LAST_MARGIN >= self.rules.delivery_limit {
+        if delivery_count.saturating_add(LAST_MARGIN) >= self.rules.delivery_limit {
             let detail = "delivered again and again without an end, up to the queue's delivery \
                           limit; whether a try took effect could not be asked";
             self.tell_failed(id, Reason::Poison, None, detail.into(), cx);
@@ -129,7 +130,7 @@ impl Machine {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        if delivery_count + POISON_MARGIN >= self.rules.delivery_limit {
+        if delivery_count.saturating_add(POISON_MARGIN) >= self.rules.delivery_limit {
             job.closing = Some(Pending {
                 reason: Reason::Poison,
                 http_status: None,

@@ -2,7 +2,7 @@
 
 use super::super::hold::{Cause, Event};
 use super::job::{Phase, What};
-use super::{Context, Destination, Effect, JobId, Machine, Note};
+use super::{Context, Destination, Effect, JobId, Machine, Note, Told};
 
 impl Machine {
     pub(super) fn up(&mut self, cx: &mut Context<'_>) {
@@ -79,8 +79,8 @@ impl Machine {
     /// Stop consuming, and give back what waits: a confirmed copy to the tail of the queue, which
     /// spends none of the broker's delivery limit on any version. Those that wait for their turn
     /// follow when it comes.
-    pub(super) fn begin_hold(&mut self, cause: Cause, cx: &mut Context<'_>) {
-        cx.emit(Effect::Note(Note::Held(cause)));
+    pub(super) fn begin_hold(&mut self, cause: Cause, told: Told, cx: &mut Context<'_>) {
+        cx.emit(Effect::Note(Note::Held(cause, told)));
         if self.connected {
             cx.emit(Effect::StopConsuming);
         }

@@ -17,6 +17,8 @@ pub(super) struct Job {
     /// Attempts, first attempt, maybe applied: as carried here, and as it grows.
     pub carried: Carried,
     pub received_at: Timestamp,
+    /// When its last try failed in passing, as far as it is known.
+    pub failed_at: Option<Timestamp>,
     pub phase: Phase,
     /// Decided before any call: tell this failure, unless an earlier try was applied.
     pub closing: Option<Pending>,

@@ -23,14 +23,15 @@ use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 
+pub use self::arrivals::POISON_MARGIN;
 use self::job::{Job, Phase};
-use super::answer::{Answer, CallKind};
+use super::answer::{Answer, CallKind, Gist};
 use super::hold::{Cause, Hold, HoldSettings};
 use super::order::{Identity, Line, Ticket};
 use super::outcome::{Carried, Failed, Outcome};
 use super::pace::Pacer;
 use super::recent::Recent;
-use super::request::RenameRequest;
+use super::request::{AccountId, RenameRequest};
 use super::retry::{RetryPolicy, RetrySettings};
 use super::verdict::{Confirmation, Which};
 
@@ -225,18 +226,25 @@ pub struct Ended {
 }
 
 /// What is worth a line in the log or a count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
     Deferred {
         step: usize,
     },
     GivenBack,
-    Held(Cause),
-    ProbeFailed(Cause),
+    Held(Cause, Told),
+    ProbeFailed(Cause, Told),
     Resumed,
     Confirmation(Confirmation),
     /// An account's credentials are refused while another's work.
-    AccountPaused,
+    AccountPaused(Told),
+}
+
+/// The answer that decided it, and whose call it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub gist: Gist,
+    pub account: AccountId,
 }
 
 /// How many requests are where.

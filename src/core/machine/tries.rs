@@ -4,13 +4,13 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::super::answer::Answer;
-use super::super::hold::{Change, Event};
+use super::super::hold::{Cause, Change, Event};
 use super::super::outcome::{Failed, How, Outcome, Reason, Renamed};
 use super::super::pace::Pace;
 use super::super::retry::{Next, Place, Tried, later};
 use super::super::verdict::{self, Case, Pending, Retry, Sign, Step, Verdict};
 use super::job::{Job, Phase};
-use super::{Context, Destination, Effect, JobId, Machine, Note};
+use super::{Context, Destination, Effect, JobId, Machine, Note, Told};
 
 impl Machine {
     pub(super) fn make_ready(&mut self, id: JobId) {
@@ -143,10 +143,7 @@ impl Machine {
             sign,
             request: job.fingerprint(),
             account: &request.account_id,
-            tried_since: job
-                .carried
-                .first_attempt_at
-                .filter(|_| job.carried.attempts > 1),
+            failed_before: job.failed_at,
             probe: job.probe,
         };
         // Answers are legal in every state of the hold.
@@ -161,7 +158,6 @@ impl Machine {
         match (sign, change) {
             (_, Change::PauseAccount(wait)) => {
                 self.pacer.pause(&account, later(cx.now, wait), cx.now);
-                cx.emit(Effect::Note(Note::AccountPaused));
             }
             (Sign::Throttled(wait), _) => {
                 let attempts = job.carried.attempts;
@@ -174,14 +170,29 @@ impl Machine {
         let was_probe = job.probe;
         if let Some(job) = self.jobs.get_mut(&id) {
             job.probe = false;
+            job.failed_at = (sign == Sign::Transient).then_some(cx.now);
         }
+        let told = Told {
+            gist: answer.gist(),
+            account,
+        };
         match change {
-            Change::Held(cause) if was_probe => cx.emit(Effect::Note(Note::ProbeFailed(cause))),
-            Change::Held(cause) => self.begin_hold(cause, cx),
+            Change::Held(cause) if was_probe => {
+                cx.emit(Effect::Note(Note::ProbeFailed(cause, told)));
+            }
+            Change::Held(cause) => self.begin_hold(cause, told, cx),
             Change::Resumed => self.end_hold(cx),
-            Change::None | Change::PauseAccount(_) => {}
+            Change::PauseAccount(_) => cx.emit(Effect::Note(Note::AccountPaused(told))),
+            Change::None => {}
         }
-        if let Some(id) = self.rightful(id, &verdict, cx) {
+        let Some(id) = self.rightful(id, &verdict, cx) else {
+            return;
+        };
+        // While it is our credentials that are refused, 403 says nothing of the request.
+        let refused = sign == Sign::Forbidden && self.hold.cause() == Some(Cause::Credentials);
+        if refused && matches!(verdict, Verdict::Failed(_)) {
+            self.send_away(id, Destination::Tail, cx);
+        } else {
             self.act_on(id, verdict, Some(&step), cx);
         }
     }

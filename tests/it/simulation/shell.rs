@@ -458,13 +458,13 @@ impl World {
                 self.say(w, "DRAINED");
                 self.end(w, true);
             }
-            Effect::Note(note) => self.note(w, note),
+            Effect::Note(note) => self.note(w, &note),
         }
     }
 
-    fn note(&mut self, w: usize, note: Note) {
+    fn note(&mut self, w: usize, note: &Note) {
         match note {
-            Note::Held(_) => {
+            Note::Held(..) => {
                 self.workers[w].held = true;
                 self.holds.push((self.now, self.api.calls.len()));
             }

@@ -253,3 +253,44 @@ fn one_that_dies_even_of_the_question_is_told_before_the_broker_drops_it() {
     };
     assert_eq!(failed.reason, Reason::Poison);
 }
+
+#[test]
+fn while_403_means_our_credentials_it_fails_nobody() {
+    let mut desk = Desk::of(16);
+    let in_flight: Vec<JobId> = (0..12)
+        .map(|number| desk.deliver(alone(number)).0)
+        .collect();
+    for &job in &in_flight[..9] {
+        let effects = desk.answer(job, status(403));
+        assert!(matches!(published(&effects), Parcel::Letter(_)));
+    }
+    // The tenth in a row holds; it and those still in flight are not to blame.
+    for &job in &in_flight[9..] {
+        let effects = desk.answer(job, status(403));
+        assert_eq!(copied(&effects).0, Destination::Tail);
+        desk.confirm(job, Part::Copy);
+    }
+    assert_eq!(desk.machine.held(), Some(Cause::Credentials));
+    assert!(desk.wait(Duration::from_secs(1)).contains(&Effect::Probe));
+    let (probe, _) = desk.deliver_as(alone(20), Carried::default(), 0, true);
+    let effects = desk.answer(probe, status(403));
+    assert_eq!(copied(&effects).0, Destination::Tail);
+    assert_eq!(desk.machine.held(), Some(Cause::Credentials));
+}
+
+#[test]
+fn a_drain_gives_back_a_whole_chain_behind_the_last_call() {
+    let mut desk = Desk::of(1);
+    let names = ["a", "b", "c", "d", "e"];
+    let chain: Vec<JobId> = names
+        .windows(2)
+        .zip(1..)
+        .map(|(pair, number)| desk.deliver(request(number, pair[0], pair[1])).0)
+        .collect();
+    desk.say(Input::Drain);
+    told_renamed(&desk.answer(chain[0], renamed("b")));
+    let effects = desk.end(chain[0]);
+    let given_back = chain[1..].iter().map(|&job| Effect::GiveBack { job });
+    let expected: Vec<Effect> = given_back.chain([Effect::Drained]).collect();
+    assert_eq!(effects, expected);
+}
