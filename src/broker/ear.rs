@@ -2,7 +2,8 @@
 //!
 //! Frames with a method or with properties are held back until they are whole; the frames between
 //! them, which hold the bodies, go through as they come. Beside that it listens for the broker's
-//! greeting, see [`greeting`], and whether it speaks at all. What is sent to the broker is not touched.
+//! greeting, see [`super::greeting`], and whether it speaks at all. What is sent to the broker is not
+//! touched.
 
 use std::io;
 use std::pin::Pin;
