@@ -6,6 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Exit;
 use crate::app::{App, StartError};
+use crate::broker;
 use crate::telemetry::log;
 
 /// Runs the worker. The first SIGTERM or SIGINT lets it finish what is in flight; the second ends
@@ -29,6 +30,7 @@ pub async fn run(config: Option<&Path>) -> Exit {
     for note in settings.notes() {
         tracing::warn!("{note}");
     }
+    let broker = broker::address(&settings.amqp);
     let app = match App::start(settings).await {
         Ok(app) => app,
         Err(error) => {
@@ -41,7 +43,12 @@ pub async fn run(config: Option<&Path>) -> Exit {
             };
         }
     };
-    tracing::info!(version = crate::telemetry::build::VERSION, admin = %app.admin, "started");
+    tracing::info!(
+        version = crate::telemetry::build::VERSION,
+        admin = %app.admin,
+        broker,
+        "started"
+    );
     let stop = app.stopper();
     let mut ended = std::pin::pin!(app.ended());
     loop {
