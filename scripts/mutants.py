@@ -83,7 +83,7 @@ MUTANTS = [
     (
         "takes every suspect of a worker's death for poison",
         "machine/arrivals.rs",
-        "        if delivery_count + POISON_MARGIN >= self.rules.delivery_limit {\n",
+        "        if delivery_count.saturating_add(POISON_MARGIN) >= self.rules.delivery_limit {\n",
         "        if delivery_count >= SUSPECT_FROM {\n",
     ),
     (
