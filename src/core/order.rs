@@ -296,13 +296,13 @@ impl Line {
         copy
     }
 
-    /// A number for a copy that no place is kept for.
     /// When this worker sent the copy of that number, if it did.
     #[must_use]
     pub fn sent_at(&self, copy: u64) -> Option<Timestamp> {
         self.copies.sent_at(copy)
     }
 
+    /// A number for a copy that no place is kept for.
     pub fn number_of_next_copy(&mut self, now: Timestamp) -> u64 {
         self.copies.next(now)
     }
