@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant};
 
 use super::audit::Audit;
 use super::desk::{Desk, Step, Stop};
-use super::done::Done;
+use super::done::{Done, Next};
 use super::letter::Letter;
 use super::selection::Selection;
 use crate::broker::{Back, Claim, Look, Trouble};
@@ -63,12 +63,11 @@ impl Desk {
                     break;
                 }
             };
-            // Time was up, and more are left. If a whole pass met none of them, they are gone.
-            let more = work.goes_on() && (1..before).contains(&work.selection.total());
-            if !more && !work.done.may_have_come_back(back) {
-                break;
+            let (goes_on, left) = (work.goes_on(), work.selection.total());
+            match work.done.next_pass(goes_on, before, left, back) {
+                Next::End => break,
+                next => work.taking_again = next == Next::TakeAgain,
             }
-            work.taking_again = !more;
         }
         work.end()
     }

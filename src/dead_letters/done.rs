@@ -17,6 +17,16 @@ pub(super) struct Done {
     passes: u32,
 }
 
+/// The pass that follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Goes on with the letters that are selected.
+    Choose,
+    /// Only takes what was taken and has come back.
+    TakeAgain,
+    End,
+}
+
 impl Done {
     pub(super) fn add(&mut self, id: LetterId, proof: Taken) {
         self.letters.add_id(id);
@@ -35,9 +45,22 @@ impl Done {
         }
     }
 
+    /// What is left to do after a pass that `before` selected letters went into and `left` came out
+    /// of; `goes_on`: nothing has stopped the action.
+    pub(super) fn next_pass(&mut self, goes_on: bool, before: u64, left: u64, back: Back) -> Next {
+        // Time was up, and more are left. If a whole pass met none of them, they are gone.
+        if goes_on && (1..before).contains(&left) {
+            Next::Choose
+        } else if self.may_have_come_back(back) {
+            Next::TakeAgain
+        } else {
+            Next::End
+        }
+    }
+
     /// Whether some of them may have come back, so that another pass is needed that only takes
     /// these again. It is asked after each pass of the kind, and after the last of the others.
-    pub(super) fn may_have_come_back(&mut self, back: Back) -> bool {
+    fn may_have_come_back(&mut self, back: Back) -> bool {
         let came_back = std::mem::take(&mut self.came_back);
         let first = self.passes == 0;
         self.passes += 1;

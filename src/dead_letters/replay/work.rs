@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::super::desk::{Step, Stop};
-use super::super::done::Done;
+use super::super::done::{Done, Next};
 use super::super::letter::{Letter, LetterId};
 use super::super::selection::Selection;
 use super::{REFUSALS_LISTED, Refused, Replay, Replayed};
@@ -103,12 +103,11 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
                     break;
                 }
             };
-            // Time was up, and more are left. If a whole pass met none of them, they are gone.
-            let more = self.goes_on() && (1..before).contains(&self.selection.total());
-            if !more && !self.done.may_have_come_back(back) {
-                break;
+            let (goes_on, left) = (self.goes_on(), self.selection.total());
+            match self.done.next_pass(goes_on, before, left, back) {
+                Next::End => break,
+                next => self.taking_again = next == Next::TakeAgain,
             }
-            self.taking_again = !more;
         }
         self.under_way.clear();
         let trouble = timeout(LAST_WAIT, sender.close()).await.ok().flatten();
