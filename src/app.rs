@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
+use crate::broker::topology::TopologySettings;
 use crate::broker::{BrokerEvent, Link, LinkSettings};
 use crate::clock;
 use crate::config::{Ladder, Settings, VerifyUser};
@@ -53,8 +54,8 @@ pub struct App {
 impl App {
     /// Starts everything. The broker may be away still: connecting is part of the work.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
-        let ladder = settings.retry.ladder.steps().to_vec();
-        let names: Vec<String> = ladder.iter().map(|&step| Ladder::label(step)).collect();
+        let delays = settings.retry.ladder.steps();
+        let names: Vec<String> = delays.iter().map(|&delay| Ladder::label(delay)).collect();
         let metrics = Metrics::new(&Given {
             version: VERSION.to_owned(),
             revision: REVISION.to_owned(),
@@ -75,7 +76,7 @@ impl App {
             settings.amqp.clone(),
             LinkSettings {
                 prefetch: rules.prefetch(),
-                ladder,
+                topology: TopologySettings::from(&settings),
                 connection_name: format!("rename-worker {VERSION}"),
             },
             tell,
@@ -175,6 +176,7 @@ pub fn rules(settings: &Settings) -> Rules {
         verify_before: settings.api.verify_user == VerifyUser::Before,
         concurrency: usize::from(settings.consumer.concurrency.get()),
         requests_per_second: settings.api.requests_per_second,
+        max_deferred: usize::try_from(settings.consumer.max_deferred).unwrap_or(usize::MAX),
         ..Rules::default()
     }
 }

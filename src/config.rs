@@ -37,6 +37,7 @@ pub struct Settings {
     pub consumer: Consumer,
     pub retry: Retry,
     pub hold: Hold,
+    pub dead_letters: DeadLetters,
     pub admin: Admin,
     pub log: Log,
     pub events: Events,
@@ -95,6 +96,8 @@ pub enum VerifyUser {
 pub struct Consumer {
     /// Calls in flight. The machine's rules make the prefetch of it, which is more.
     pub concurrency: NonZeroU16,
+    /// Requests in the wait queues beyond which no new ones are taken.
+    pub max_deferred: u32,
     pub drain_timeout: Duration,
 }
 
@@ -119,6 +122,12 @@ pub struct Hold {
     pub failures: u32,
     pub first_probe: Duration,
     pub max_probe: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct DeadLetters {
+    /// How long a discarded one is kept.
+    pub keep_discarded: Duration,
 }
 
 #[derive(Debug, Clone)]

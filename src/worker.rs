@@ -23,11 +23,13 @@ use self::hand::Hand;
 use crate::broker::{BrokerEvent, Delivery, LinkHandle, Publication, Ticket};
 use crate::clock;
 use crate::core::answer::{Answer, CallKind};
+use crate::core::consume_plan::SourceQueue;
 use crate::core::hold::Cause;
 use crate::core::machine::{
     Arrived, Counts, Effect, Ended, Input, JobId, Machine, POISON_MARGIN, Parcel, Part, Rules,
     Settle,
 };
+use crate::core::outcome::Carried;
 use crate::core::verdict::Which;
 use crate::dintero::{Call, Client};
 use crate::telemetry::events::{Reporter, RequestEnded};
@@ -203,6 +205,7 @@ impl Worker {
                 self.take(Input::Blocked(blocked));
             }
             BrokerEvent::Delivered(delivery) => self.delivered(delivery),
+            BrokerEvent::Unreadable { why } => self.reporter.unreadable(&why),
             BrokerEvent::Published { ticket, result } => self.published(ticket, result),
             BrokerEvent::Flushed { ticket } => self.take(Input::Settled {
                 job: JobId(ticket.0),
@@ -211,7 +214,10 @@ impl Worker {
                 self.probing = false;
                 self.take(Input::ProbeEmpty);
             }
-            BrokerEvent::ProbeEmpty { .. } | BrokerEvent::Stopped { .. } => {}
+            BrokerEvent::TakesNew { epoch } if epoch == self.epoch => self.take(Input::TakesNew),
+            BrokerEvent::TakesNew { .. }
+            | BrokerEvent::ProbeEmpty { .. }
+            | BrokerEvent::Stopped { .. } => {}
         }
     }
 
@@ -228,7 +234,15 @@ impl Worker {
             redelivered,
             body_size: delivery.body().len(),
         });
-        let carried = wire::headers::carried(headers, now);
+        let removed = delivery.removal();
+        if let Some(cause) = removed {
+            self.reporter.undeliverable(cause);
+        }
+        let carried = if delivery.has_trusted_headers() {
+            wire::headers::carried(headers, now)
+        } else {
+            Carried::default()
+        };
         let read = wire::request::read(delivery.body(), delivery.content_type(), headers);
         let (request, partial) = match read {
             Ok(request) => {
@@ -248,13 +262,13 @@ impl Worker {
             .or_else(|| Timestamp::from_second(delivery.timestamp()?.try_into().ok()?).ok());
         if let Some(asked_at) = asked_at
             && !redelivered
-            && carried.copy.is_none()
+            && delivery.source() == SourceQueue::Requests
         {
             self.reporter.metrics().queue_head(asked_at);
         }
         self.hands
             .insert(job, Hand::new(delivery, partial, asked_at, trace));
-        let probe = std::mem::take(&mut self.probing);
+        let probe = removed.is_none() && std::mem::take(&mut self.probing);
         self.take(Input::Delivered(Arrived {
             job,
             request,
@@ -262,6 +276,7 @@ impl Worker {
             redelivered,
             delivery_count,
             probe,
+            removed,
         }));
     }
 
@@ -313,7 +328,7 @@ impl Worker {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Consume => self.link.consume(self.epoch),
+            Effect::Consume(scope) => self.link.consume(self.epoch, scope),
             Effect::StopConsuming => self.link.stop_consuming(self.epoch),
             Effect::Probe => {
                 self.probing = true;

@@ -45,6 +45,7 @@ impl Desk {
             redelivered: false,
             delivery_count: 0,
             probe: false,
+            removed: None,
         }));
         job
     }

@@ -36,14 +36,18 @@ const REST: Duration = Duration::from_millis(500);
 const LATENCY: Duration = Duration::from_millis(30);
 
 /// What hangs on the prefix.
-const QUEUES: [&str; 7] = [
+const QUEUES: [&str; 11] = [
     "requests",
-    "retry.5s",
-    "retry.30s",
-    "retry.2m",
-    "retry.10m",
-    "retry.1h",
+    "due",
+    "undeliverable",
+    "wait.5s",
+    "wait.30s",
+    "wait.2m",
+    "wait.10m",
+    "wait.1h",
     "dead-letters",
+    "discarded",
+    "review-lock",
 ];
 
 /// One side's way through all requests.

@@ -16,7 +16,7 @@ use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use rename_worker::broker::topology::Names;
+use rename_worker::broker::topology::{Names, TopologySettings};
 use rename_worker::broker::{declare_topology, remove_topology};
 use rename_worker::config::{Secret, Settings};
 use rename_worker::demo::broker::Finder;
@@ -68,7 +68,8 @@ async fn bench() -> Result<bool> {
     let mut settings = Settings::default();
     settings.amqp.url = Secret::inline(broker.url());
     settings.amqp.prefix = format!("bench-{}", Uuid::new_v4().simple());
-    declare_topology(&settings.amqp, &[]).await?;
+    let topology = TopologySettings::with_delays(&[]);
+    declare_topology(&settings.amqp, &topology).await?;
     let names = Names::new(&settings.amqp.prefix);
     fill(broker.url(), &names, letters).await?;
 
@@ -86,7 +87,7 @@ async fn bench() -> Result<bool> {
     ] {
         run(broker.url(), &settings, args).await?;
     }
-    remove_topology(&settings.amqp, &[]).await?;
+    remove_topology(&settings.amqp, &topology).await?;
     let kept = took <= MOST_TIME && memory <= MOST_MEMORY_MB;
     println!(
         "\ngrouped in {:.1} s with {memory:.0} MB; promised: {} s, {MOST_MEMORY_MB:.0} MB: {}",

@@ -226,7 +226,7 @@ impl<'a> Desk<'a> {
                     .queue_bind(
                         queue.as_str().into(),
                         exchange.as_str().into(),
-                        (*routing_key).into(),
+                        routing_key.as_str().into(),
                         QueueBindOptions::default(),
                         FieldTable::default(),
                     )
@@ -249,10 +249,16 @@ fn table(arguments: &[Argument]) -> FieldTable {
         let value = match &argument.value {
             Value::Text(text) => AMQPValue::LongString(text.as_str().into()),
             Value::Number(number) => AMQPValue::LongLongInt(*number),
+            Value::Flag(flag) => AMQPValue::Boolean(*flag),
         };
         table.insert(argument.name.into(), value);
     }
     table
+}
+
+/// Whether the broker says that what was asked about is not there.
+pub(super) fn is_missing(error: &lapin::Error) -> bool {
+    matches!(misfit(error), Some(What::Missing))
 }
 
 /// A channel error about the object itself; any other error is not about the topology.

@@ -6,20 +6,25 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use futures_util::FutureExt as _;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};
 
+use crate::core::consume_plan::SourceQueue;
+use crate::core::removal::RemovalCause;
 use crate::wire::headers::{
-    HeaderSource, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Origin, TRACEPARENT,
+    HeaderSource, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Origin, TRACEPARENT, X_DEATH,
 };
 
 /// The broker's own counts of how often it handed a message out.
 pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
 pub(super) const ACQUIRED_COUNT: &str = "x-acquired-count";
+
+/// What ends the name of `rename.due`, whatever the prefix.
+const DUE_SUFFIX: &str = ".due";
 
 /// The longest exchange name or routing key, in bytes.
 const SHORT_STRING_MAX: usize = 255;
@@ -31,6 +36,7 @@ pub struct Received {
     exchange: ShortString,
     routing_key: ShortString,
     redelivered: bool,
+    source: SourceQueue,
     epoch: u64,
 }
 
@@ -56,9 +62,61 @@ impl Received {
     }
 
     /// How often the broker counted a failed delivery against its limit; 0 at first.
+    ///
+    /// A publisher may write the header too, and the broker leaves it as it is until it has something
+    /// to count. So it is believed of redelivered messages only; and since RabbitMQ 4.3 does not count
+    /// what a consumer requeued, no more than the broker's count of all deliveries, where it has one.
     #[must_use]
     pub fn delivery_count(&self) -> u32 {
-        self.count(DELIVERY_COUNT).unwrap_or(0)
+        if !self.redelivered {
+            return 0;
+        }
+        let failed = self.count(DELIVERY_COUNT).unwrap_or(0);
+        failed.min(self.acquired_count().unwrap_or(failed))
+    }
+
+    /// The queue it was delivered from.
+    #[must_use]
+    pub const fn source(&self) -> SourceQueue {
+        self.source
+    }
+
+    /// Why RabbitMQ moved it away, if it did. The first entry of `x-death` is always the broker's own,
+    /// whatever a publisher wrote.
+    #[must_use]
+    pub fn removal(&self) -> Option<RemovalCause> {
+        (self.source == SourceQueue::Undeliverable)
+            .then(|| RemovalCause::from_broker(self.last_death("reason")))
+    }
+
+    /// Whether only the worker, the review and RabbitMQ can have written its headers.
+    #[must_use]
+    pub fn has_trusted_headers(&self) -> bool {
+        match self.source {
+            SourceQueue::Due => true,
+            SourceQueue::Requests => false,
+            SourceQueue::Undeliverable => self
+                .last_death("queue")
+                .is_some_and(|queue| queue.ends_with(DUE_SUFFIX)),
+        }
+    }
+
+    /// A field of RabbitMQ's newest record of moving the message away; of a list, its first item.
+    fn last_death(&self, field: &str) -> Option<&str> {
+        if self.source != SourceQueue::Undeliverable {
+            return None;
+        }
+        let AMQPValue::FieldArray(deaths) = self.header(X_DEATH)? else {
+            return None;
+        };
+        let AMQPValue::FieldTable(last) = deaths.as_slice().first()? else {
+            return None;
+        };
+        let value = match last.inner().get(field)? {
+            AMQPValue::FieldArray(items) => items.as_slice().first()?,
+            value => value,
+        };
+        text_of(value).filter(|text| text.len() <= SHORT_STRING_MAX)
     }
 
     /// How often it was handed out in all, told by RabbitMQ from 4.0 on.
@@ -113,6 +171,7 @@ impl Received {
     #[must_use]
     pub fn exchange(&self) -> &str {
         self.original(ORIGINAL_EXCHANGE)
+            .or_else(|| self.last_death("exchange"))
             .unwrap_or(self.exchange.as_str())
     }
 
@@ -120,6 +179,7 @@ impl Received {
     #[must_use]
     pub fn routing_key(&self) -> &str {
         self.original(ORIGINAL_ROUTING_KEY)
+            .or_else(|| self.last_death("routing-keys"))
             .unwrap_or(self.routing_key.as_str())
     }
 
@@ -135,9 +195,8 @@ impl Received {
         self.header_table()?.inner().get(name)
     }
 
-    /// Only copies come by the default exchange, so only there the headers are ours to believe.
     fn original(&self, name: &str) -> Option<&str> {
-        if !self.exchange.as_str().is_empty() {
+        if !self.has_trusted_headers() {
             return None;
         }
         // A header may be longer than what it is to be used as.
@@ -150,13 +209,14 @@ impl Received {
         Some(u32::try_from(count.max(0)).unwrap_or(u32::MAX))
     }
 
-    pub(super) fn new(message: lapin::message::Delivery, epoch: u64) -> Self {
+    pub(super) fn new(message: lapin::message::Delivery, source: SourceQueue, epoch: u64) -> Self {
         Self {
             body: message.data,
             properties: message.properties,
             exchange: message.exchange,
             routing_key: message.routing_key,
             redelivered: message.redelivered,
+            source,
             epoch,
         }
     }
@@ -164,11 +224,7 @@ impl Received {
 
 impl HeaderSource for Received {
     fn text(&self, name: &str) -> Option<&str> {
-        match self.header(name)? {
-            AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
-            AMQPValue::ShortString(text) => Some(text.as_str()),
-            _ => None,
-        }
+        text_of(self.header(name)?)
     }
 
     fn int(&self, name: &str) -> Option<i64> {
@@ -184,10 +240,15 @@ impl HeaderSource for Received {
 }
 
 impl Delivery {
-    pub(super) fn new(message: lapin::message::Delivery, lane: &Arc<Lane>) -> Self {
+    pub(super) fn new(
+        message: lapin::message::Delivery,
+        lane: &Arc<Lane>,
+        source: SourceQueue,
+    ) -> Self {
         let tag = message.delivery_tag;
+        lane.unsettled.fetch_add(1, Ordering::Relaxed);
         Self {
-            received: Arc::new(Received::new(message, lane.epoch)),
+            received: Arc::new(Received::new(message, source, lane.epoch)),
             lane: Arc::clone(lane),
             tag,
         }
@@ -200,6 +261,7 @@ impl Delivery {
     }
 
     pub(super) fn ack(self) {
+        self.lane.settled();
         if self.lane.is_live() {
             let acking = self
                 .lane
@@ -212,9 +274,19 @@ impl Delivery {
     }
 
     pub(super) fn requeue(self) {
+        self.nack(true);
+    }
+
+    /// Lets the broker move it to `rename.undeliverable`.
+    pub(super) fn reject(self) {
+        self.nack(false);
+    }
+
+    fn nack(self, requeue: bool) {
+        self.lane.settled();
         if self.lane.is_live() {
             let options = BasicNackOptions {
-                requeue: true,
+                requeue,
                 multiple: false,
             };
             self.lane
@@ -257,6 +329,7 @@ pub(super) struct Lane {
     pub(super) epoch: u64,
     pub(super) channel: Channel,
     void: AtomicBool,
+    unsettled: AtomicU32,
 }
 
 impl Lane {
@@ -265,7 +338,17 @@ impl Lane {
             epoch,
             channel,
             void: AtomicBool::new(false),
+            unsettled: AtomicU32::new(0),
         }
+    }
+
+    /// Deliveries that came by it and are not settled yet.
+    pub(super) fn unsettled(&self) -> u32 {
+        self.unsettled.load(Ordering::Relaxed)
+    }
+
+    fn settled(&self) {
+        self.unsettled.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// From now on its deliveries can be settled no more.
@@ -281,6 +364,14 @@ impl Lane {
 #[expect(clippy::ref_option, reason = "it is what lapin's properties give")]
 fn short(property: &Option<ShortString>) -> Option<&str> {
     property.as_ref().map(ShortString::as_str)
+}
+
+fn text_of(value: &AMQPValue) -> Option<&str> {
+    match value {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+        AMQPValue::ShortString(text) => Some(text.as_str()),
+        _ => None,
+    }
 }
 
 /// A whole number, in whichever of AMQP's types it came.

@@ -1,4 +1,5 @@
-//! Whether deliveries flow, whether they should, and the steps from the one to the other.
+//! One queue's consumer: whether it runs, with which prefetch it should, and the steps from the one
+//! to the other.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,8 +7,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::Consumer;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
+use tokio::time::Instant;
 
 use super::delivery::Lane;
 use super::trouble::Trouble;
@@ -19,24 +21,27 @@ type Start = Pin<Box<dyn Future<Output = Result<Consumer, Trouble>> + Send>>;
 pub(super) struct Intake {
     lane: Arc<Lane>,
     queue: ShortString,
-    wanted: bool,
+    /// The prefetch to consume with; `None` is not to consume.
+    wanted: Option<u16>,
     flow: Flow,
+    /// When the broker was asked to begin with deliveries.
+    asked_at: Instant,
 }
 
 #[derive(Default)]
 enum Flow {
     #[default]
     Stopped,
-    Starting(Start),
-    Running(Consumer),
-    /// Cancelled; what the broker sent before it knew still comes.
+    Starting(Start, u16),
+    Running(Consumer, u16),
+    /// Cancelled. What the broker sent before it knew still comes.
     Stopping(Consumer, Option<Reply<()>>),
 }
 
 /// Something that happened.
 pub(super) enum Step {
     Delivered(Box<lapin::message::Delivery>),
-    /// Nothing that needs to be told.
+    /// Nothing that anybody has to know.
     Turned,
     /// By our own wish: no further delivery comes.
     Stopped,
@@ -45,31 +50,47 @@ pub(super) enum Step {
     Failed(Trouble),
 }
 
-/// How long the broker may take to begin with deliveries. It may have to find the leader of the
-/// queue first.
-const START_TIMEOUT: Duration = Duration::from_secs(5);
-
 impl Intake {
     pub(super) fn new(lane: Arc<Lane>, queue: &str) -> Self {
         Self {
             lane,
             queue: queue.into(),
-            wanted: false,
+            wanted: None,
             flow: Flow::Stopped,
+            asked_at: Instant::now(),
         }
     }
 
-    pub(super) fn want(&mut self, deliveries: bool) {
-        self.wanted = deliveries;
+    /// Consumes with that prefetch from now on, or not at all. A prefetch holds for a consumer from
+    /// its start, so another one means another consumer.
+    pub(super) fn want(&mut self, prefetch: Option<u16>) {
+        self.wanted = prefetch;
         self.adjust();
+    }
+
+    pub(super) const fn is_stopped(&self) -> bool {
+        matches!(self.flow, Flow::Stopped)
+    }
+
+    /// For how long the broker has been asked to begin with deliveries.
+    pub(super) fn starting_for(&self) -> Duration {
+        match self.flow {
+            Flow::Starting(..) => self.asked_at.elapsed(),
+            Flow::Stopped | Flow::Running(..) | Flow::Stopping(..) => Duration::ZERO,
+        }
+    }
+
+    /// While the broker was in an alarm it did not listen: it gets the whole time once more.
+    pub(super) fn ask_anew(&mut self) {
+        self.asked_at = Instant::now();
     }
 
     /// The next thing that happens; never, while stopped. May be dropped and asked again.
     pub(super) async fn step(&mut self) -> Step {
         match self.flow.turn().await {
             Turn::Delivered(message) => Step::Delivered(message),
-            Turn::Started(consumer) => {
-                self.flow = Flow::Running(consumer);
+            Turn::Started(consumer, prefetch) => {
+                self.flow = Flow::Running(consumer, prefetch);
                 self.adjust();
                 Step::Turned
             }
@@ -77,7 +98,7 @@ impl Intake {
             Turn::Ended { by_us: true } => {
                 self.flow = Flow::Stopped;
                 self.adjust();
-                if self.wanted {
+                if self.wanted.is_some() {
                     Step::Turned
                 } else {
                     Step::Stopped
@@ -90,8 +111,11 @@ impl Intake {
     /// Takes the next step from what is to what is wanted.
     fn adjust(&mut self) {
         self.flow = match (std::mem::take(&mut self.flow), self.wanted) {
-            (Flow::Stopped, true) => Flow::Starting(self.start()),
-            (Flow::Running(consumer), false) => {
+            (Flow::Stopped, Some(prefetch)) => {
+                self.asked_at = Instant::now();
+                Flow::Starting(self.start(prefetch), prefetch)
+            }
+            (Flow::Running(consumer, prefetch), wanted) if wanted != Some(prefetch) => {
                 let cancelling = self.cancel(consumer.tag());
                 Flow::Stopping(consumer, Some(cancelling))
             }
@@ -99,16 +123,20 @@ impl Intake {
         };
     }
 
-    fn start(&self) -> Start {
+    fn start(&self, prefetch: u16) -> Start {
         let (lane, queue) = (Arc::clone(&self.lane), self.queue.clone());
         Box::pin(async move {
-            let options = BasicConsumeOptions::default();
-            let channel = &lane.channel;
-            let starting = channel.basic_consume(queue, "".into(), options, FieldTable::default());
-            match tokio::time::timeout(START_TIMEOUT, starting).await {
-                Ok(started) => started.map_err(|error| Trouble::of_session(&error)),
-                Err(_) => Err(Trouble::Silent(START_TIMEOUT.as_secs())),
-            }
+            let starting = async {
+                let qos = BasicQosOptions { global: false };
+                lane.channel.basic_qos(prefetch, qos).await?;
+                let options = BasicConsumeOptions::default();
+                let arguments = FieldTable::default();
+                let channel = &lane.channel;
+                channel
+                    .basic_consume(queue, "".into(), options, arguments)
+                    .await
+            };
+            starting.await.map_err(|error| Trouble::of_session(&error))
         })
     }
 
@@ -122,7 +150,7 @@ impl Intake {
 }
 
 enum Turn {
-    Started(Consumer),
+    Started(Consumer, u16),
     Delivered(Box<lapin::message::Delivery>),
     Ended { by_us: bool },
     Failed(Trouble),
@@ -132,11 +160,11 @@ impl Flow {
     async fn turn(&mut self) -> Turn {
         match self {
             Self::Stopped => std::future::pending().await,
-            Self::Starting(starting) => match starting.await {
-                Ok(consumer) => Turn::Started(consumer),
+            Self::Starting(starting, prefetch) => match starting.await {
+                Ok(consumer) => Turn::Started(consumer, *prefetch),
                 Err(trouble) => Turn::Failed(trouble),
             },
-            Self::Running(consumer) => came(consumer.next().await, false),
+            Self::Running(consumer, _) => came(consumer.next().await, false),
             Self::Stopping(consumer, cancelling) => tokio::select! {
                 biased;
                 next = consumer.next() => came(next, true),

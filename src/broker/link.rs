@@ -18,10 +18,13 @@ use super::outgoing::{Addresses, Outgoing};
 use super::patience::Patience;
 use super::proof::{Publication, Settled};
 use super::publisher::Ticket;
-use super::session::{End, Session};
-use super::topology::{Names, Topology};
+use super::session::{End, Session, SessionStart};
+use super::topology::{Names, Topology, TopologySettings};
 use super::trouble::Trouble;
+use super::undeliverable::UndeliverableReader;
 use crate::config::Amqp;
+use crate::core::consume_plan::{ConsumePlan, ConsumeScope};
+use crate::core::consume_window::{ConsumeWindow, SessionHistory};
 
 /// Sessions on one connection, at most. lapin never lets go of a closed channel's number, so after
 /// some thousand channels a connection would be used up.
@@ -31,8 +34,7 @@ const SESSIONS_PER_CONNECTION: u32 = 50;
 pub struct LinkSettings {
     /// How many requests may be held unsettled at a time.
     pub prefetch: u16,
-    /// The delays of the retry queues, ascending.
-    pub ladder: Vec<Duration>,
+    pub topology: TopologySettings,
     /// What the broker's tools show.
     pub connection_name: String,
 }
@@ -60,6 +62,10 @@ pub enum BrokerEvent {
     /// session begins unblocked.
     Blocked(bool),
     Delivered(Delivery),
+    /// A message in `rename.undeliverable` ends each connection that it is delivered on.
+    Unreadable {
+        why: Trouble,
+    },
     /// The answer to a publish; answers come in any order.
     Published {
         ticket: Ticket,
@@ -73,6 +79,10 @@ pub enum BrokerEvent {
     ProbeEmpty {
         epoch: u64,
     },
+    /// After [`LinkHandle::consume`]: what was due has been taken, and new requests are from now on.
+    TakesNew {
+        epoch: u64,
+    },
     /// After [`LinkHandle::stop_consuming`]: no further delivery comes.
     Stopped {
         epoch: u64,
@@ -82,6 +92,7 @@ pub enum BrokerEvent {
 pub(super) enum Command {
     Consume {
         epoch: u64,
+        scope: ConsumeScope,
     },
     Stop {
         epoch: u64,
@@ -129,8 +140,8 @@ impl Link {
     ) -> LinkHandle {
         let names = Names::new(&amqp.prefix);
         let plan = Plan {
-            topology: Topology::new(&names, &settings.ladder),
-            addresses: Arc::new(Addresses::new(&names, &settings.ladder)),
+            topology: Topology::new(&names, &settings.topology),
+            addresses: Arc::new(Addresses::new(&names, &settings.topology.delays)),
             names,
             amqp,
             prefetch: settings.prefetch,
@@ -140,10 +151,11 @@ impl Link {
         // each delivery of the prefetch.
         let (commands, inbox) = mpsc::unbounded_channel();
         let keeper = Keeper {
-            plan,
+            plan: Arc::new(plan),
             events,
             inbox,
             patience: Patience::default(),
+            history: SessionHistory::default(),
             epoch: 0,
         };
         LinkHandle {
@@ -154,9 +166,10 @@ impl Link {
 }
 
 impl LinkHandle {
-    /// Begins to consume, in the session that [`BrokerEvent::Up`] told of.
-    pub fn consume(&self, epoch: u64) {
-        self.send(Command::Consume { epoch });
+    /// Begins to consume in the session that [`BrokerEvent::Up`] announced, or goes on with other
+    /// queues.
+    pub fn consume(&self, epoch: u64, scope: ConsumeScope) {
+        self.send(Command::Consume { epoch, scope });
     }
 
     /// Stops consuming. What the broker sent before it knew still comes as
@@ -212,10 +225,11 @@ impl LinkHandle {
 
 /// The task that keeps the link.
 struct Keeper {
-    plan: Plan,
+    plan: Arc<Plan>,
     events: mpsc::Sender<BrokerEvent>,
     inbox: mpsc::UnboundedReceiver<Command>,
     patience: Patience,
+    history: SessionHistory,
     epoch: u64,
 }
 
@@ -263,14 +277,28 @@ impl Keeper {
                 }
             };
             self.epoch += 1;
-            let session = Session::new(self.epoch, wire, ready, &self.plan, &self.events);
+            let consuming = ConsumePlan::new(self.history.window(), self.plan.prefetch);
+            let undeliverable =
+                UndeliverableReader::start(Arc::clone(&self.plan), self.epoch, self.events.clone());
+            let start = SessionStart {
+                epoch: self.epoch,
+                ready,
+                consuming,
+                undeliverable,
+            };
+            let session = Session::new(start, wire, &self.plan, &self.events);
             self.tell(BrokerEvent::Up { epoch: self.epoch }).await?;
             let began = tokio::time::Instant::now();
             let end = session.run(&mut self.inbox).await;
             self.patience.session_lived(began.elapsed());
             match end {
                 End::Closed => return None,
-                End::Trouble(trouble) => {
+                End::Trouble(trouble, death) => {
+                    self.history.session_died(death);
+                    if death.delivered && self.history.window() == ConsumeWindow::OneAtATime {
+                        // Each such session brings RabbitMQ's count of the culprit nearer to its limit.
+                        self.patience = Patience::default();
+                    }
                     let cut = cut_if_silent(wire, &trouble);
                     self.wait_after(trouble, Some(self.epoch)).await?;
                     if cut || !wire.connection.status().connected() {

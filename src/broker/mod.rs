@@ -5,6 +5,7 @@
 
 mod audience;
 mod connection;
+mod consumers;
 mod convert;
 mod declare;
 mod delivery;
@@ -27,6 +28,7 @@ mod session;
 mod single;
 pub mod topology;
 mod trouble;
+mod undeliverable;
 
 pub use audience::Audience;
 pub use connection::address;

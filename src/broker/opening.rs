@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use lapin::options::{BasicQosOptions, ConfirmSelectOptions};
+use lapin::options::ConfirmSelectOptions;
 use lapin::{Channel, Event};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -118,10 +118,6 @@ async fn make_ready(wire: &mut Wire, plan: &Plan) -> Result<Ready, Trouble> {
     }
     let told = |error: lapin::Error| Trouble::of_session(&error);
     let consuming = open_channel(&wire.connection).await?;
-    consuming
-        .basic_qos(plan.prefetch, BasicQosOptions { global: false })
-        .await
-        .map_err(told)?;
     let publishing = open_channel(&wire.connection).await?;
     publishing
         .confirm_select(ConfirmSelectOptions { nowait: false })

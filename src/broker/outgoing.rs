@@ -65,10 +65,10 @@ pub enum Outgoing {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyTo {
-    /// The retry queue of this step of the ladder, by its place in it.
-    Retry(usize),
-    /// The tail of the requests' queue.
-    RequestsTail,
+    /// The wait queue of this step of the ladder, by its place in it.
+    Wait(usize),
+    /// The tail of `rename.due`.
+    Due,
 }
 
 /// A request that did not come from the queue.
@@ -108,14 +108,16 @@ pub(super) struct Addresses {
     events: ShortString,
     dead_letters: ShortString,
     requests: ShortString,
-    retry: Vec<ShortString>,
+    internal: ShortString,
+    due: ShortString,
+    wait: Vec<ShortString>,
 }
 
 impl Parcel {
     /// An empty message that no queue will take.
-    pub(super) fn to_nowhere() -> Self {
+    pub(super) fn to_nowhere(addresses: &Addresses) -> Self {
         Self {
-            exchange: ShortString::default(),
+            exchange: addresses.internal.clone(),
             routing_key: "rename-worker.nowhere".into(),
             properties: BasicProperties::default(),
             body: Body::Own(Vec::new()),
@@ -140,10 +142,9 @@ impl Addresses {
             events: names.events.as_str().into(),
             dead_letters: names.dead_letters.as_str().into(),
             requests: names.requests.as_str().into(),
-            retry: ladder
-                .iter()
-                .map(|step| names.retry(*step).into())
-                .collect(),
+            internal: names.internal.as_str().into(),
+            due: names.due.as_str().into(),
+            wait: ladder.iter().map(|step| names.wait(*step).into()).collect(),
         }
     }
 
@@ -165,10 +166,10 @@ impl Addresses {
                 mandatory: true,
             },
             Outgoing::Copy { of, to, headers } => Parcel {
-                exchange: ShortString::default(),
+                exchange: self.internal.clone(),
                 routing_key: match to {
-                    CopyTo::Retry(step) => self.retry.get(step)?.clone(),
-                    CopyTo::RequestsTail => self.requests.clone(),
+                    CopyTo::Wait(step) => self.wait.get(step)?.clone(),
+                    CopyTo::Due => self.due.clone(),
                 },
                 properties: republished(&of, Keep::NoDeaths, headers, frame_max),
                 body: Body::Of(of),

@@ -41,6 +41,6 @@ pub enum Settled {
     Outcome { event: Confirmed },
     /// Its `user.rename-failed` is out, and the request is in the dead letters.
     Failure { event: Confirmed, letter: Confirmed },
-    /// A copy of it waits in a retry queue or at the tail of the requests.
+    /// A copy of it is in a wait queue or at the tail of the due queue.
     Copied(Confirmed),
 }

@@ -94,7 +94,8 @@ impl Publisher {
 
     /// Publishes an empty message to nowhere, to be told that the broker takes messages.
     pub(super) fn greet(&mut self) {
-        self.send(None, Parcel::to_nowhere());
+        let canary = Parcel::to_nowhere(&self.addresses);
+        self.send(None, canary);
     }
 
     fn send(&mut self, ticket: Option<Ticket>, parcel: Parcel) {

@@ -16,9 +16,7 @@
 //! # One at a time
 //!
 //! Letters that one reviewer holds are invisible to the other, who would take half of the queue for
-//! all of it. So there is one review at a time, and the second one is told so: an exclusive queue
-//! `<prefix>.review` is its lock. The broker removes it with the connection, so no
-//! killed review leaves it locked.
+//! all of it. So there is one review at a time, and the second one is told so: see [`lock`].
 //!
 //! # Taking
 //!
@@ -32,15 +30,15 @@
 //! look may meet letters that were taken before; those are taken again, for the proof of the first
 //! time ([`Taken`]).
 
+mod lock;
 mod look;
 mod sender;
 
 use std::time::Duration;
 
+use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
-use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::FieldTable;
-use lapin::{Channel, ErrorKind};
 use tokio::time::{Instant, sleep};
 
 pub use look::{Claim, Held, Look, Recorded, Taken};
@@ -50,12 +48,12 @@ use super::connection::{self, Wire};
 use super::declare::{self, open_channel};
 use super::outgoing::Addresses;
 use super::pipe::Pipe;
-use super::topology::{Names, Topology, What};
+use super::topology::{
+    DELIVERY_LIMIT_ARGUMENT, Difference, Names, Object, Topology, TopologySettings, What,
+};
 use super::trouble::Trouble;
 use crate::config::Amqp;
 
-/// How long the lock is tried for: a review that has just ended frees it within milliseconds.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long letters that are given back may take to be back.
 const RETURN_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two questions whether something has happened at the broker.
@@ -113,7 +111,7 @@ impl Review {
     pub async fn begin(amqp: &Amqp, by: &str, trust: QueueTrust) -> Result<Self, ReviewTrouble> {
         let wire = connection::open(amqp, &format!("rename-worker review by {by}")).await?;
         let names = Names::new(&amqp.prefix);
-        match prepare(&wire, &names, trust).await {
+        match prepare(&wire, &names, trust, amqp.declare_topology).await {
             Ok(control) => Ok(Self {
                 wire,
                 control,
@@ -126,7 +124,19 @@ impl Review {
         }
     }
 
-    /// Where requests are published to.
+    /// The exchange that routes to the queues of this program by their names.
+    #[must_use]
+    pub fn internal(&self) -> &str {
+        &self.names.internal
+    }
+
+    /// The queue that replayed requests are published to.
+    #[must_use]
+    pub fn due(&self) -> &str {
+        &self.names.due
+    }
+
+    /// The exchange that upstream publishes requests to.
     #[must_use]
     pub fn requests(&self) -> &str {
         &self.names.requests
@@ -194,12 +204,13 @@ impl Review {
     }
 }
 
-async fn prepare(wire: &Wire, names: &Names, trust: QueueTrust) -> Result<Channel, ReviewTrouble> {
-    let mut topology = Topology::new(names, &[]);
-    topology
-        .objects
-        .retain(|object| object.is_queue(&names.dead_letters));
-    let differences = declare::compare(wire, &topology).await?;
+async fn prepare(
+    wire: &Wire,
+    names: &Names,
+    trust: QueueTrust,
+    may_declare: bool,
+) -> Result<Channel, ReviewTrouble> {
+    let differences = dead_letter_differences(wire, names).await?;
     for difference in differences {
         match &difference.what {
             What::Argument { .. } if trust == QueueTrust::Given => {}
@@ -212,36 +223,30 @@ async fn prepare(wire: &Wire, names: &Names, trust: QueueTrust) -> Result<Channe
             _ => return Err(Trouble::Topology(vec![difference]).into()),
         }
     }
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match lock(wire, names).await {
-            Err(Trouble::Reviewed) if Instant::now() < deadline => sleep(ASK_AGAIN).await,
-            Err(trouble) => return Err(trouble.into()),
-            Ok(control) => return Ok(control),
+    Ok(lock::acquire(wire, names, may_declare).await?)
+}
+
+/// In what the queue of the dead letters differs from one that can be looked at safely: as it is made
+/// now, or as 0.1.0 made it, without `x-overflow`.
+async fn dead_letter_differences(wire: &Wire, names: &Names) -> Result<Vec<Difference>, Trouble> {
+    let mut topology = Topology::new(names, &TopologySettings::with_delays(&[]));
+    let queue = names.dead_letters.as_str();
+    topology
+        .objects
+        .retain(|object| object.queue_name() == Some(queue));
+    let differences = declare::compare(wire, &topology).await?;
+    let is_argument = |difference: &Difference| matches!(difference.what, What::Argument { .. });
+    if !differences.iter().any(is_argument) {
+        return Ok(differences);
+    }
+    for object in &mut topology.objects {
+        if let Object::Queue { arguments, .. } = object {
+            arguments.retain(|argument| {
+                ["x-queue-type", DELIVERY_LIMIT_ARGUMENT].contains(&argument.name)
+            });
         }
     }
-}
-
-/// Takes the lock; the connection holds it, and the channel is free for questions.
-async fn lock(wire: &Wire, names: &Names) -> Result<Channel, Trouble> {
-    let channel = open_channel(&wire.connection).await?;
-    let options = QueueDeclareOptions {
-        exclusive: true,
-        ..QueueDeclareOptions::default()
-    };
-    match channel
-        .queue_declare(names.review.as_str().into(), options, FieldTable::default())
-        .await
-    {
-        Ok(_) => Ok(channel),
-        Err(error) if is_locked(&error) => Err(Trouble::Reviewed),
-        Err(error) => Err(Trouble::of_session(&error)),
-    }
-}
-
-fn is_locked(error: &lapin::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(amqp)
-        if matches!(amqp.kind(), AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED)))
+    declare::compare(wire, &topology).await
 }
 
 /// What a queue tells of itself.

@@ -19,14 +19,18 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::connection::Wire;
+use super::consumers::{Consumers, ConsumersEvent};
 use super::delivery::{Delivery, Lane};
-use super::intake::{Intake, Reply, Step, reply};
+use super::intake::{Reply, reply};
 use super::link::{BrokerEvent, Command, Plan};
 use super::opening::Ready;
 use super::outgoing::Outgoing;
 use super::proof::Publication;
 use super::publisher::{Publisher, Ticket, Told};
 use super::trouble::{Trouble, ended_silently};
+use super::undeliverable::UndeliverableReader;
+use crate::core::consume_plan::{ConsumePlan, ConsumeScope, SourceQueue};
+use crate::core::consume_window::SessionDeath;
 
 /// How often the states are looked at, in case lapin closed something without a word, as it does
 /// when the broker closes a connection with a code that is no error.
@@ -45,8 +49,11 @@ pub(super) struct Session<'a> {
     events: &'a mpsc::Sender<BrokerEvent>,
     lane: Arc<Lane>,
     publisher: Publisher,
-    intake: Intake,
-    fetching: Option<Reply<Option<BasicGetMessage>>>,
+    consumers: Consumers,
+    /// Until the session ends.
+    undeliverable: Option<UndeliverableReader>,
+    fetching: Option<Fetching>,
+    fetches: u64,
     flushing: FuturesUnordered<Flush>,
     blocked: bool,
     /// When the broker last showed that it takes messages.
@@ -55,32 +62,55 @@ pub(super) struct Session<'a> {
     at_the_door: Vec<Delivery>,
 }
 
+/// What a session begins with, beside the connection.
+pub(super) struct SessionStart {
+    pub(super) epoch: u64,
+    pub(super) ready: Ready,
+    pub(super) consuming: ConsumePlan,
+    pub(super) undeliverable: UndeliverableReader,
+}
+
 /// Why a session ended.
 pub(super) enum End {
     /// We were asked to close, or nobody listens any more.
     Closed,
-    Trouble(Trouble),
+    Trouble(Trouble, SessionDeath),
+}
+
+/// One request is being fetched to probe with.
+struct Fetching {
+    source: SourceQueue,
+    /// The queue that is asked next, if this one is empty.
+    then: Option<SourceQueue>,
+    reply: Option<Reply<Option<BasicGetMessage>>>,
 }
 
 type Flush = Pin<Box<dyn Future<Output = (Ticket, lapin::Result<()>)> + Send>>;
 impl<'a> Session<'a> {
     pub(super) fn new(
-        epoch: u64,
+        start: SessionStart,
         wire: &'a mut Wire,
-        ready: Ready,
         plan: &'a Plan,
         events: &'a mpsc::Sender<BrokerEvent>,
     ) -> Self {
+        let SessionStart {
+            epoch,
+            ready,
+            consuming,
+            undeliverable,
+        } = start;
         let lane = Arc::new(Lane::new(epoch, ready.consuming));
         Self {
             epoch,
             wire,
             plan,
             events,
-            intake: Intake::new(Arc::clone(&lane), &plan.names.requests),
+            consumers: Consumers::new(Arc::clone(&lane), &plan.names, consuming),
+            undeliverable: Some(undeliverable),
             lane,
             publisher: ready.publisher,
             fetching: None,
+            fetches: 0,
             flushing: FuturesUnordered::new(),
             blocked: ready.blocked,
             told_at: ready.told_at,
@@ -103,8 +133,10 @@ impl<'a> Session<'a> {
                     self.on_told(told).await
                 }
                 command = commands.recv() => self.on_command(command).await,
-                step = self.intake.step() => self.on_intake(step).await,
-                fetched = reply(&mut self.fetching) => self.on_fetched(fetched).await,
+                event = self.consumers.next() => self.on_consumers(event).await,
+                (source, fetched) = fetched(&mut self.fetching) => {
+                    self.on_fetched(source, fetched).await
+                }
                 Some((ticket, flushed)) = self.flushing.next() => {
                     self.on_flushed(ticket, flushed).await
                 }
@@ -141,12 +173,14 @@ impl<'a> Session<'a> {
             // It may be about a channel of the topology's check, long gone; the states tell.
             Some(Event::Error(error)) => self.broken(|| Trouble::of_session(&error)),
             Some(_) => None,
-            None => Some(End::Trouble(ended_silently())),
+            None => Some(self.died(ended_silently())),
         }
     }
 
-    fn on_watch(&self) -> Option<End> {
-        self.broken(ended_silently)
+    fn on_watch(&mut self) -> Option<End> {
+        let silent = self.consumers.on_tick(!self.blocked);
+        let end = self.broken(ended_silently);
+        end.or_else(|| silent.map(|trouble| self.died(trouble)))
     }
 
     /// The end, if the connection or one of our channels is no more.
@@ -154,7 +188,7 @@ impl<'a> Session<'a> {
         let whole = self.wire.connection.status().connected()
             && self.lane.channel.status().connected()
             && self.publisher.channel().status().connected();
-        (!whole).then(|| End::Trouble(why()))
+        (!whole).then(|| self.died(why()))
     }
 
     async fn on_told(&mut self, told: Told) -> Option<End> {
@@ -164,7 +198,7 @@ impl<'a> Session<'a> {
             }
         }
         if let Some(error) = told.broken {
-            return Some(End::Trouble(Trouble::of_session(&error)));
+            return Some(self.died(Trouble::of_session(&error)));
         }
         self.told_at = Instant::now();
         self.open_the_door().await
@@ -173,8 +207,10 @@ impl<'a> Session<'a> {
     async fn on_command(&mut self, command: Option<Command>) -> Option<End> {
         match command {
             None | Some(Command::Close) => return Some(End::Closed),
-            Some(Command::Consume { epoch }) if epoch == self.epoch => self.intake.want(true),
-            Some(Command::Stop { epoch }) if epoch == self.epoch => self.intake.want(false),
+            Some(Command::Consume { epoch, scope }) if epoch == self.epoch => {
+                self.consume(Some(scope));
+            }
+            Some(Command::Stop { epoch }) if epoch == self.epoch => self.consume(None),
             Some(Command::Fetch { epoch }) if epoch == self.epoch => self.fetch(),
             Some(Command::Flush { epoch, ticket }) if epoch == self.epoch => self.flush(ticket),
             Some(Command::Publish { ticket, outgoing }) => {
@@ -196,23 +232,51 @@ impl<'a> Session<'a> {
         None
     }
 
-    fn fetch(&mut self) {
-        if self.fetching.is_none() {
-            let lane = Arc::clone(&self.lane);
-            let queue = self.plan.names.requests.as_str().into();
-            self.fetching = Some(Box::pin(async move {
-                lane.channel
-                    .basic_get(queue, BasicGetOptions::default())
-                    .await
-            }));
+    fn consume(&mut self, scope: Option<ConsumeScope>) {
+        self.consumers.want(scope);
+        if let Some(reader) = &self.undeliverable {
+            reader.want(scope.is_some());
         }
     }
 
+    /// Fetches one request. The queues take turns, so that what heads one of them is not all that a
+    /// probe ever meets.
+    fn fetch(&mut self) {
+        if self.fetching.is_none() {
+            self.fetches += 1;
+            let (first, then) = if self.fetches.is_multiple_of(2) {
+                (SourceQueue::Requests, SourceQueue::Due)
+            } else {
+                (SourceQueue::Due, SourceQueue::Requests)
+            };
+            self.fetch_from(first, Some(then));
+        }
+    }
+
+    fn fetch_from(&mut self, source: SourceQueue, then: Option<SourceQueue>) {
+        let lane = Arc::clone(&self.lane);
+        let names = &self.plan.names;
+        let queue = match source {
+            SourceQueue::Requests => names.requests.as_str().into(),
+            SourceQueue::Due | SourceQueue::Undeliverable => names.due.as_str().into(),
+        };
+        let reply: Reply<_> = Box::pin(async move {
+            lane.channel
+                .basic_get(queue, BasicGetOptions::default())
+                .await
+        });
+        self.fetching = Some(Fetching {
+            source,
+            then,
+            reply: Some(reply),
+        });
+    }
+
     /// A channel works in order: when it answers a question, it has taken what was said before. To
-    /// set the prefetch again changes nothing for a consumer that runs.
+    /// set the prefetch that holds changes nothing.
     fn flush(&mut self, ticket: Ticket) {
         let lane = Arc::clone(&self.lane);
-        let prefetch = self.plan.prefetch;
+        let prefetch = self.consumers.prefetch();
         self.flushing.push(Box::pin(async move {
             let options = BasicQosOptions { global: false };
             (ticket, lane.channel.basic_qos(prefetch, options).await)
@@ -222,44 +286,71 @@ impl<'a> Session<'a> {
     async fn on_flushed(&mut self, ticket: Ticket, flushed: lapin::Result<()>) -> Option<End> {
         match flushed {
             Ok(()) => self.say(BrokerEvent::Flushed { ticket }).await,
-            Err(error) => Some(End::Trouble(Trouble::of_session(&error))),
+            Err(error) => Some(self.died(Trouble::of_session(&error))),
         }
     }
 
-    async fn on_fetched(&mut self, fetched: lapin::Result<Option<BasicGetMessage>>) -> Option<End> {
-        self.fetching = None;
-        match fetched {
-            Ok(Some(message)) => self.hand_over(message.delivery).await,
-            Ok(None) => {
+    async fn on_fetched(
+        &mut self,
+        source: SourceQueue,
+        fetched: lapin::Result<Option<BasicGetMessage>>,
+    ) -> Option<End> {
+        let then = self.fetching.take().and_then(|fetching| fetching.then);
+        match (fetched, then) {
+            (Ok(Some(message)), _) => {
+                let delivery = Delivery::new(message.delivery, &self.lane, source);
+                self.hand_over(delivery).await
+            }
+            (Ok(None), Some(then)) => {
+                self.fetch_from(then, None);
+                None
+            }
+            (Ok(None), None) => {
                 self.say(BrokerEvent::ProbeEmpty { epoch: self.epoch })
                     .await
             }
-            Err(error) => Some(End::Trouble(Trouble::of_session(&error))),
+            (Err(error), _) => Some(self.died(Trouble::of_session(&error))),
         }
     }
 
-    async fn on_intake(&mut self, step: Step) -> Option<End> {
-        match step {
-            Step::Turned => None,
-            Step::Delivered(message) => self.hand_over(*message).await,
-            Step::Stopped => {
+    async fn on_consumers(&mut self, event: ConsumersEvent) -> Option<End> {
+        match event {
+            ConsumersEvent::Turned => None,
+            ConsumersEvent::Delivered(delivery) => self.hand_over(delivery).await,
+            ConsumersEvent::Stopped => {
                 // Whoever stops wants no call made, so there is nothing to be sure of.
                 if let Some(end) = self.open_the_door().await {
                     return Some(end);
                 }
                 self.say(BrokerEvent::Stopped { epoch: self.epoch }).await
             }
-            Step::Cancelled => {
+            ConsumersEvent::TakesNew => self.say(BrokerEvent::TakesNew { epoch: self.epoch }).await,
+            ConsumersEvent::MetSuspect => Some(self.ended(Trouble::MetSuspect, true)),
+            ConsumersEvent::Cancelled => {
                 let end = self.broken(ended_silently);
-                end.or(Some(End::Trouble(Trouble::ConsumerCancelled)))
+                end.or_else(|| Some(self.died(Trouble::ConsumerCancelled)))
             }
-            Step::Failed(trouble) => Some(End::Trouble(trouble)),
+            ConsumersEvent::Failed(trouble) => Some(self.died(trouble)),
         }
     }
 
+    fn died(&self, trouble: Trouble) -> End {
+        self.ended(trouble, false)
+    }
+
+    fn ended(&self, trouble: Trouble, met_suspect: bool) -> End {
+        End::Trouble(
+            trouble,
+            SessionDeath {
+                delivered: self.consumers.has_delivered(),
+                full_for: self.consumers.full_for(),
+                met_suspect,
+            },
+        )
+    }
+
     /// Hands a delivery over, unless it is time to make sure that its outcome can be told.
-    async fn hand_over(&mut self, message: lapin::message::Delivery) -> Option<End> {
-        let delivery = Delivery::new(message, &self.lane);
+    async fn hand_over(&mut self, delivery: Delivery) -> Option<End> {
         let sure = self.blocked || self.told_at.elapsed() < SURE_FOR;
         if sure && self.at_the_door.is_empty() {
             return self.say(BrokerEvent::Delivered(delivery)).await;
@@ -283,13 +374,16 @@ impl<'a> Session<'a> {
     /// Voids the deliveries, tells what is lost, closes the channels.
     async fn finish(mut self, end: End) -> End {
         self.lane.end();
+        if let Some(reader) = self.undeliverable.take() {
+            reader.stop().await;
+        }
         for ticket in self.publisher.give_up() {
             let result = Publication::Lost;
             if self.tell(BrokerEvent::Published { ticket, result }).await {
                 break;
             }
         }
-        if matches!(end, End::Trouble(Trouble::Silent(_))) {
+        if matches!(end, End::Trouble(Trouble::Silent(_), _)) {
             // Nobody is there to say goodbye to.
             return end;
         }
@@ -301,5 +395,14 @@ impl<'a> Session<'a> {
             tokio::time::timeout(CLOSE_TIMEOUT, closing).await.ok();
         }
         end
+    }
+}
+
+async fn fetched(
+    fetching: &mut Option<Fetching>,
+) -> (SourceQueue, lapin::Result<Option<BasicGetMessage>>) {
+    match fetching {
+        Some(fetching) => (fetching.source, reply(&mut fetching.reply).await),
+        None => std::future::pending().await,
     }
 }

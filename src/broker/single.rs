@@ -1,14 +1,12 @@
 //! Single visits to the broker, for commands: connect, do one thing, leave. No retry; a person or
 //! a script decides whether to try again.
 
-use std::time::Duration;
-
 use super::connection::{self, Wire};
 use super::declare;
 use super::outgoing::{Addresses, Outgoing, Request};
 use super::pipe::Pipe;
 use super::proof::Publication;
-use super::topology::{Difference, Names, Topology};
+use super::topology::{Difference, Names, Topology, TopologySettings};
 use super::trouble::Trouble;
 use crate::config::Amqp;
 
@@ -16,9 +14,9 @@ use crate::config::Amqp;
 const CONNECTION_NAME: &str = "rename-worker command";
 
 /// Declares the topology; what exists already must be as it is to be.
-pub async fn declare_topology(amqp: &Amqp, ladder: &[Duration]) -> Result<(), Trouble> {
+pub async fn declare_topology(amqp: &Amqp, settings: &TopologySettings) -> Result<(), Trouble> {
     let wire = connection::open(amqp, CONNECTION_NAME).await?;
-    let topology = Topology::new(&Names::new(&amqp.prefix), ladder);
+    let topology = Topology::new(&Names::new(&amqp.prefix), settings);
     let outcome = declare::declare(&wire, &topology).await;
     wire.close().await;
     outcome
@@ -27,19 +25,19 @@ pub async fn declare_topology(amqp: &Amqp, ladder: &[Duration]) -> Result<(), Tr
 /// Everything about the topology that is missing or differs. Bindings cannot be asked about.
 pub async fn compare_topology(
     amqp: &Amqp,
-    ladder: &[Duration],
+    settings: &TopologySettings,
 ) -> Result<Vec<Difference>, Trouble> {
     let wire = connection::open(amqp, CONNECTION_NAME).await?;
-    let topology = Topology::new(&Names::new(&amqp.prefix), ladder);
+    let topology = Topology::new(&Names::new(&amqp.prefix), settings);
     let outcome = declare::compare(&wire, &topology).await;
     wire.close().await;
     outcome
 }
 
 /// Removes every queue and exchange of the topology, with all that is in them.
-pub async fn remove_topology(amqp: &Amqp, ladder: &[Duration]) -> Result<(), Trouble> {
+pub async fn remove_topology(amqp: &Amqp, settings: &TopologySettings) -> Result<(), Trouble> {
     let wire = connection::open(amqp, CONNECTION_NAME).await?;
-    let topology = Topology::new(&Names::new(&amqp.prefix), ladder);
+    let topology = Topology::new(&Names::new(&amqp.prefix), settings);
     let outcome = declare::remove(&wire.connection, &topology).await;
     wire.close().await;
     outcome

@@ -1,13 +1,17 @@
-//! The exchanges, queues and bindings of contract section 2, as values: what is to be there.
+//! The exchanges, queues and bindings of contract section 2, as values.
 //!
 //! Nothing here talks to a broker; `declare` does.
+//!
+//! The worker, the review and RabbitMQ reach the queues that upstream must not write by the exchange
+//! `rename.internal`, not by the default exchange: the right to write to the default exchange is the
+//! right to write to every queue of the virtual host, and nobody here needs that.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::config::Ladder;
+use crate::config::{Ladder, Settings};
 
 /// A request delivered more often than this is dead-lettered by the broker itself.
 pub const DELIVERY_LIMIT: i64 = 20;
@@ -19,32 +23,84 @@ const NO_DELIVERY_LIMIT: i64 = -1;
 pub struct Names {
     prefix: String,
     pub requests: String,
+    /// What has waited and is due, what was given back, and replays: written by the worker, the
+    /// review and RabbitMQ only.
+    pub due: String,
+    /// What RabbitMQ itself moved away, and what the worker rejects unread.
+    pub undeliverable: String,
     pub events: String,
     pub dead_letters: String,
-    /// No part of the topology: a reviewer's sign that nobody else may review now.
-    pub review: String,
+    /// Dead letters that a person discarded, until they expire.
+    pub discarded: String,
+    /// Holds the token that a review has while it acts.
+    pub review_lock: String,
+    /// Routes to the queues that upstream must not write: their names are its routing keys.
+    pub internal: String,
 }
 
 impl Names {
     #[must_use]
     pub fn new(prefix: &str) -> Self {
+        let name = |rest: &str| format!("{prefix}.{rest}");
         Self {
             prefix: prefix.to_owned(),
-            requests: format!("{prefix}.requests"),
-            events: format!("{prefix}.events"),
-            dead_letters: format!("{prefix}.dead-letters"),
-            review: format!("{prefix}.review"),
+            requests: name("requests"),
+            due: name("due"),
+            undeliverable: name("undeliverable"),
+            events: name("events"),
+            dead_letters: name("dead-letters"),
+            discarded: name("discarded"),
+            review_lock: name("review-lock"),
+            internal: name("internal"),
         }
     }
 
-    /// The retry queue of one step of the ladder.
+    /// The queue in which a request waits for one delay of the ladder.
     #[must_use]
-    pub fn retry(&self, step: Duration) -> String {
-        format!("{}.retry.{}", self.prefix, Ladder::label(step))
+    pub fn wait(&self, delay: Duration) -> String {
+        format!("{}.wait.{}", self.prefix, Ladder::label(delay))
+    }
+
+    /// Every queue in which a request may be before its outcome is published.
+    #[must_use]
+    pub fn request_queues(&self, delays: &[Duration]) -> Vec<String> {
+        let own = [&self.requests, &self.due, &self.undeliverable].map(Clone::clone);
+        own.into_iter()
+            .chain(delays.iter().map(|&delay| self.wait(delay)))
+            .collect()
     }
 }
 
-/// All that is to be there, in the order in which it can be declared.
+/// What the settings choose about the topology.
+#[derive(Debug, Clone)]
+pub struct TopologySettings {
+    /// The delays of the wait queues, ascending.
+    pub delays: Vec<Duration>,
+    /// How long a discarded dead letter is kept.
+    pub keep_discarded: Duration,
+}
+
+impl From<&Settings> for TopologySettings {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            delays: settings.retry.ladder.steps().to_vec(),
+            keep_discarded: settings.dead_letters.keep_discarded,
+        }
+    }
+}
+
+impl TopologySettings {
+    /// These delays, and otherwise the defaults.
+    #[must_use]
+    pub fn with_delays(delays: &[Duration]) -> Self {
+        Self {
+            delays: delays.to_vec(),
+            keep_discarded: Duration::from_hours(30 * 24),
+        }
+    }
+}
+
+/// Everything that must be there, in the order in which it can be declared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Topology {
     pub objects: Vec<Object>,
@@ -64,7 +120,7 @@ pub enum Object {
     Binding {
         exchange: String,
         queue: String,
-        routing_key: &'static str,
+        routing_key: String,
     },
 }
 
@@ -80,75 +136,126 @@ pub struct Argument {
 pub enum Value {
     Text(String),
     Number(i64),
+    Flag(bool),
 }
 
 impl Topology {
     #[must_use]
-    pub fn new(names: &Names, ladder: &[Duration]) -> Self {
-        let mut objects = vec![
-            exchange(&names.requests),
-            exchange(&names.events),
-            exchange(&names.dead_letters),
+    pub fn new(names: &Names, settings: &TopologySettings) -> Self {
+        let queues = [
             dead_letters(names),
-            requests(names),
+            undeliverable(names),
+            discarded(names, settings.keep_discarded),
+            review_lock(names),
+            retried(names, &names.due),
+            retried(names, &names.requests),
         ];
-        objects.extend(ladder.iter().map(|step| retry(names, *step)));
+        let waits = settings.delays.iter().map(|&delay| wait(names, delay));
+        let mut objects = vec![
+            exchange(&names.requests, "topic"),
+            exchange(&names.events, "topic"),
+            exchange(&names.dead_letters, "topic"),
+            exchange(&names.internal, "direct"),
+        ];
+        objects.extend(queues.into_iter().chain(waits));
         for name in [&names.dead_letters, &names.requests] {
-            objects.push(Object::Binding {
-                exchange: name.clone(),
-                queue: name.clone(),
-                routing_key: "#",
-            });
+            objects.push(binding(name, name, "#"));
         }
+        let internal: Vec<Object> = objects
+            .iter()
+            .filter_map(Object::queue_name)
+            .filter(|queue| *queue != names.requests)
+            .map(|queue| binding(&names.internal, queue, queue))
+            .collect();
+        objects.extend(internal);
         Self { objects }
     }
 }
 
-fn exchange(name: &str) -> Object {
+fn exchange(name: &str, kind: &'static str) -> Object {
     Object::Exchange {
         name: name.to_owned(),
-        kind: "topic",
+        kind,
     }
 }
 
-fn requests(names: &Names) -> Object {
-    Object::Queue {
-        name: names.requests.clone(),
-        arguments: vec![
-            text("x-queue-type", "quorum"),
-            number("x-delivery-limit", DELIVERY_LIMIT),
-            text("x-dead-letter-exchange", &names.dead_letters),
-            text("x-dead-letter-strategy", "at-least-once"),
-            // At-least-once dead-lettering works with this overflow only.
-            text("x-overflow", "reject-publish"),
-        ],
+fn binding(exchange: &str, queue: &str, routing_key: &str) -> Object {
+    Object::Binding {
+        exchange: exchange.to_owned(),
+        queue: queue.to_owned(),
+        routing_key: routing_key.to_owned(),
     }
+}
+
+fn quorum_queue(name: &str, arguments: Vec<Argument>) -> Object {
+    let mut all = vec![text("x-queue-type", "quorum")];
+    all.extend(arguments);
+    Object::Queue {
+        name: name.to_owned(),
+        arguments: all,
+    }
+}
+
+/// A queue whose messages RabbitMQ moves to `rename.undeliverable` at the delivery limit.
+fn retried(names: &Names, name: &str) -> Object {
+    let mut arguments = vec![number(DELIVERY_LIMIT_ARGUMENT, DELIVERY_LIMIT)];
+    arguments.extend(dead_lettered_to(names, &names.undeliverable));
+    quorum_queue(name, arguments)
 }
 
 fn dead_letters(names: &Names) -> Object {
-    Object::Queue {
-        name: names.dead_letters.clone(),
-        arguments: vec![
-            text("x-queue-type", "quorum"),
-            number(DELIVERY_LIMIT_ARGUMENT, NO_DELIVERY_LIMIT),
-        ],
-    }
+    // A length limit that a policy sets must refuse what is new, not drop what waits for review.
+    quorum_queue(&names.dead_letters, vec![unlimited(), reject_publish()])
 }
 
-fn retry(names: &Names, step: Duration) -> Object {
-    let millis = i64::try_from(step.as_millis()).unwrap_or(i64::MAX);
-    Object::Queue {
-        name: names.retry(step),
-        arguments: vec![
-            text("x-queue-type", "quorum"),
-            number("x-message-ttl", millis),
-            // The default exchange, whose routing key is a queue's name.
-            text("x-dead-letter-exchange", ""),
-            text("x-dead-letter-routing-key", &names.requests),
-            text("x-dead-letter-strategy", "at-least-once"),
-            text("x-overflow", "reject-publish"),
-        ],
-    }
+fn undeliverable(names: &Names) -> Object {
+    quorum_queue(&names.undeliverable, vec![unlimited(), reject_publish()])
+}
+
+fn discarded(names: &Names, keep: Duration) -> Object {
+    quorum_queue(&names.discarded, vec![unlimited(), time_to_live(keep)])
+}
+
+fn review_lock(names: &Names) -> Object {
+    let arguments = vec![
+        unlimited(),
+        Argument {
+            name: "x-single-active-consumer",
+            value: Value::Flag(true),
+        },
+        // From RabbitMQ 4.3 on a consumer whose node is gone would keep the token for a minute.
+        number("x-consumer-disconnected-timeout", 5_000),
+    ];
+    quorum_queue(&names.review_lock, arguments)
+}
+
+fn wait(names: &Names, delay: Duration) -> Object {
+    let mut arguments = vec![unlimited(), time_to_live(delay)];
+    arguments.extend(dead_lettered_to(names, &names.due));
+    quorum_queue(&names.wait(delay), arguments)
+}
+
+/// At least once, which RabbitMQ does for queues only that refuse what is beyond their length.
+fn dead_lettered_to(names: &Names, queue: &str) -> [Argument; 4] {
+    [
+        text("x-dead-letter-exchange", &names.internal),
+        text("x-dead-letter-routing-key", queue),
+        text("x-dead-letter-strategy", "at-least-once"),
+        reject_publish(),
+    ]
+}
+
+fn reject_publish() -> Argument {
+    text("x-overflow", "reject-publish")
+}
+
+const fn unlimited() -> Argument {
+    number(DELIVERY_LIMIT_ARGUMENT, NO_DELIVERY_LIMIT)
+}
+
+fn time_to_live(time: Duration) -> Argument {
+    let millis = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    number("x-message-ttl", millis)
 }
 
 fn text(name: &'static str, value: &str) -> Argument {
@@ -168,8 +275,11 @@ const fn number(name: &'static str, value: i64) -> Argument {
 pub(super) const DELIVERY_LIMIT_ARGUMENT: &str = "x-delivery-limit";
 
 impl Object {
-    pub(super) fn is_queue(&self, called: &str) -> bool {
-        matches!(self, Self::Queue { name, .. } if name == called)
+    pub(super) fn queue_name(&self) -> Option<&str> {
+        match self {
+            Self::Queue { name, .. } => Some(name),
+            Self::Exchange { .. } | Self::Binding { .. } => None,
+        }
     }
 
     pub(super) fn asks_for_no_delivery_limit(&self) -> bool {
@@ -240,6 +350,7 @@ impl fmt::Display for Value {
         match self {
             Self::Text(text) => write!(f, "'{text}'"),
             Self::Number(number) => write!(f, "{number}"),
+            Self::Flag(flag) => write!(f, "{flag}"),
         }
     }
 }
@@ -285,21 +396,17 @@ fn plain_value(told: &str) -> String {
 mod tests {
     use super::*;
 
-    fn topology(ladder: &[u64]) -> Topology {
-        let ladder: Vec<Duration> = ladder.iter().map(|ms| Duration::from_millis(*ms)).collect();
-        Topology::new(&Names::new("rename"), &ladder)
-    }
-
     #[test]
     fn the_topology_is_the_contract_s() {
-        let shown = topology(&[5_000, 30_000, 120_000, 600_000, 3_600_000]);
-        insta::assert_json_snapshot!(shown);
+        let delays = [5, 30, 120, 600, 3_600].map(Duration::from_secs);
+        let settings = TopologySettings::with_delays(&delays);
+        insta::assert_json_snapshot!(Topology::new(&Names::new("rename"), &settings));
     }
 
     #[test]
-    fn an_odd_step_has_a_name_too() {
+    fn a_delay_of_milliseconds_has_a_queue_name_too() {
         let names = Names::new("p");
-        assert_eq!(names.retry(Duration::from_millis(200)), "p.retry.200ms");
+        assert_eq!(names.wait(Duration::from_millis(200)), "p.wait.200ms");
     }
 
     #[test]

@@ -29,6 +29,11 @@ pub enum Trouble {
     Reviewed,
     #[error("the broker cancelled our consumer: its queue is gone or has lost its leader")]
     ConsumerCancelled,
+    #[error(
+        "a request was returned several times and may be what ends the worker: requests are taken \
+         one at a time until it has an outcome"
+    )]
+    MetSuspect,
     #[error("the broker closed a channel: {0}")]
     ChannelClosed(String),
     #[error("the connection ended: {0}")]
@@ -48,7 +53,10 @@ impl Trouble {
     #[must_use]
     pub const fn pace(&self) -> Pace {
         match self {
-            Self::Unreachable(_) | Self::Silent(_) | Self::ConnectionEnded(_) => Pace::Quick,
+            Self::Unreachable(_)
+            | Self::Silent(_)
+            | Self::MetSuspect
+            | Self::ConnectionEnded(_) => Pace::Quick,
             Self::Settings(_)
             | Self::Tls(_)
             | Self::Refused(_)

@@ -1,13 +1,12 @@
 //! `topology show|declare|check`: the exchanges and queues that are to be there.
 
 use std::path::Path;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{Exit, config, print, with_broker};
-use crate::broker::topology::{Difference, Names, Object, Topology};
+use crate::broker::topology::{Difference, Names, Object, Topology, TopologySettings};
 use crate::broker::{Trouble, compare_topology, declare_topology};
 use crate::config::Amqp;
 
@@ -44,14 +43,14 @@ pub async fn run(args: TopologyArgs, config_file: Option<&Path>) -> Exit {
         Ok(settings) => settings,
         Err(refusal) => return refusal.tell(args.json),
     };
-    let (amqp, ladder) = (&settings.amqp, settings.retry.ladder.steps());
+    let (amqp, chosen) = (&settings.amqp, TopologySettings::from(&settings));
     match args.verb {
-        Verb::Show => print(&show(&amqp.prefix, ladder, args.json)),
-        Verb::Declare => match declare_topology(amqp, ladder).await {
+        Verb::Show => print(&show(&amqp.prefix, &chosen, args.json)),
+        Verb::Declare => match declare_topology(amqp, &chosen).await {
             Ok(()) => report(&[], args.json, "everything is in place"),
             Err(trouble) => refuse(&trouble, amqp, args.json),
         },
-        Verb::Check => match compare_topology(amqp, ladder).await {
+        Verb::Check => match compare_topology(amqp, &chosen).await {
             Ok(differences) => report(
                 &differences,
                 args.json,
@@ -97,8 +96,8 @@ fn report(differences: &[Difference], json: bool, fine: &str) -> Exit {
     }
 }
 
-fn show(prefix: &str, ladder: &[Duration], json: bool) -> String {
-    let topology = Topology::new(&Names::new(prefix), ladder);
+fn show(prefix: &str, settings: &TopologySettings, json: bool) -> String {
+    let topology = Topology::new(&Names::new(prefix), settings);
     if json {
         return to_json(&topology);
     }
@@ -130,7 +129,8 @@ mod tests {
 
     #[test]
     fn show_prints_every_object_with_its_arguments() {
-        let ladder = [Duration::from_secs(5), Duration::from_secs(3600)];
-        insta::assert_snapshot!(show("rename", &ladder, false));
+        let delays = [5, 3_600].map(std::time::Duration::from_secs);
+        let settings = TopologySettings::with_delays(&delays);
+        insta::assert_snapshot!(show("rename", &settings, false));
     }
 }

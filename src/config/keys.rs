@@ -227,6 +227,15 @@ pub const KEYS: &[Key] = &[
         "Calls in flight at once.",
     ),
     key(
+        "consumer.max_deferred",
+        Kind::Count {
+            min: 1,
+            max: 1_000_000,
+        },
+        Some("50000"),
+        "Requests that may be away in the wait queues at a time, as far as this worker knows. Beyond it, it takes no new requests until some have come back.",
+    ),
+    key(
         "consumer.drain_timeout",
         Kind::Duration {
             min: Duration::ZERO,
@@ -324,6 +333,15 @@ pub const KEYS: &[Key] = &[
         },
         Some("60s"),
         "The longest wait between probes.",
+    ),
+    key(
+        "dead_letters.keep_discarded",
+        Kind::Duration {
+            min: secs(1),
+            max: Duration::from_hours(24 * 365),
+        },
+        Some("30d"),
+        "How long RabbitMQ keeps a discarded dead letter in `rename.discarded`. It is an argument of that queue: to change it, make the queue again.",
     ),
     key(
         "admin.listen",

@@ -14,8 +14,8 @@ use super::reader::Reader;
 use super::secret::Secret;
 use super::values;
 use super::{
-    Admin, Amqp, Api, Consumer, Credentials, Events, Hold, Log, LogFormat, Otlp, Retry, Settings,
-    Usernames, VerifyUser,
+    Admin, Amqp, Api, Consumer, Credentials, DeadLetters, Events, Hold, Log, LogFormat, Otlp,
+    Retry, Settings, Usernames, VerifyUser,
 };
 use crate::core::request::AccountId;
 
@@ -26,6 +26,9 @@ pub(super) fn settings(reader: &mut Reader) -> Settings {
         consumer: consumer(reader),
         retry: retry(reader),
         hold: hold(reader),
+        dead_letters: DeadLetters {
+            keep_discarded: reader.duration("dead_letters.keep_discarded"),
+        },
         admin: Admin {
             listen: reader.required("admin.listen", values::address),
         },
@@ -273,6 +276,7 @@ fn consumer(reader: &mut Reader) -> Consumer {
     let concurrency = u16::try_from(concurrency).ok().and_then(NonZeroU16::new);
     Consumer {
         concurrency: concurrency.expect("its bounds fit"),
+        max_deferred: reader.required("consumer.max_deferred", values::count),
         drain_timeout: reader.duration("consumer.drain_timeout"),
     }
 }

@@ -21,5 +21,11 @@ pub mod order;
 pub mod pace;
 // Outcomes worth remembering.
 pub mod recent;
+// How many requests a session may take at a time.
+pub mod consume_window;
+// Which queues a session consumes, and in which order.
+pub mod consume_plan;
+// Why RabbitMQ moved a request away, and how it ends then.
+pub mod removal;
 // All of the above in one state machine: an input goes in, effects come out.
 pub mod machine;

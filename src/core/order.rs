@@ -1,7 +1,7 @@
 //! Who must wait for whom: requests of one account that share a name run in the order they came.
 //!
 //! Every request takes a ticket and stands in the line of each of its two names; it may run when it
-//! is first in both. One that goes *away*, to a retry queue or to the tail of its own queue, keeps
+//! is first in both. One that goes *away*, to a wait queue or to the tail of the due queue, keeps
 //! its place, so that later ones of its names do not overtake it: they go after it, each once the
 //! broker has confirmed the one before. Only the nearest before it matters to a request, since that
 //! one minds those before itself.
@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::request::{AccountId, RenameRequest};
 use super::retry::later;
 
-/// How much later than expected a message may enter the requests queue again: the broker moves
+/// How much later than expected a message may enter the due queue again: the broker moves
 /// expired messages at least once, so the failover of a queue delays them.
 const SLACK: Duration = Duration::from_secs(30);
 
@@ -94,19 +94,19 @@ enum Whereabouts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Way {
     by: By,
-    /// It enters the requests queue not before this.
+    /// It enters the due queue (or, of `Front`, its own) not before this.
     earliest: Timestamp,
-    /// It has entered the requests queue by then, at the latest.
+    /// It has entered that queue by then, at the latest.
     latest: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
-    /// The tail of the requests queue.
+    /// The tail of the due queue.
     Tail,
-    /// A retry queue, then the tail of the requests queue.
+    /// A wait queue, then the tail of the due queue.
     Ladder,
-    /// Its delivery became void: the broker puts it back in front of the requests queue.
+    /// Its delivery became void: the broker puts it back in front of its queue.
     Front,
 }
 
@@ -133,8 +133,8 @@ pub enum Turn {
     Run,
     /// Somebody before it is here: wait for them.
     Wait,
-    /// Those before it are away: go after them. Without a `due`, they stand at the tail of the
-    /// requests queue; with one, they are not back before then, and it is to wait in a retry queue.
+    /// Those before it are away: go after them. Without a `due`, they stand at the tail of the due
+    /// queue; with one, they are not back before then, and it is to wait in a wait queue.
     Follow { due: Option<Timestamp> },
 }
 
@@ -197,9 +197,13 @@ pub struct Line {
     messages: BTreeSet<(Identity, Ticket)>,
     /// Those here whose turn it may have become.
     woken: Vec<Ticket>,
-    /// Whatever entered the requests queue before this has been delivered to somebody.
+    /// Whatever entered the due queue before this has been delivered to somebody.
     delivered_up_to: Option<Timestamp>,
+    /// When a connection was last lost, or new requests began to be taken after that.
     cut_at: Option<Timestamp>,
+    /// New requests are being taken. While they are not, one that was put back in front of their queue
+    /// does not come, whatever has come from elsewhere.
+    takes_new: bool,
     swept_at: Option<Timestamp>,
 }
 
@@ -275,8 +279,8 @@ impl Line {
         turn
     }
 
-    /// A copy of the request is published, to the tail of the requests queue or, with a delay, to a
-    /// retry queue. Said again when it is published again. Gives the copy's number.
+    /// A copy of the request is published, to the tail of the due queue or, with a delay, to a wait
+    /// queue. Said again when it is published again. Gives the copy's number.
     pub fn leave(&mut self, ticket: Ticket, delay: Option<Duration>, now: Timestamp) -> u64 {
         self.sweep(now);
         let way = Way {
@@ -337,6 +341,25 @@ impl Line {
     /// The connection is lost, and perhaps deliveries with it that were never seen.
     pub fn cut(&mut self, now: Timestamp) {
         self.cut_at = Some(now);
+        self.takes_new = false;
+    }
+
+    /// New requests are taken from now on.
+    pub fn takes_new(&mut self, now: Timestamp) {
+        if !self.takes_new && self.cut_at.is_some() {
+            self.cut_at = Some(now);
+        }
+        self.takes_new = true;
+    }
+
+    pub const fn takes_nothing_new(&mut self) {
+        self.takes_new = false;
+    }
+
+    /// Requests that have a place: here, leaving, or away.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.holders.len()
     }
 
     /// The request is done with, or its place is given up. Whoever is next is [`Line::woken`].
@@ -398,7 +421,7 @@ impl Line {
                 continue;
             }
             // Had it left before this one, it should have been back before: no telling why it is
-            // not, so this one does not turn in circles behind it, but waits in a retry queue.
+            // not, so this one does not turn in circles behind it, but waits in a wait queue.
             let at_the_tail = way.by == By::Tail && holder.copy > copy;
             return Turn::Follow {
                 due: (!at_the_tail).then_some(way.earliest),
@@ -408,6 +431,9 @@ impl Line {
     }
 
     fn is_lost(&self, way: Way) -> bool {
+        if way.by == By::Front && !self.takes_new {
+            return false;
+        }
         let after_cut = self.cut_at.map(|at| later(at, CUT_SLACK));
         Some(way.latest).max(after_cut) < self.delivered_up_to
     }

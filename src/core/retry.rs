@@ -20,7 +20,7 @@ pub struct RetrySettings {
     pub max_elapsed: Duration,
     /// Up to this long a request waits in the worker.
     pub local_wait: Duration,
-    /// The delays of the retry queues, ascending, at least one.
+    /// The delays of the wait queues, ascending, at least one.
     pub ladder: Vec<Duration>,
 }
 
@@ -52,7 +52,7 @@ pub struct RetryPolicy {
 pub enum Place {
     /// In the worker, holding no call slot.
     Here,
-    /// In the retry queue of this step of the ladder.
+    /// In the wait queue of this step of the ladder.
     Ladder(usize),
 }
 

@@ -28,7 +28,7 @@ pub enum Stop {
     #[error("interrupted")]
     Interrupted,
     #[error(
-        "no queue is bound to the exchange {0}; `rename-worker topology declare` makes what is missing"
+        "no queue {0} is bound to its exchange; `rename-worker topology declare` makes what is missing"
     )]
     Returned(String),
     #[error("the broker refused a message: its queue is full, or has no leader")]
@@ -63,7 +63,7 @@ impl Desk {
         self.review.dead_letters()
     }
 
-    /// Where replays go.
+    /// The exchange that a request comes from, replayed or not.
     #[must_use]
     pub fn requests(&self) -> &str {
         self.review.requests()

@@ -14,6 +14,7 @@ use super::amend::Amendments;
 use super::desk::{Desk, Step, Stop};
 use super::letter::{Letter, LetterId};
 use super::selection::Selection;
+use crate::broker::Review;
 use crate::wire::headers;
 use crate::wire::message::{Field, Message};
 use crate::wire::request;
@@ -103,6 +104,21 @@ impl Replay {
             (headers::MAYBE_APPLIED, Field::Bool(true)),
         ]
     }
+}
+
+/// The prepared request, on its way to the queue that upstream cannot write: there the worker
+/// believes what a replay says of itself. Where it was to go is kept in its headers.
+fn via_due(mut message: Message, review: &Review) -> Message {
+    let exchange = std::mem::replace(&mut message.exchange, review.internal().to_owned());
+    let routing_key = std::mem::replace(&mut message.routing_key, review.due().to_owned());
+    let origin = [
+        (headers::ORIGINAL_EXCHANGE, exchange),
+        (headers::ORIGINAL_ROUTING_KEY, routing_key),
+    ];
+    for (name, value) in origin {
+        message.headers.insert(name.to_owned(), value.into());
+    }
+    message
 }
 
 /// Headers that say what was true of the letter, or would send copies elsewhere.

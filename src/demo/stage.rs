@@ -14,7 +14,7 @@ use super::broker::{Broker, FindError, Finder};
 use super::report::{DeadLetters, Report, Told, tally};
 use super::script::{self, LATENCY, Script, Scripted};
 use crate::app::{self, App};
-use crate::broker::topology::Names;
+use crate::broker::topology::{Names, TopologySettings};
 use crate::broker::{
     Audience, Publication, Request, RequestPublisher, Trouble, count_dead_letters,
     declare_topology, remove_topology,
@@ -68,7 +68,7 @@ pub enum DemoError {
 pub struct Stage {
     broker: Broker,
     amqp: Amqp,
-    ladder: Vec<Duration>,
+    topology: TopologySettings,
     script: Script,
     sandbox: Sandbox,
     app: App,
@@ -89,14 +89,14 @@ impl Stage {
         .await?;
         let settings = settings(&broker, &sandbox);
         let amqp = settings.amqp.clone();
-        let ladder = settings.retry.ladder.steps().to_vec();
-        declare_topology(&amqp, &ladder).await?;
+        let topology = TopologySettings::from(&settings);
+        declare_topology(&amqp, &topology).await?;
         let audience = Audience::join(&amqp).await?;
         let app = App::start(settings).await?;
         Ok(Self {
             broker,
             amqp,
-            ladder,
+            topology,
             script,
             sandbox,
             app,
@@ -168,7 +168,7 @@ impl Stage {
         let cleared = if self.broker.is_ours() {
             Ok(())
         } else {
-            remove_topology(&self.amqp, &self.ladder).await
+            remove_topology(&self.amqp, &self.topology).await
         };
         self.broker.stop().await;
         Ok(cleared?)

@@ -10,11 +10,13 @@ use jiff::Timestamp;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
-use super::metrics::{EventType, Metrics};
+use super::metrics::{EventType, Metrics, UndeliverableCause};
 use crate::config::Usernames;
+use crate::core::consume_plan::ConsumeScope;
 use crate::core::hold::Cause;
 use crate::core::machine::{Ended, Note, Told};
 use crate::core::outcome::{Outcome, Reason};
+use crate::core::removal::RemovalCause;
 use crate::core::request::{AccountId, RenameRequest};
 
 /// Tells logs and metrics.
@@ -122,6 +124,11 @@ impl Reporter {
                 self.metrics.set_hold(None);
                 info!("the API answers again; consuming");
             }
+            Note::ConsumeScope(ConsumeScope::DueOnly) => warn!(
+                "consumer.max_deferred requests are waiting in the wait queues: no new ones are \
+                 taken until some have come back"
+            ),
+            Note::ConsumeScope(ConsumeScope::All) => info!("new requests are taken again"),
             Note::AccountPaused(Told { gist, account }) => warn!(
                 account = account.as_str(),
                 answer = %gist,
@@ -155,6 +162,22 @@ impl Reporter {
         warn!(
             what,
             "the broker did not take a message; the request is kept, trying again"
+        );
+    }
+
+    /// A message was read from `rename.undeliverable`.
+    pub fn undeliverable(&self, cause: RemovalCause) {
+        self.metrics
+            .undeliverable(UndeliverableCause::Removed(cause));
+    }
+
+    /// A message there ends each connection that it is delivered on.
+    pub fn unreadable(&self, why: &dyn std::fmt::Display) {
+        self.metrics.undeliverable(UndeliverableCause::Unreadable);
+        error!(
+            %why,
+            "a message in the undeliverable queue ends every connection that it is delivered on; \
+             those behind it wait: read it with an AMQP 1.0 receiver, see docs/runbook.md"
         );
     }
 

@@ -20,7 +20,7 @@ pub use self::calls::{Call, CallStatus};
 use self::families::Families;
 pub use self::family::Given;
 use self::labels::{Build, Delay, EndWhy, Redelivered};
-pub use self::labels::{End, EventType};
+pub use self::labels::{End, EventType, UndeliverableCause};
 use crate::core::hold::Cause;
 use crate::core::outcome::{Outcome, Reason};
 use crate::core::verdict::Confirmation;
@@ -121,6 +121,10 @@ impl Metrics {
 
     pub fn dead_letter(&self, reason: Reason) {
         self.all().dead_letters_total.inc(reason);
+    }
+
+    pub fn undeliverable(&self, cause: UndeliverableCause) {
+        self.all().undeliverable_total.inc(cause);
     }
 
     pub fn set_concurrency(&self, calls: i64) {

@@ -117,7 +117,7 @@ pub enum Published {
         event_type: &'static str,
     },
     DeadLetter,
-    /// Into a retry queue, by its place in the ladder, or to the tail of the requests' queue.
+    /// Into a wait queue, by its place in the ladder, or to the tail of the due queue.
     Copy {
         step: Option<usize>,
     },
@@ -139,7 +139,7 @@ impl Tracer {
         let broker = broker.map(|url| Server::of(secrecy::ExposeSecret::expose_secret(&url), 5672));
         let prefix = &settings.amqp.prefix;
         let steps = settings.retry.ladder.steps().iter();
-        let retry = |&step| format!("{prefix}.retry.{}", Ladder::label(step));
+        let wait = |&step| format!("{prefix}.wait.{}", Ladder::label(step));
         Ok(Self(Some(Arc::new(Shared {
             exporter: Exporter::new(endpoint, version)?,
             broker: broker.unwrap_or_default(),
@@ -147,7 +147,7 @@ impl Tracer {
             base_url: settings.api.base_url.clone(),
             requests: format!("{prefix}.requests"),
             process: format!("process {prefix}.requests"),
-            retries: steps.map(retry).collect(),
+            retries: steps.map(wait).collect(),
             events: format!("{prefix}.events"),
             dead_letters: format!("{prefix}.dead-letters"),
         }))))

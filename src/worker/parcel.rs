@@ -39,8 +39,8 @@ pub(super) fn outgoing(
         }
         Parcel::Copy { to, carried } => {
             let (to, step) = match to {
-                Destination::Tail => (CopyTo::RequestsTail, None),
-                Destination::Ladder(step) => (CopyTo::Retry(step), Some(step)),
+                Destination::Tail => (CopyTo::Due, None),
+                Destination::Ladder(step) => (CopyTo::Wait(step), Some(step)),
             };
             let trace = hand.trace.publish(Published::Copy { step });
             hand.publishing(Part::Copy, trace);

@@ -9,6 +9,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use rename_worker::broker::topology::{Names, Object, Topology, TopologySettings};
 use rename_worker::broker::{
     BrokerEvent, Delivery, Link, LinkHandle, LinkSettings, Outgoing, Publication, Settled, Ticket,
     Trouble,
@@ -19,6 +20,9 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::support::{broker, unique_prefix};
+
+/// The delay of its one wait queue.
+pub const DELAYS: [Duration; 1] = [Duration::from_millis(200)];
 
 /// Far longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,11 +83,17 @@ impl Bench {
         }
     }
 
+    /// The next event, but for the one that says which queues are consumed.
     pub async fn next(&mut self) -> BrokerEvent {
-        tokio::time::timeout(PATIENCE, self.events.recv())
-            .await
-            .expect("an event in time")
-            .expect("a living link")
+        loop {
+            let event = tokio::time::timeout(PATIENCE, self.events.recv())
+                .await
+                .expect("an event in time")
+                .expect("a living link");
+            if !matches!(event, BrokerEvent::TakesNew { .. }) {
+                return event;
+            }
+        }
     }
 
     /// Waits for the next session; what comes before is dropped.
@@ -202,16 +212,21 @@ impl Bench {
 
     /// Ends the link and removes what it made.
     pub async fn finish(self) {
-        let queues = ["requests", "dead-letters", "retry.200ms"].map(|what| self.name(what));
-        let exchanges = ["requests", "events", "dead-letters"].map(|what| self.name(what));
         self.link.close().await;
-        for queue in queues {
-            let options = QueueDeleteOptions::default();
-            let _ = self.channel.queue_delete(queue.into(), options).await;
-        }
-        for exchange in exchanges {
-            let options = ExchangeDeleteOptions::default();
-            let _ = self.channel.exchange_delete(exchange.into(), options).await;
+        let names = Names::new(&self.prefix);
+        let topology = Topology::new(&names, &TopologySettings::with_delays(&DELAYS));
+        for object in topology.objects {
+            match object {
+                Object::Queue { name, .. } => {
+                    let options = QueueDeleteOptions::default();
+                    let _ = self.channel.queue_delete(name.into(), options).await;
+                }
+                Object::Exchange { name, .. } => {
+                    let options = ExchangeDeleteOptions::default();
+                    let _ = self.channel.exchange_delete(name.into(), options).await;
+                }
+                Object::Binding { .. } => {}
+            }
         }
     }
 }
@@ -220,7 +235,7 @@ impl Bench {
 pub fn start(amqp: Amqp) -> (LinkHandle, mpsc::Receiver<BrokerEvent>) {
     let settings = LinkSettings {
         prefetch: PREFETCH,
-        ladder: vec![Duration::from_millis(200)],
+        topology: TopologySettings::with_delays(&DELAYS),
         connection_name: "test".to_owned(),
     };
     // Small, so that the link has to wait for us now and then.

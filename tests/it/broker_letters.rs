@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use lapin::BasicProperties;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use rename_worker::broker::topology::Names;
+use rename_worker::broker::topology::{Names, TopologySettings};
 use rename_worker::broker::{
     Publication, QueueTrust, Review, ReviewTrouble, Trouble, declare_topology,
 };
@@ -40,7 +40,9 @@ impl Stage {
             prefix: prefix.clone(),
             declare_topology: true,
         };
-        declare_topology(&amqp, &LADDER).await.unwrap();
+        declare_topology(&amqp, &TopologySettings::with_delays(&LADDER))
+            .await
+            .unwrap();
         Self {
             names: Names::new(&prefix),
             amqp,
@@ -82,14 +84,7 @@ impl Stage {
     }
 
     async fn finish(self) {
-        let names = &self.names;
-        let retry = names.retry(LADDER[0]);
-        self.raw
-            .remove(
-                &[&names.requests, &names.dead_letters, &retry],
-                &[&names.requests, &names.dead_letters, &names.events],
-            )
-            .await;
+        self.raw.remove_topology(&self.names, &LADDER).await;
     }
 }
 

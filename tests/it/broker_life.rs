@@ -6,9 +6,10 @@ use std::time::Duration;
 use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
-use rename_worker::broker::topology::{Difference, What};
+use rename_worker::broker::topology::{Difference, TopologySettings, What};
 use rename_worker::broker::{BrokerEvent, Pace, Publication, Trouble};
 use rename_worker::config::{Amqp, Secret};
+use rename_worker::core::consume_plan::ConsumeScope;
 use tokio::io::{AsyncReadExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -32,7 +33,7 @@ async fn after_a_restart_of_the_broker_it_consumes_again_soon() {
     let persistent = BasicProperties::default().with_delivery_mode(2);
     bench.request("kept", persistent).await;
     bench.channel.wait_for_confirms().await.unwrap();
-    bench.link.consume(bench.epoch);
+    bench.link.consume(bench.epoch, ConsumeScope::All);
     let _void = bench.delivered().await;
     broker.kill().await.unwrap();
     let why = bench.down().await;
@@ -40,7 +41,7 @@ async fn after_a_restart_of_the_broker_it_consumes_again_soon() {
     broker.start_again().await.unwrap();
     let began = Instant::now();
     bench.up().await;
-    bench.link.consume(bench.epoch);
+    bench.link.consume(bench.epoch, ConsumeScope::All);
     assert_eq!(bench.delivered().await.body(), b"kept");
     let took = began.elapsed();
     // Two seconds are the goal, and the fault run shows what it is; the rest is for a busy machine.
@@ -60,7 +61,7 @@ async fn an_alarm_is_told_before_any_request_is_handed_over_and_its_end_too() {
     broker.ctl(&limit("0.00001")).await.unwrap();
     // By now it has been idle for longer than a confirm is trusted.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    before.link.consume(before.epoch);
+    before.link.consume(before.epoch, ConsumeScope::All);
     assert!(matches!(before.next().await, BrokerEvent::Blocked(true)));
     let early = before.delivered().await;
     assert_eq!(early.body(), b"early");
@@ -138,7 +139,7 @@ async fn a_cut_connection_is_replaced_and_what_was_held_comes_again() {
     for round in 0..5 {
         let body = round.to_string();
         bench.request(&body, BasicProperties::default()).await;
-        bench.link.consume(bench.epoch);
+        bench.link.consume(bench.epoch, ConsumeScope::All);
         let _void = bench.delivered().await;
         bench
             .link
@@ -146,7 +147,7 @@ async fn a_cut_connection_is_replaced_and_what_was_held_comes_again() {
         cable.cut.notify_waiters();
         bench.down().await;
         bench.up().await;
-        bench.link.consume(bench.epoch);
+        bench.link.consume(bench.epoch, ConsumeScope::All);
         let again = bench.delivered().await;
         assert_eq!(again.body(), body.as_bytes());
         assert!(again.redelivered());
@@ -223,7 +224,7 @@ async fn everything_that_differs_is_told_at_once_with_the_argument_s_name() {
     let queue = |what: &str| format!("{}.{what}", amqp.prefix);
     let differing = [
         ("requests", "x-delivery-limit", AMQPValue::LongInt(5)),
-        ("retry.200ms", "x-message-ttl", AMQPValue::LongInt(300)),
+        ("wait.200ms", "x-message-ttl", AMQPValue::LongInt(300)),
     ];
     for (what, argument, value) in differing {
         let mut arguments = FieldTable::default();
@@ -251,8 +252,8 @@ async fn everything_that_differs_is_told_at_once_with_the_argument_s_name() {
     // The broker names one argument of a queue, the first that it compares.
     assert_eq!(told.len(), 2, "{why}");
     assert_eq!(told[0].0, format!("queue {}", queue("requests")));
-    assert_eq!(told[1].0, format!("queue {}", queue("retry.200ms")));
-    for what in ["requests", "retry.200ms"] {
+    assert_eq!(told[1].0, format!("queue {}", queue("wait.200ms")));
+    for what in ["requests", "wait.200ms"] {
         let deleted = channel.queue_delete(queue(what).into(), QueueDeleteOptions::default());
         deleted.await.unwrap();
     }
@@ -272,8 +273,8 @@ async fn without_leave_to_declare_everything_missing_is_told_at_once() {
     let Trouble::Topology(differences) = &why else {
         panic!("{why}");
     };
-    // 3 exchanges, 3 queues.
-    assert_eq!(differences.len(), 6, "{why}");
+    // 4 exchanges, 7 queues.
+    assert_eq!(differences.len(), 11, "{why}");
     assert!(differences.iter().all(|found| found.what == What::Missing));
     link.close().await;
     // Once somebody has declared it, nothing is missed.
@@ -281,8 +282,8 @@ async fn without_leave_to_declare_everything_missing_is_told_at_once() {
         declare_topology: true,
         ..undeclared.clone()
     };
-    let ladder = [Duration::from_millis(200)];
-    rename_worker::broker::declare_topology(&declared, &ladder)
+    let topology = TopologySettings::with_delays(&[Duration::from_millis(200)]);
+    rename_worker::broker::declare_topology(&declared, &topology)
         .await
         .unwrap();
     let mut bench = Bench::with(undeclared, url).await;

@@ -9,6 +9,7 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use rename_worker::broker::{
     BrokerEvent, CopyTo, Delivery, Outgoing, Publication, Settled, Ticket, Trouble,
 };
+use rename_worker::core::consume_plan::ConsumeScope;
 use rename_worker::wire::headers::{self, HeaderSource as _, HeaderValue};
 
 use crate::broker_bench::{Bench, PREFETCH, ROUTING_KEY, event};
@@ -36,7 +37,7 @@ fn text(value: &str) -> AMQPValue {
 async fn a_request_is_settled_by_a_confirmed_event() {
     let mut bench = Bench::new().await;
     bench.request("one", BasicProperties::default()).await;
-    bench.link.consume(bench.epoch);
+    bench.link.consume(bench.epoch, ConsumeScope::All);
     let delivery = bench.delivered().await;
     assert_eq!(delivery.body(), b"one");
     assert_eq!(delivery.routing_key(), ROUTING_KEY);
@@ -75,7 +76,7 @@ async fn a_copy_comes_back_from_the_ladder_and_tells_where_it_came_from() {
     table.insert(headers::FAILED_AT.into(), text("2026-11-24T10:00:00Z"));
     let properties = BasicProperties::default().with_headers(table);
     bench.request("late", properties).await;
-    bench.link.consume(bench.epoch);
+    bench.link.consume(bench.epoch, ConsumeScope::All);
     for round in 0..3 {
         let delivery = bench.delivered().await;
         assert_eq!(delivery.body(), b"late");
@@ -83,7 +84,7 @@ async fn a_copy_comes_back_from_the_ladder_and_tells_where_it_came_from() {
         assert_eq!(delivery.exchange(), bench.name("requests"));
         assert_eq!(delivery.text(headers::FAILED_AT).is_some(), round == 0);
         assert_eq!(delivery.int(headers::ATTEMPTS).is_some(), round > 0);
-        let copy = copy(&delivery, CopyTo::Retry(0));
+        let copy = copy(&delivery, CopyTo::Wait(0));
         let Publication::Confirmed(copy) = bench.publish(copy).await else {
             panic!("not confirmed");
         };
@@ -117,7 +118,7 @@ async fn a_dead_letter_keeps_everything_but_what_would_hurt() {
         .with_user_id("guest".into())
         .with_expiration("60000".into());
     bench.request("\u{0}not json", hazardous).await;
-    bench.link.consume(bench.epoch);
+    bench.link.consume(bench.epoch, ConsumeScope::All);
     let delivery = bench.delivered().await;
     let letter = letter(&delivery);
     assert!(matches!(
@@ -165,7 +166,7 @@ async fn each_return_is_told_of_its_own_publish() {
     const ROUNDS: u64 = 300;
     let mut bench = Bench::new().await;
     bench.request("lost?", BasicProperties::default()).await;
-    bench.link.consume(bench.epoch);
+    bench.link.consume(bench.epoch, ConsumeScope::All);
     let delivery = bench.delivered().await;
     // Dead letters have nowhere to go, copies and events are fine.
     bench
@@ -181,7 +182,7 @@ async fn each_return_is_told_of_its_own_publish() {
     for round in 0..ROUNDS {
         let outgoing = match round % 3 {
             0 => letter(&delivery),
-            1 => copy(&delivery, CopyTo::Retry(0)),
+            1 => copy(&delivery, CopyTo::Wait(0)),
             _ => event(),
         };
         bench.link.publish(Ticket(round), outgoing);
@@ -208,7 +209,7 @@ async fn each_return_is_told_of_its_own_publish() {
 async fn what_an_old_session_delivered_can_be_settled_no_more() {
     let mut bench = Bench::new().await;
     bench.request("again", BasicProperties::default()).await;
-    bench.link.consume(bench.epoch);
+    bench.link.consume(bench.epoch, ConsumeScope::All);
     let old = bench.delivered().await;
     // Publishing to a missing exchange ends the channel.
     bench
@@ -224,12 +225,12 @@ async fn what_an_old_session_delivered_can_be_settled_no_more() {
     assert!(matches!(&why, Trouble::ChannelClosed(_)), "{why}");
     assert!(why.to_string().contains(".events"), "{why}");
     bench.up().await;
-    bench.link.consume(bench.epoch);
+    bench.link.consume(bench.epoch, ConsumeScope::All);
     let new = bench.delivered().await;
     assert!(new.redelivered());
     assert_eq!((old.epoch(), new.epoch()), (bench.epoch - 1, bench.epoch));
     // A copy of what the broker has taken back would be a twin.
-    let twin = copy(&old, CopyTo::RequestsTail);
+    let twin = copy(&old, CopyTo::Due);
     assert_eq!(bench.publish(twin).await, Publication::Lost);
     // The old delivery's number is the new one's too: an ack of it would settle the new one.
     let Publication::Confirmed(event) = bench.publish(event()).await else {
@@ -244,9 +245,12 @@ async fn what_an_old_session_delivered_can_be_settled_no_more() {
 #[tokio::test]
 async fn a_deleted_queue_is_made_anew_and_consumed_again() {
     let mut bench = Bench::new().await;
-    bench.request("before", BasicProperties::default()).await;
-    bench.link.consume(bench.epoch);
-    let _void = bench.delivered().await;
+    for body in ["before", "and this"] {
+        bench.request(body, BasicProperties::default()).await;
+    }
+    bench.link.consume(bench.epoch, ConsumeScope::All);
+    // After the second one no consumer of the session changes any more.
+    let _void = [bench.delivered().await, bench.delivered().await];
     bench
         .channel
         .queue_delete(bench.name("requests").into(), QueueDeleteOptions::default())
@@ -255,7 +259,7 @@ async fn a_deleted_queue_is_made_anew_and_consumed_again() {
     let why = bench.down().await;
     assert!(matches!(why, Trouble::ConsumerCancelled), "{why}");
     bench.up().await;
-    bench.link.consume(bench.epoch);
+    bench.link.consume(bench.epoch, ConsumeScope::All);
     bench.request("after", BasicProperties::default()).await;
     assert_eq!(bench.delivered().await.body(), b"after");
     bench.finish().await;
@@ -269,7 +273,7 @@ async fn stopping_loses_nothing_and_leaves_what_is_held() {
             .request(&n.to_string(), BasicProperties::default())
             .await;
     }
-    bench.link.consume(bench.epoch);
+    bench.link.consume(bench.epoch, ConsumeScope::All);
     let first = bench.delivered().await;
     bench.link.stop_consuming(bench.epoch);
     let mut held = vec![first];
@@ -287,7 +291,7 @@ async fn stopping_loses_nothing_and_leaves_what_is_held() {
     for delivery in held {
         bench.settle(delivery).await;
     }
-    bench.link.consume(bench.epoch);
+    bench.link.consume(bench.epoch, ConsumeScope::All);
     for n in (30 - left)..30 {
         let delivery = bench.delivered().await;
         assert_eq!(delivery.body(), n.to_string().as_bytes());
@@ -305,7 +309,7 @@ async fn a_probe_fetches_one_request_or_tells_that_there_is_none() {
     bench.request("two", BasicProperties::default()).await;
     let probe = bench.fetched().await;
     assert_eq!(probe.body(), b"one");
-    let tail = copy(&probe, CopyTo::RequestsTail);
+    let tail = copy(&probe, CopyTo::Due);
     let Publication::Confirmed(tail) = bench.publish(tail).await else {
         panic!("not confirmed");
     };
@@ -321,7 +325,7 @@ async fn orders_to_a_session_that_is_over_are_void() {
     let _held = bench.fetched().await;
     bench.request("keep", BasicProperties::default()).await;
     bench.holds("requests", 1).await;
-    bench.link.consume(bench.epoch + 1);
+    bench.link.consume(bench.epoch + 1, ConsumeScope::All);
     bench.link.fetch_one(bench.epoch - 1);
     bench.link.stop_consuming(bench.epoch - 1);
     // The answer to a publish comes after all that, and nothing came of it.

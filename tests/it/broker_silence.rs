@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use lapin::BasicProperties;
 use rename_worker::broker::{BrokerEvent, Pace, Ticket};
+use rename_worker::core::consume_plan::ConsumeScope;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -142,7 +143,7 @@ async fn healed(plain: &str, after: usize, then: Then) -> Duration {
         match bench.next().await {
             BrokerEvent::Up { epoch } => {
                 bench.epoch = epoch;
-                bench.link.consume(epoch);
+                bench.link.consume(epoch, ConsumeScope::All);
                 if !std::mem::replace(&mut asked, true) {
                     bench.request("first", BasicProperties::default()).await;
                 }
@@ -229,7 +230,7 @@ async fn when_a_stall_of_the_network_ends_a_request_comes_soon() {
         proxy.flow();
         let began = Instant::now();
         bench.up().await;
-        bench.link.consume(bench.epoch);
+        bench.link.consume(bench.epoch, ConsumeScope::All);
         bench.request("next", BasicProperties::default()).await;
         let next = bench.delivered().await;
         let took = began.elapsed();

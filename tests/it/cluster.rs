@@ -15,7 +15,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use rename_worker::app::App;
 use rename_worker::broker::declare_topology;
-use rename_worker::broker::topology::Names;
+use rename_worker::broker::topology::{Names, TopologySettings};
 use rename_worker::config::{Credentials, Ladder, Secret, Settings};
 use rename_worker::core::request::AccountId;
 use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, Sandbox, SandboxOptions, Seed};
@@ -261,7 +261,9 @@ async fn whichever_node_is_lost_every_request_ends_in_its_one_outcome() {
     let sandbox = Arc::new(sandbox);
     let settings = settings(&url, sandbox.base_url());
     let steps = settings.retry.ladder.steps().to_vec();
-    declare_topology(&settings.amqp, &steps).await.unwrap();
+    declare_topology(&settings.amqp, &TopologySettings::from(&settings))
+        .await
+        .unwrap();
     let names = Names::new(&settings.amqp.prefix);
     let raw = Raw::connect(&url).await;
     let heard = listen(&raw, &names.events).await;
@@ -308,8 +310,7 @@ async fn whichever_node_is_lost_every_request_ends_in_its_one_outcome() {
     let letters = raw.drain(&names.dead_letters, count, PATIENCE).await;
     let letters: BTreeSet<_> = letters.into_iter().map(|letter| letter.body).collect();
     assert!(letters == expected_letters, "dead letters = failures");
-    let ladder = steps.iter().map(|step| names.retry(*step));
-    for queue in ladder.chain([names.requests.clone()]) {
+    for queue in names.request_queues(&steps) {
         assert_eq!(raw.queue_length(&queue).await, 0, "{queue}");
     }
     println!(

@@ -153,11 +153,5 @@ fn count_requests(bodies: impl Iterator<Item = Value>) -> BTreeMap<Uuid, usize> 
 
 /// Ends a test that had no worker.
 async fn strike(stage: Stage) {
-    let steps = stage.settings.retry.ladder.steps();
-    let names = &stage.names;
-    let retry: Vec<String> = steps.iter().map(|&step| names.retry(step)).collect();
-    let mut queues: Vec<&str> = retry.iter().map(String::as_str).collect();
-    queues.extend([names.requests.as_str(), names.dead_letters.as_str()]);
-    let exchanges = [&*names.requests, &*names.events, &*names.dead_letters];
-    stage.raw.remove(&queues, &exchanges).await;
+    stage.remove().await;
 }

@@ -3,6 +3,7 @@
 use std::process::{Output, Stdio};
 
 use rename_worker::broker::declare_topology;
+use rename_worker::broker::topology::{Names, TopologySettings};
 use rename_worker::config::{Amqp, Secret};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
@@ -42,7 +43,7 @@ impl Stage {
             prefix: stage.prefix.clone(),
             declare_topology: true,
         };
-        declare_topology(&amqp, &[])
+        declare_topology(&amqp, &TopologySettings::with_delays(&[]))
             .await
             .expect("it can be declared");
         stage
@@ -75,14 +76,8 @@ impl Stage {
     }
 
     async fn remove(self) {
-        let dead_letters = format!("{}.dead-letters", self.prefix);
-        let events = format!("{}.events", self.prefix);
-        let requests = self.requests();
         self.raw
-            .remove(
-                &[&requests, &dead_letters],
-                &[&requests, &dead_letters, &events],
-            )
+            .remove_topology(&Names::new(&self.prefix), &[])
             .await;
     }
 }

@@ -32,7 +32,7 @@ async fn a_long_wait_is_spent_in_the_ladder_and_survives_a_kill() {
         .env("RENAME_WORKER_RETRY__INITIAL_DELAY", "900ms")
         .spawn()
         .expect("the worker starts");
-    let step = stage.names.retry(Duration::from_secs(1));
+    let step = stage.names.wait(Duration::from_secs(1));
     while stage.raw.queue_length(&step).await == 0 {
         tokio::task::yield_now().await;
     }

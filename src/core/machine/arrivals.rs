@@ -1,23 +1,11 @@
 //! A delivery arrives: whether it is worth a try, and whose turn it is.
 
-use std::time::Duration;
-
 use super::super::order::{Arrival, Identity, Line, Turn};
 use super::super::outcome::Reason;
-use super::super::retry::later;
+use super::super::removal::RemovalCause;
 use super::super::verdict::Pending;
 use super::job::{Job, Phase};
-use super::{Arrived, Context, Destination, Effect, JobId, Machine};
-
-/// From so many deliveries without an end on, a request may be what stops the worker; one or two
-/// happen to any request.
-const SUSPECT_FROM: u32 = 3;
-
-/// How long a suspect waits, so that the broker has what is put out of its reach.
-const SUSPECT_WAITS: Duration = Duration::from_secs(1);
-
-/// Over so many steps of the ladder the others are spread.
-const SPREAD: usize = 3;
+use super::{Arrived, Context, Effect, JobId, Machine};
 
 /// From this many deliveries below the broker's limit, a request is no longer tried: it may be what
 /// kills the worker. It is asked whether an earlier try was applied, and ends.
@@ -35,12 +23,15 @@ impl Machine {
             redelivered,
             delivery_count,
             probe,
+            removed,
         } = arrived;
         if self.draining {
             cx.emit(Effect::GiveBack { job: id });
             return;
         }
-        let maybe_applied = carried.maybe_applied || redelivered || delivery_count > 0;
+        // Of what RabbitMQ moved away, nothing tells whether it had been delivered before.
+        let maybe_applied =
+            carried.maybe_applied || redelivered || delivery_count > 0 || removed.is_some();
         let mut job = Job {
             request: None,
             identity: None,
@@ -55,6 +46,7 @@ impl Machine {
             closing: None,
             maybe_twin: redelivered || carried.copy.is_some(),
             probe,
+            removed,
             orphan: false,
             heir: None,
             timer: None,
@@ -121,16 +113,25 @@ impl Machine {
             self.adopt(orphan, id);
             return;
         }
-        if delivery_count.saturating_add(LAST_MARGIN) >= self.rules.delivery_limit {
+        let unexplained = self.survivals.unexplained(identity, delivery_count);
+        // What the broker moved away at the limit has died often enough.
+        let left = match self.jobs.get(&id).and_then(|job| job.removed) {
+            Some(RemovalCause::DeliveryLimit) => LAST_MARGIN * 2,
+            _ => self.rules.delivery_limit,
+        };
+        if unexplained.saturating_add(LAST_MARGIN) >= left {
             let detail = "delivered again and again without an end, up to the queue's delivery \
                           limit; whether a try took effect could not be asked";
             self.tell_failed(id, Reason::Poison, None, detail.into(), cx);
             return;
         }
+        let removal = self.removal_that_ends(id, identity);
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        if delivery_count.saturating_add(POISON_MARGIN) >= self.rules.delivery_limit {
+        if let Some(cause) = removal {
+            job.closing = Some(cause.failure());
+        } else if unexplained.saturating_add(POISON_MARGIN) >= self.rules.delivery_limit {
             job.closing = Some(Pending {
                 reason: Reason::Poison,
                 http_status: None,
@@ -141,50 +142,23 @@ impl Machine {
         let turn = |line: &mut Line| job.ticket.map_or(Turn::Run, |ticket| line.turn(ticket));
         if job.probe && self.hold.cause().is_some() && turn(&mut self.line) == Turn::Run {
             self.start_try(id, cx);
-        } else if delivery_count >= SUSPECT_FROM {
-            self.suspect(id, delivery_count, cx);
         } else {
             self.take_turn(id, cx);
         }
     }
 
-    /// The worker died again and again with this request in hand, and with all the others that
-    /// were. One of them is tried alone ([`Machine::on_trial`]): so it either ends, or it is what
-    /// the worker dies of. The others go away meanwhile: a copy counts its deliveries anew, so that
-    /// they do not end as poison with it. They come back spread over several times, to find out the
-    /// sooner which one it is.
-    fn suspect(&mut self, id: JobId, delivery_count: u32, cx: &mut Context<'_>) {
-        if let Some(other) = self.on_trial() {
-            let waits = |job: &Job| matches!(job.phase, Phase::Waiting);
-            if delivery_count <= self.trial_count || !self.jobs.get(&other).is_some_and(waits) {
-                self.put_out_of_reach(id, cx);
-                return;
-            }
-            self.put_out_of_reach(other, cx);
-        }
-        self.take_turn(id, cx);
-        match self.jobs.get(&id).map(|job| &job.phase) {
-            Some(Phase::Ready) => {
-                self.trial = Some(id);
-                self.trial_count = delivery_count;
-                self.enter(id, Phase::Waiting);
-                self.set_timer(id, later(cx.now, SUSPECT_WAITS));
-            }
-            // Alone it cannot wait for others.
-            Some(Phase::Blocked) => self.put_out_of_reach(id, cx),
-            _ => {}
-        }
-    }
-
-    fn put_out_of_reach(&mut self, id: JobId, cx: &mut Context<'_>) {
-        let steps = self.retry.settings().ladder.len().clamp(1, SPREAD);
-        let share = 1.0 / f64::from(u32::try_from(steps).unwrap_or(1));
-        let roll = (cx.roll)();
-        let mut step = 0;
-        while step + 1 < steps && roll >= share * f64::from(u32::try_from(step + 1).unwrap_or(1)) {
-            step += 1;
-        }
-        self.send_away(id, Destination::Ladder(step), cx);
+    /// Why the request ends without a try, if it does: RabbitMQ moved it away. Not where the limit of
+    /// deliveries was used up by sessions that ended while this process lived on.
+    fn removal_that_ends(&self, id: JobId, identity: Identity) -> Option<RemovalCause> {
+        let cause = self.jobs.get(&id)?.removed?;
+        let limit = self.rules.delivery_limit;
+        let is_innocent = cause == RemovalCause::DeliveryLimit
+            && self
+                .survivals
+                .unexplained(identity, limit)
+                .saturating_add(POISON_MARGIN)
+                < limit;
+        (!is_innocent).then_some(cause)
     }
 
     /// A twin of this message may have come to its end while this one waited.

@@ -1,5 +1,6 @@
 //! The broker comes and goes, the hold begins and ends, the worker is told to stop.
 
+use super::super::consume_plan::ConsumeScope;
 use super::super::hold::{Cause, Event};
 use super::job::{Phase, What};
 use super::{Context, Destination, Effect, JobId, Machine, Note, Told};
@@ -8,7 +9,7 @@ impl Machine {
     pub(super) fn up(&mut self, cx: &mut Context<'_>) {
         self.connected = true;
         if !self.draining && self.hold.cause().is_none() {
-            cx.emit(Effect::Consume);
+            cx.emit(Effect::Consume(self.scope));
         }
     }
 
@@ -30,6 +31,9 @@ impl Machine {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
+        if let Some(identity) = job.identity.filter(|_| !job.orphan) {
+            self.survivals.session_ended(identity);
+        }
         if matches!(job.phase, Phase::Calling(_)) {
             job.heir = None;
             if !job.orphan {
@@ -96,7 +100,30 @@ impl Machine {
     pub(super) fn end_hold(&mut self, cx: &mut Context<'_>) {
         cx.emit(Effect::Note(Note::Resumed));
         if self.connected && !self.draining {
-            cx.emit(Effect::Consume);
+            cx.emit(Effect::Consume(self.scope));
+        }
+    }
+
+    /// While more requests are away than may be, what is due is consumed and nothing new. It goes on
+    /// when a tenth of them are back, so that it does not turn with each.
+    pub(super) fn bound_what_is_away(&mut self, cx: &mut Context<'_>) {
+        let away = self.line.places().saturating_sub(self.by_ticket.len());
+        let most = self.rules.max_deferred;
+        let scope = match self.scope {
+            ConsumeScope::All if away >= most => ConsumeScope::DueOnly,
+            ConsumeScope::DueOnly if away <= most - most / 10 => ConsumeScope::All,
+            scope => scope,
+        };
+        if scope == self.scope {
+            return;
+        }
+        self.scope = scope;
+        if scope == ConsumeScope::DueOnly {
+            self.line.takes_nothing_new();
+        }
+        cx.emit(Effect::Note(Note::ConsumeScope(scope)));
+        if self.connected && !self.draining && self.hold.cause().is_none() {
+            cx.emit(Effect::Consume(scope));
         }
     }
 
@@ -138,6 +165,7 @@ impl Machine {
                 continue;
             };
             match job.phase {
+                Phase::Ready | Phase::Waiting if job.removed.is_some() => self.give_back(id, cx),
                 Phase::Ready if job.carried.attempts == 0 => self.give_back(id, cx),
                 Phase::Ready | Phase::Waiting => self.send_away(id, Destination::Ladder(0), cx),
                 _ => {}

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::super::order::{Identity, Ticket};
 use super::super::outcome::{Carried, Outcome};
+use super::super::removal::RemovalCause;
 use super::super::request::RenameRequest;
 use super::super::verdict::{Pending, Step};
 use super::{Destination, Part};
@@ -26,6 +27,8 @@ pub(super) struct Job {
     pub maybe_twin: bool,
     /// This is the hold's probe.
     pub probe: bool,
+    /// It was delivered from `rename.undeliverable`, and never leaves the worker without an outcome.
+    pub removed: Option<RemovalCause>,
     /// Its delivery is void; its call still runs.
     pub orphan: bool,
     /// The delivery that came again for this orphan.

@@ -8,6 +8,7 @@
 //! - `arrivals`: what a delivery is, whose turn it is
 //! - `tries`: when a try starts, what an answer does
 //! - `orphans`: calls whose delivery became void while they ran
+//! - `survivals`: sessions that ended with a request in hand, and not the process
 //! - `telling`: publishing an outcome or a copy, then the ack
 //! - `circumstances`: the broker comes and goes, the hold, the drain
 
@@ -15,6 +16,7 @@ mod arrivals;
 mod circumstances;
 mod job;
 mod orphans;
+mod survivals;
 mod telling;
 mod tries;
 
@@ -25,12 +27,15 @@ use jiff::Timestamp;
 
 pub use self::arrivals::POISON_MARGIN;
 use self::job::{Job, Phase};
+use self::survivals::Survivals;
 use super::answer::{Answer, CallKind, Gist};
+use super::consume_plan::ConsumeScope;
 use super::hold::{Cause, Hold, HoldSettings};
 use super::order::{Identity, Line, Ticket};
 use super::outcome::{Carried, Failed, Outcome};
 use super::pace::Pacer;
 use super::recent::Recent;
+use super::removal::RemovalCause;
 use super::request::{AccountId, RenameRequest};
 use super::retry::{RetryPolicy, RetrySettings};
 use super::verdict::{Confirmation, Which};
@@ -55,6 +60,8 @@ pub struct Rules {
     pub requests_per_second: Option<NonZeroU32>,
     /// The requests queue's `x-delivery-limit`.
     pub delivery_limit: u32,
+    /// Requests that may be away at a time before no new ones are taken.
+    pub max_deferred: usize,
 }
 
 impl Default for Rules {
@@ -66,6 +73,7 @@ impl Default for Rules {
             concurrency: 64,
             requests_per_second: None,
             delivery_limit: 20,
+            max_deferred: 50_000,
         }
     }
 }
@@ -97,6 +105,8 @@ pub enum Input {
     Up,
     /// The connection is gone, and every delivery of it is void.
     Down,
+    /// New requests are being taken from now on, beside those that are due.
+    TakesNew,
     /// The broker takes no publishes for now (`connection.blocked`), or does again.
     Blocked(bool),
     Delivered(Arrived),
@@ -134,12 +144,14 @@ pub struct Arrived {
     pub delivery_count: u32,
     /// Fetched by [`Effect::Probe`].
     pub probe: bool,
+    /// It comes from `rename.undeliverable`, where RabbitMQ put it for this.
+    pub removed: Option<RemovalCause>,
 }
 
 /// What the shell is to do, in this order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    Consume,
+    Consume(ConsumeScope),
     StopConsuming,
     /// Fetch one message; it comes as a delivery marked `probe`, or as [`Input::ProbeEmpty`].
     Probe,
@@ -212,9 +224,9 @@ pub enum Part {
 /// Where a request waits outside the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
-    /// The tail of the requests queue.
+    /// The tail of `rename.due`.
     Tail,
-    /// The retry queue of this step.
+    /// The wait queue of this step.
     Ladder(usize),
 }
 
@@ -235,6 +247,8 @@ pub enum Note {
     Held(Cause, Told),
     ProbeFailed(Cause, Told),
     Resumed,
+    /// Too many requests are away for new ones to be taken, or few enough again.
+    ConsumeScope(ConsumeScope),
     Confirmation(Confirmation),
     /// An account's credentials are refused while another's work.
     AccountPaused(Told),
@@ -286,10 +300,9 @@ pub struct Machine {
     by_ticket: HashMap<Ticket, JobId>,
     /// Calls under way whose delivery is void; their message will be delivered again.
     orphans: HashMap<Identity, JobId>,
-    /// The one that is tried alone, since the worker may have died of it …
-    trial: Option<JobId>,
-    /// … and how often it was delivered.
-    trial_count: u32,
+    survivals: Survivals,
+    /// What is consumed while nothing holds the worker up.
+    scope: ConsumeScope,
     ready: VecDeque<JobId>,
     timers: BTreeSet<(Timestamp, JobId)>,
     counts: Counts,
@@ -313,8 +326,8 @@ impl Machine {
             jobs: BTreeMap::new(),
             by_ticket: HashMap::new(),
             orphans: HashMap::new(),
-            trial: None,
-            trial_count: 0,
+            survivals: Survivals::default(),
+            scope: ConsumeScope::All,
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
             counts: Counts::default(),
@@ -343,6 +356,7 @@ impl Machine {
         match input {
             Input::Up => self.up(cx),
             Input::Down => self.down(cx),
+            Input::TakesNew => self.line.takes_new(cx.now),
             Input::Blocked(blocked) => self.blocked = blocked,
             Input::Delivered(arrived) => self.delivered(arrived, cx),
             Input::ProbeEmpty => self.probe_missed(cx),
@@ -359,6 +373,7 @@ impl Machine {
         self.wake(cx);
         self.probe_if_due(cx);
         self.start_ready(cx);
+        self.bound_what_is_away(cx);
         if self.draining && !self.drained && self.jobs.is_empty() {
             self.drained = true;
             cx.emit(Effect::Drained);
@@ -454,6 +469,8 @@ impl Machine {
             };
             job.timer = None;
             match job.phase {
+                // It stayed here where another would have gone away, so its turn is still open.
+                Phase::Waiting if job.removed.is_some() => self.take_turn(id, cx),
                 Phase::Waiting => self.make_ready(id),
                 Phase::Publishing(_) => self.publish_what_is_due(id, cx),
                 _ => {}

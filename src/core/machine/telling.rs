@@ -8,6 +8,9 @@ use super::super::retry::{Place, RetryPolicy, later};
 use super::job::{Phase, Progress, Publishing, What};
 use super::{Context, Destination, Effect, Ended, JobId, Machine, Note, Parcel, Part, Settle};
 
+/// A request that RabbitMQ removed waits in the worker where another would go to the tail of the due
+/// ones: during a hold, say.
+const REMOVED_WAITS: Duration = Duration::from_secs(1);
 /// A publish that the broker refused or returned is tried again after so long, doubling …
 const FIRST_REPUBLISH: Duration = Duration::from_secs(1);
 /// … up to so long.
@@ -28,6 +31,12 @@ impl Machine {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
+        // A copy would lose that it was removed, and be tried again. It is alone in what it holds.
+        if job.removed.is_some() {
+            let wait = delay_of(&self.retry, to).unwrap_or(REMOVED_WAITS);
+            self.wait_here(id, wait, cx);
+            return;
+        }
         // A copy may have a twin: were the worker to die before the ack, the original would come
         // again, and be applied, while the copy waits.
         job.carried.maybe_applied = true;
@@ -139,6 +148,7 @@ impl Machine {
             What::Tell(outcome) => {
                 if let Some(identity) = identity {
                     self.recent.remember(identity, &outcome);
+                    self.survivals.forget(identity);
                 }
                 let ended = Some(Box::new(Ended {
                     outcome: outcome.clone(),

@@ -26,7 +26,7 @@ impl Desk {
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             next_job: 0,
         };
-        assert_eq!(desk.say(Input::Up), [Effect::Consume]);
+        assert_eq!(desk.say(Input::Up), [Effect::Consume(ConsumeScope::All)]);
         desk
     }
 
@@ -82,6 +82,27 @@ impl Desk {
             redelivered: delivery_count > 0,
             delivery_count,
             probe,
+            removed: None,
+        }));
+        (job, effects)
+    }
+
+    /// From `rename.undeliverable`.
+    fn deliver_removed(
+        &mut self,
+        request: RenameRequest,
+        cause: RemovalCause,
+    ) -> (JobId, Vec<Effect>) {
+        let job = JobId(self.next_job);
+        self.next_job += 1;
+        let effects = self.say(Input::Delivered(Arrived {
+            job,
+            request: Ok(Box::new(request)),
+            carried: Carried::default(),
+            redelivered: false,
+            delivery_count: 0,
+            probe: false,
+            removed: Some(cause),
         }));
         (job, effects)
     }
@@ -242,6 +263,7 @@ fn what_is_no_request_fails_without_a_call() {
         redelivered: false,
         delivery_count: 0,
         probe: false,
+        removed: None,
     }));
     let Parcel::Letter(failed) = published(&effects) else {
         panic!("{effects:?}")

@@ -18,19 +18,12 @@ impl Machine {
         self.ready.push_back(id);
     }
 
-    /// The suspect that is being tried: while it is, nothing else begins.
-    pub(super) fn on_trial(&self) -> Option<JobId> {
-        let job = self.jobs.get(&self.trial?)?;
-        let tried = matches!(job.phase, Phase::Waiting | Phase::Ready | Phase::Calling(_));
-        self.trial.filter(|_| tried)
-    }
-
     /// Starts as many of the ready ones as there are slots.
     pub(super) fn start_ready(&mut self, cx: &mut Context<'_>) {
         while self.connected
             && !self.blocked
             && self.counts.in_flight < self.rules.concurrency
-            && let Some(id) = self.next_ready()
+            && let Some(id) = self.ready.pop_front()
         {
             let Some(job) = self.jobs.get_mut(&id) else {
                 continue;
@@ -39,17 +32,6 @@ impl Machine {
                 continue;
             }
             self.start_try(id, cx);
-        }
-    }
-
-    fn next_ready(&mut self) -> Option<JobId> {
-        match self.on_trial() {
-            Some(suspect) => {
-                let job = self.jobs.get(&suspect)?;
-                let alone = self.counts.in_flight == 0 && matches!(job.phase, Phase::Ready);
-                alone.then_some(suspect)
-            }
-            None => self.ready.pop_front(),
         }
     }
 
@@ -293,16 +275,17 @@ impl Machine {
 
     /// Waits in the worker if it is short and there is room, else in the ladder.
     fn wait(&mut self, id: JobId, wait: Duration, cx: &mut Context<'_>) {
-        let here = self.retry.place(wait) == Place::Here
-            && self.has_room()
-            && !self.draining
-            && self.trial != Some(id);
+        let here = self.retry.place(wait) == Place::Here && self.has_room() && !self.draining;
         if here {
-            self.enter(id, Phase::Waiting);
-            self.set_timer(id, later(cx.now, wait));
+            self.wait_here(id, wait, cx);
         } else if let Place::Ladder(step) = self.retry.step(wait) {
             self.send_away(id, Destination::Ladder(step), cx);
         }
+    }
+
+    pub(super) fn wait_here(&mut self, id: JobId, wait: Duration, cx: &Context<'_>) {
+        self.enter(id, Phase::Waiting);
+        self.set_timer(id, later(cx.now, wait));
     }
 
     /// Whether one more request may wait in the worker.

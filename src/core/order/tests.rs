@@ -118,7 +118,7 @@ fn at_the_tail_one_follows_to_the_tail_but_does_not_turn_in_circles_there() {
     // The second is back, and the first, which left before it, is not.
     line.arrive(identity(1, "b", "c"), Some(copy));
     let Turn::Follow { due: Some(_) } = line.turn(second) else {
-        panic!("it waits in a retry queue now")
+        panic!("it waits in a wait queue now")
     };
 }
 
@@ -154,7 +154,11 @@ fn after_a_cut_nothing_is_given_up_until_the_broker_must_have_found_out() {
     line.cut(start());
     line.void(lost, start());
     line.arrive(identity(1, "b", "c"), Some(copy));
-    for (after, lost) in [(100, false), (160, true)] {
+    // Nor before the queue that it was put back to is consumed again.
+    for (after, lost) in [(100, false), (160, false), (300, false), (400, true)] {
+        if after == 300 {
+            line.takes_new(later(start(), seconds(200)));
+        }
         let now = later(start(), seconds(after));
         let copy = go_away(&mut line, behind, Some(seconds(5)), now);
         line.arrive(identity(1, "b", "c"), Some(copy));

@@ -12,7 +12,7 @@ use super::super::desk::{Step, Stop};
 use super::super::done::{Done, Next};
 use super::super::letter::{Letter, LetterId};
 use super::super::selection::Selection;
-use super::{REFUSALS_LISTED, Refused, Replay, Replayed};
+use super::{REFUSALS_LISTED, Refused, Replay, Replayed, via_due};
 use crate::broker::{Back, Claim, Held, Look, Publication, Review, Sender, Trouble};
 use crate::wire::message::Message;
 
@@ -179,7 +179,7 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
             Ok(message) => {
                 self.ready = Some(Ready {
                     id: letter.id,
-                    message,
+                    message: via_due(message, self.review),
                     claim: held.claim,
                 });
             }
@@ -218,7 +218,7 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
                 self.tell_progress();
                 return;
             }
-            Publication::Returned => Stop::Returned(self.review.requests().to_owned()),
+            Publication::Returned => Stop::Returned(self.review.due().to_owned()),
             Publication::Refused => Stop::Refused,
             Publication::Lost => Stop::Lost,
         };

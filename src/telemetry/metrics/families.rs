@@ -4,7 +4,7 @@ use prometheus::{Histogram, IntCounter, IntGauge, Registry};
 
 use super::calls::{Call, CallStatus};
 use super::family::{About, Family, Given, Labels, Metric, families};
-use super::labels::{Build, Delay, End, EndWhy, EventType, Redelivered};
+use super::labels::{Build, Delay, End, EndWhy, EventType, Redelivered, UndeliverableCause};
 use crate::core::hold::Cause;
 use crate::core::outcome::Reason;
 use crate::core::verdict::Confirmation;
@@ -58,7 +58,7 @@ families! {
         /// outcome.
         pub request_age_seconds: Histogram<()>, buckets: AGE_SECONDS;
 
-        /// Requests moved to a retry queue, by its delay.
+        /// Requests moved to a wait queue, by its delay.
         pub deferrals_total: IntCounter<Delay>;
 
         /// Events the broker has confirmed.
@@ -72,6 +72,11 @@ families! {
 
         /// Requests put into the dead-letter queue for review.
         pub dead_letters_total: IntCounter<Reason>;
+
+        /// Messages read from `rename.undeliverable`, by why they are there: RabbitMQ moved them away
+        /// (`delivery_limit`, `expired`, `maxlen`) or a consumer `rejected` them; `unreadable` counts
+        /// the failed attempts to read one that nobody can read over AMQP 0-9-1.
+        pub undeliverable_total: IntCounter<UndeliverableCause>;
 
         /// Calls that may be in flight at once (`consumer.concurrency`).
         pub concurrency: IntGauge<()>;

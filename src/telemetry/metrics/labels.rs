@@ -3,6 +3,7 @@
 use super::family::{Given, Labels};
 use crate::core::hold::Cause;
 use crate::core::outcome::{Failed, How, Outcome, Reason, Renamed};
+use crate::core::removal::RemovalCause;
 use crate::core::verdict::Confirmation;
 
 /// A label that is a plain enum with a text for each value.
@@ -77,6 +78,31 @@ impl From<&Outcome> for End {
                 ..
             }) => Self::AlreadyApplied,
             Outcome::Failed(_) => Self::Failed,
+        }
+    }
+}
+
+/// Why a message is in `rename.undeliverable`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UndeliverableCause {
+    Removed(RemovalCause),
+    /// Nobody can read it over AMQP 0-9-1.
+    Unreadable,
+}
+
+impl Labels for UndeliverableCause {
+    const NAMES: &'static [&'static str] = &["cause"];
+
+    fn rows(_: &Given) -> Vec<Vec<String>> {
+        let removed = RemovalCause::ALL.map(RemovalCause::as_str);
+        let all = removed.into_iter().chain(["unreadable"]);
+        all.map(|cause| vec![cause.to_owned()]).collect()
+    }
+
+    fn row(self) -> usize {
+        match self {
+            Self::Removed(cause) => cause as usize,
+            Self::Unreadable => RemovalCause::ALL.len(),
         }
     }
 }

@@ -62,7 +62,7 @@ async fn on_a_terminal_a_person_is_asked_before_more_than_ten_are_touched() {
     assert!(seen.contains("looking"), "a bar is drawn: {seen}");
     let told = std::fs::read_to_string(out).unwrap();
     assert_eq!(told, "11 letters replayed\n", "the result, and no bar");
-    let sent = super::requests_in(&stage, &stage.names.requests).await;
+    let sent = super::requests_in(&stage, &stage.names.due).await;
     assert_eq!(sent.len(), ids.len());
     strike(stage).await;
 }

@@ -30,7 +30,7 @@ async fn returned(stage: &Stage, at_least: usize) {
 async fn a_replay_that_is_killed_loses_nothing_and_is_finished_later() {
     let stage = stage().await;
     let ids = put_many(&stage, LETTERS).await;
-    let (letters, requests) = (&stage.names.dead_letters, &stage.names.requests);
+    let (letters, requests) = (&stage.names.dead_letters, &stage.names.due);
     for kill in 1..=KILLS {
         let before = stage.raw.queue_length(requests).await as usize;
         let mut replay = start(&stage, &["replay", "--all", "--yes"]).await;

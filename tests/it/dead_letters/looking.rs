@@ -1,7 +1,8 @@
 //! What a reviewer sees: groups, lines, whole letters; and that seeing changes nothing.
 
 use lapin::BasicProperties;
-use lapin::options::BasicGetOptions;
+use lapin::options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -99,6 +100,7 @@ async fn the_reasons_are_listed_where_one_may_be_misspelt() {
 async fn what_the_broker_or_anybody_put_there_is_shown_and_replayed() {
     let stage = stage().await;
     let (taken, shovelled) = (Uuid::new_v4(), Uuid::new_v4());
+    make_the_queue_of_0_1_0(&stage).await;
     stage
         .publish(
             body(taken, NAME, "new").as_bytes(),
@@ -136,13 +138,14 @@ async fn what_the_broker_or_anybody_put_there_is_shown_and_replayed() {
     let left = stage.raw.drain(&stage.names.dead_letters, 1, SOON).await;
     assert_eq!(left[0].body, b"\xff\x00 no request");
 
-    let sent = stage.raw.drain(&stage.names.requests, 2, SOON).await;
+    let sent = stage.raw.drain(&stage.names.due, 2, SOON).await;
     for (message, (id, routing_key)) in sent
         .iter()
         .zip([(taken, "rename.T12345678"), (shovelled, "any")])
     {
         assert_eq!(message.json()["request_id"], json!(id));
-        assert_eq!(message.routing_key, routing_key);
+        let origin = message.text_header("x-rename-original-routing-key");
+        assert_eq!(origin.as_deref(), Some(routing_key));
         assert_eq!(message.header("x-death"), None);
         assert!(message.text_header("x-rename-replay").is_some());
         let of = message.text_header("x-rename-replay-of").unwrap();
@@ -151,7 +154,8 @@ async fn what_the_broker_or_anybody_put_there_is_shown_and_replayed() {
     strike(stage).await;
 }
 
-/// Takes the one request and gives it back until the broker moves it to the dead letters.
+/// Has the broker itself move the one request to the dead letters, as it did with the queues of 0.1.0:
+/// takes it and gives it back until then.
 async fn deliver_in_vain(stage: &crate::support::stage::Stage) {
     let queue = stage.names.requests.as_str();
     while stage.raw.queue_length(&stage.names.dead_letters).await == 0 {
@@ -164,6 +168,33 @@ async fn deliver_in_vain(stage: &crate::support::stage::Stage) {
         channel.close(200, "in vain".into()).await.unwrap();
         drop(got);
     }
+}
+
+/// The queue of requests as 0.1.0 declares it, which dead-letters to the letters themselves.
+async fn make_the_queue_of_0_1_0(stage: &crate::support::stage::Stage) {
+    let (channel, names) = (stage.raw.channel(), &stage.names);
+    stage.raw.remove(&[&names.requests], &[]).await;
+    let mut arguments = FieldTable::default();
+    for (name, value) in [
+        ("x-queue-type", "quorum"),
+        ("x-dead-letter-exchange", &names.dead_letters),
+        ("x-dead-letter-strategy", "at-least-once"),
+        ("x-overflow", "reject-publish"),
+    ] {
+        arguments.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(20));
+    let queue = names.requests.as_str();
+    let options = QueueDeclareOptions::durable();
+    channel
+        .queue_declare(queue.into(), options, arguments)
+        .await
+        .unwrap();
+    let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+    channel
+        .queue_bind(queue.into(), queue.into(), "#".into(), options, none)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

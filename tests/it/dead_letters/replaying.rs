@@ -20,13 +20,13 @@ async fn a_replay_keeps_the_request_and_starts_anew() {
     put(&stage, "retries_exhausted", &body, &headers).await;
     let told = told(&stage, &["replay", &id.to_string()]).await;
     assert_eq!(told["done"], 1);
-    let sent = stage
-        .raw
-        .drain(&stage.names.requests, 1, SOON)
-        .await
-        .remove(0);
+    let sent = stage.raw.drain(&stage.names.due, 1, SOON).await.remove(0);
     assert_eq!(sent.body, body.as_bytes());
-    assert_eq!(sent.routing_key, "rename.T12345678");
+    assert_eq!(sent.exchange, stage.names.internal);
+    let origin = ["exchange", "routing-key"]
+        .map(|what| sent.text_header(&format!("x-rename-original-{what}")));
+    let expected = [&stage.names.requests, "rename.T12345678"];
+    assert_eq!(origin, expected.map(|text| Some(text.to_owned())));
     assert_eq!(sent.text_header("mine").as_deref(), Some("kept"));
     assert_eq!(
         sent.text_header("x-rename-replay"),
@@ -70,7 +70,7 @@ async fn fields_are_set_for_all_or_for_each_and_checked_before_sending() {
     )
     .await;
     told(&stage, &["replay", "--all", "--set", "new_username=two"]).await;
-    let sent = stage.raw.drain(&stage.names.requests, 3, SOON).await;
+    let sent = stage.raw.drain(&stage.names.due, 3, SOON).await;
     let sent: Vec<_> = sent.iter().map(Message::json).collect();
     for (nth, name) in ["zero", "one", "two"].into_iter().enumerate() {
         assert_eq!(sent[nth]["request_id"], json!(ids[nth]));
@@ -95,11 +95,7 @@ async fn a_request_is_edited_in_the_person_s_editor() {
         let output = output.output().await.unwrap();
         assert_eq!(output.status.code(), Some(code), "{output:?}");
     }
-    let sent = stage
-        .raw
-        .drain(&stage.names.requests, 1, SOON)
-        .await
-        .remove(0);
+    let sent = stage.raw.drain(&stage.names.due, 1, SOON).await.remove(0);
     assert_eq!(sent.json()["request_id"], json!(fixed));
     assert_eq!(sent.json()["new_username"], "free");
     // What is emptied or left as it was is left out, whatever is set besides.
@@ -122,7 +118,7 @@ async fn a_request_is_edited_in_the_person_s_editor() {
     let output = command.env("VISUAL", editor).env("PATH", "/usr/bin:/bin");
     let output = output.output().await.unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let sent = stage.raw.drain(&stage.names.requests, 1, SOON).await;
+    let sent = stage.raw.drain(&stage.names.due, 1, SOON).await;
     assert_eq!(sent[0].json()["requested_by"], "ola");
     strike(stage).await;
 }
@@ -135,7 +131,7 @@ async fn a_rate_is_kept() {
     told(&stage, &["replay", "--all", "--rate", "10"]).await;
     // The first goes at once, the others a tenth of a second apart.
     assert!(begun.elapsed() >= Duration::from_millis(900));
-    assert_eq!(stage.raw.queue_length(&stage.names.requests).await, 10);
+    assert_eq!(stage.raw.queue_length(&stage.names.due).await, 10);
     strike(stage).await;
 }
 
@@ -146,7 +142,7 @@ async fn an_interrupt_leaves_the_rest_as_it_was() {
     put_many(&stage, LETTERS).await;
     let args = ["replay", "--all", "--yes", "--json", "--rate", "20"];
     let replay = start(&stage, &args).await;
-    let requests = &stage.names.requests;
+    let requests = &stage.names.due;
     while stage.raw.queue_length(requests).await < 5 {
         // Until another process has sent some, which no clock of ours can hurry.
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -173,18 +169,17 @@ async fn an_interrupt_leaves_the_rest_as_it_was() {
 async fn where_no_queue_takes_a_replay_every_letter_stays() {
     let stage = stage().await;
     put_many(&stage, 20).await;
-    let requests = stage.names.requests.as_str();
-    let key = "#".into();
+    let (queue, exchange) = (stage.names.due.as_str(), stage.names.internal.as_str());
     let table = FieldTable::default();
     let channel = stage.raw.channel();
     channel
-        .queue_unbind(requests.into(), requests.into(), key, table)
+        .queue_unbind(queue.into(), exchange.into(), queue.into(), table)
         .await
         .unwrap();
     let output = run(&stage, &["replay", "--all", "--yes"]).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let told = text(&output.stderr);
-    assert!(told.contains("no queue is bound to the exchange"), "{told}");
+    assert!(told.contains("is bound to its exchange"), "{told}");
     assert_eq!(stage.raw.queue_length(&stage.names.dead_letters).await, 20);
     strike(stage).await;
 }

@@ -22,7 +22,7 @@ use lapin::BasicProperties;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use rename_worker::broker::declare_topology;
-use rename_worker::broker::topology::Names;
+use rename_worker::broker::topology::{Names, TopologySettings};
 use rename_worker::config::{self, Secret};
 use rename_worker::demo::broker::Broker;
 use rename_worker::sandbox::{Latency, Sandbox, SandboxOptions};
@@ -195,7 +195,7 @@ impl<'a> Run<'a> {
             prefix: prefix.clone(),
             ..config::Settings::default().amqp
         };
-        declare_topology(&amqp, &LADDER)
+        declare_topology(&amqp, &TopologySettings::with_delays(&LADDER))
             .await
             .expect("the topology can be declared");
         let log = env::temp_dir().join(format!("faults-{prefix}.log"));
@@ -317,8 +317,7 @@ impl<'a> Run<'a> {
     /// Waits until nothing is under way any more, and stops the worker.
     async fn come_to_rest(&self, heard: &str, mut worker: Process, done: &mut Done) {
         let raw = self.reach().await;
-        let mut queues: Vec<String> = LADDER.iter().map(|&step| self.names.retry(step)).collect();
-        queues.push(self.names.requests.clone());
+        let mut queues = self.names.request_queues(&LADDER);
         let rest = async {
             let mut calm = 0;
             // What is between two queues is in none for a moment.

@@ -1,22 +1,43 @@
-//! A RabbitMQ as far as the promises depend on it: one requests queue with a delivery limit, the
-//! ladder, the dead letters, confirms, redelivery.
+//! A RabbitMQ as far as the promises depend on it: the queues of new and of due requests with a
+//! delivery limit, the wait queues, the undeliverable ones, the dead letters, confirms, redelivery.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rename_worker::core::consume_plan::{ConsumeScope, SourceQueue};
 use rename_worker::core::machine::{Destination, JobId, Parcel, Part};
 use rename_worker::core::outcome::{Carried, Failed, Outcome};
 
 use super::plan::later;
 
-/// A message of the requests queue.
+/// A message with a request.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// Which request of the life it carries.
     pub request: usize,
     pub carried: Carried,
     pub deliveries: u32,
+    /// The queue it is in, or was delivered from.
+    pub queue: SourceQueue,
+}
+
+/// A quorum queue: what was returned to it is handed out before what it never handed out, and what is
+/// returned later stands behind what was returned before.
+#[derive(Debug, Default)]
+pub struct Queue {
+    ready: VecDeque<Message>,
+    returned: VecDeque<Message>,
+}
+
+impl Queue {
+    pub fn len(&self) -> usize {
+        self.ready.len() + self.returned.len()
+    }
+
+    fn pop(&mut self) -> Option<Message> {
+        self.returned.pop_front().or_else(|| self.ready.pop_front())
+    }
 }
 
 /// What a worker has written to its connection and the broker has not read yet, in order.
@@ -31,7 +52,7 @@ pub enum Frame {
     Requeue(JobId),
     /// Answered once all before it has been processed.
     Barrier(JobId),
-    Consume,
+    Consume(ConsumeScope),
     Cancel,
     Get,
 }
@@ -48,7 +69,9 @@ pub struct Told {
 
 #[derive(Debug, Default)]
 pub struct Broker {
-    pub requests: VecDeque<Message>,
+    requests: Queue,
+    due: Queue,
+    undeliverable: Queue,
     /// Per step of the ladder, in order of arrival, with the time it expires.
     ladder: Vec<VecDeque<(Timestamp, Message)>>,
     delays: Vec<Duration>,
@@ -57,8 +80,8 @@ pub struct Broker {
     unacked: BTreeMap<JobId, (u64, Message)>,
     pub events: Vec<Told>,
     pub letters: Vec<(usize, Failed)>,
-    /// Dropped at the delivery limit, without a word.
-    pub dropped: Vec<usize>,
+    /// Moved to the undeliverable ones at the delivery limit.
+    pub removed: Vec<usize>,
     /// What each job has had stored, to check that no ack comes before.
     pub stored: BTreeMap<JobId, Vec<Part>>,
     /// Requests that were delivered more than once, or copied: a try may have been applied.
@@ -78,27 +101,44 @@ impl Broker {
     }
 
     pub fn publish(&mut self, request: usize) {
-        self.requests.push_back(Message {
+        self.requests.ready.push_back(Message {
             request,
             carried: Carried::default(),
             deliveries: 0,
+            queue: SourceQueue::Requests,
         });
     }
 
-    pub fn deliver(&mut self, job: JobId, connection: u64) -> Option<Message> {
-        let message = self.requests.pop_front()?;
-        if message.deliveries > 0 || message.carried.copy.is_some() {
+    pub const fn queue(&mut self, source: SourceQueue) -> &mut Queue {
+        match source {
+            SourceQueue::Requests => &mut self.requests,
+            SourceQueue::Due => &mut self.due,
+            SourceQueue::Undeliverable => &mut self.undeliverable,
+        }
+    }
+
+    pub fn deliver(&mut self, job: JobId, connection: u64, source: SourceQueue) -> Option<Message> {
+        let message = self.queue(source).pop()?;
+        let is_removed = source == SourceQueue::Undeliverable;
+        if message.deliveries > 0 || message.carried.copy.is_some() || is_removed {
             self.doubtful.insert(message.request);
         }
         self.unacked.insert(job, (connection, message.clone()));
         Some(message)
     }
 
-    pub fn unacked_on(&self, connection: u64) -> usize {
-        self.unacked
-            .values()
-            .filter(|(on, _)| *on == connection)
+    pub fn unacked_on(&self, connection: u64, source: SourceQueue) -> usize {
+        let unacked = self.unacked.values();
+        unacked
+            .filter(|(on, message)| *on == connection && message.queue == source)
             .count()
+    }
+
+    /// Whether the first of the undeliverable ones is of such a request.
+    pub fn is_headed_by(&self, unreadable: impl Fn(usize) -> bool) -> bool {
+        let queue = &self.undeliverable;
+        let head = queue.returned.front().or_else(|| queue.ready.front());
+        head.is_some_and(|message| unreadable(message.request))
     }
 
     /// Stores what was published.
@@ -117,11 +157,12 @@ impl Broker {
                     request,
                     carried,
                     deliveries: 0,
+                    queue: SourceQueue::Due,
                 };
                 match to {
                     Destination::Tail => {
                         self.tails.entry((request, life)).or_default().push(now);
-                        self.requests.push_back(message);
+                        self.due.ready.push_back(message);
                     }
                     Destination::Ladder(step) => {
                         let expires = later(now, self.delays[step]);
@@ -142,7 +183,7 @@ impl Broker {
         }
     }
 
-    /// A connection is gone: what it had not acknowledged goes back to the front, in order.
+    /// A connection is gone: what it had not acknowledged is returned, in order.
     pub fn return_unacked(&mut self, connection: u64) {
         let lost: Vec<JobId> = self
             .unacked
@@ -150,21 +191,25 @@ impl Broker {
             .filter(|(_, (on, _))| *on == connection)
             .map(|(&job, _)| job)
             .collect();
-        for job in lost.into_iter().rev() {
+        for job in lost {
             self.requeue(job);
         }
     }
 
     fn give_back(&mut self, mut message: Message) {
         message.deliveries += 1;
-        if message.deliveries > self.delivery_limit {
-            self.dropped.push(message.request);
+        let limited = message.queue != SourceQueue::Undeliverable;
+        if limited && message.deliveries > self.delivery_limit {
+            self.removed.push(message.request);
+            message.deliveries = 0;
+            message.queue = SourceQueue::Undeliverable;
+            self.undeliverable.ready.push_back(message);
         } else {
-            self.requests.push_front(message);
+            self.queue(message.queue).returned.push_back(message);
         }
     }
 
-    /// Messages whose time in the ladder is over go back to the tail.
+    /// Messages whose time in a wait queue is over are due.
     pub fn expire(&mut self, now: Timestamp) {
         let mut due: Vec<(Timestamp, Message)> = Vec::new();
         for queue in &mut self.ladder {
@@ -174,7 +219,7 @@ impl Broker {
         }
         due.sort_by_key(|(at, _)| *at);
         let messages = due.into_iter().map(|(_, message)| message);
-        self.requests.extend(messages);
+        self.due.ready.extend(messages);
     }
 
     pub fn next_expiry(&self) -> Option<Timestamp> {
@@ -182,8 +227,18 @@ impl Broker {
         fronts.map(|(at, _)| *at).min()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.requests.is_empty()
+    /// Nothing is left but what nobody can read: `unreadable` says of which request.
+    pub fn is_empty(&self, unreadable: impl Fn(usize) -> bool) -> bool {
+        let undeliverable = &self.undeliverable;
+        self.requests.len() + self.due.len() == 0
+            && undeliverable
+                .returned
+                .iter()
+                .all(|message| unreadable(message.request))
+            && undeliverable
+                .ready
+                .iter()
+                .all(|message| unreadable(message.request))
             && self.unacked.is_empty()
             && self.ladder.iter().all(VecDeque::is_empty)
     }

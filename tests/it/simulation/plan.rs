@@ -36,6 +36,8 @@ pub struct Planned {
     pub request: Option<RenameRequest>,
     /// It kills the worker whenever that begins to work on it.
     pub poison: bool,
+    /// It ends every session that it is delivered in, before the worker can read it.
+    pub unreadable: bool,
     pub published_twice: bool,
 }
 
@@ -49,6 +51,8 @@ pub struct Faults {
     /// Times that the broker takes no publishes for a while.
     pub alarms: u32,
     pub drains: u32,
+    /// Every session is cut so long after its first delivery, so many times.
+    pub short_sessions: Option<(Duration, u32)>,
     /// The chance of one at any step.
     pub rate: f64,
 }
@@ -93,6 +97,7 @@ impl Plan {
             alarms: up_to(2),
             drains: up_to(1),
             refusals: 0,
+            short_sessions: None,
             rate: 0.0,
         };
         faults.refusals = rng.random_range(0..3);
@@ -101,6 +106,11 @@ impl Plan {
             pick_mut(&mut requests, rng).poison = true;
             // Killed three times while it tells of poison, no worker could tell.
             faults.kills = faults.kills.min(2);
+        } else if violent && rng.random_bool(0.1) {
+            pick_mut(&mut requests, rng).unreadable = true;
+        } else if violent && rng.random_bool(0.1) {
+            let after = Duration::from_millis(rng.random_range(5..500));
+            faults.short_sessions = Some((after, rng.random_range(2..60)));
         }
         Self {
             start,
@@ -128,6 +138,7 @@ impl Plan {
                 Planned {
                     request: Some(request(account, (&old, &new), user_id, None, rng)),
                     poison: false,
+                    unreadable: false,
                     published_twice: false,
                 }
             })
@@ -176,6 +187,7 @@ fn random_request(users: &Users, start: Timestamp, rng: &mut SmallRng) -> Planne
     Planned {
         request: rng.random_bool(0.97).then_some(request),
         poison: false,
+        unreadable: false,
         published_twice: false,
     }
 }

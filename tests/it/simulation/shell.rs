@@ -7,10 +7,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng as _;
 use rename_worker::core::answer::CallKind;
+use rename_worker::core::consume_plan::{ConsumePlan, DeliveryCheck, SourceQueue};
+use rename_worker::core::consume_window::{ConsumeWindow, SessionDeath, SessionHistory};
 use rename_worker::core::machine::{
     Arrived, Counts, Effect, Input, JobId, Machine, Note, Part, Rules, Settle,
 };
 use rename_worker::core::outcome::Outcome;
+use rename_worker::core::removal::RemovalCause;
 use rename_worker::core::request::RenameRequest;
 use rename_worker::core::verdict::Which;
 
@@ -31,8 +34,13 @@ pub struct Worker {
     /// The connection it believes in.
     pub connection: Option<u64>,
     pub timer_at: Option<Timestamp>,
-    /// The broker sends to it.
-    consuming: bool,
+    /// What the session consumes, and how.
+    session: ConsumePlan,
+    history: SessionHistory,
+    /// It knows that new requests are taken.
+    takes_new: bool,
+    /// The queue that the next probe is fetched from first.
+    probes_due: bool,
     wire: VecDeque<Frame>,
     /// The broker is about to read from the wire.
     reading: bool,
@@ -56,7 +64,10 @@ impl Worker {
             alive: false,
             connection: None,
             timer_at: None,
-            consuming: false,
+            session: ConsumePlan::new(ConsumeWindow::Full, rules.prefetch()),
+            history: SessionHistory::default(),
+            takes_new: false,
+            probes_due: false,
             wire: VecDeque::new(),
             reading: false,
             in_hand: BTreeMap::new(),
@@ -100,7 +111,8 @@ impl World {
         self.next_connection += 1;
         let worker = &mut self.workers[w];
         worker.connection = Some(self.next_connection);
-        worker.consuming = false;
+        worker.session = ConsumePlan::new(worker.history.window(), self.rules.prefetch());
+        worker.takes_new = false;
         worker.reading = false;
         worker.blocked = false;
         self.input(w, Input::Up);
@@ -119,9 +131,21 @@ impl World {
     }
 
     pub(super) fn cut(&mut self, w: usize) {
-        self.cuts += 1;
         self.say(w, "CUT");
-        self.lose_connection(w, false);
+        let half_open = self.rng.random_bool(0.2);
+        self.end_session(w, false, half_open);
+    }
+
+    /// The session ends, and the process lives.
+    fn end_session(&mut self, w: usize, met_suspect: bool, half_open: bool) {
+        self.cuts += 1;
+        self.lose_connection(w, met_suspect, half_open);
+        let worker = &mut self.workers[w];
+        worker.history.session_died(SessionDeath {
+            delivered: worker.session.has_delivered(),
+            full_for: worker.session.full_for(self.now),
+            met_suspect,
+        });
         self.input(w, Input::Down);
         let life = self.workers[w].life;
         self.after(1..3_000, Event::Connect { worker: w, life });
@@ -159,7 +183,8 @@ impl World {
     pub(super) fn end(&mut self, w: usize, closed: bool) {
         if self.workers[w].alive {
             self.workers[w].alive = false;
-            self.lose_connection(w, closed);
+            let half_open = !closed && self.rng.random_bool(0.2);
+            self.lose_connection(w, closed, half_open);
             self.workers[w].in_hand.clear();
             self.after(1..3_000, Event::Start { worker: w });
         }
@@ -167,7 +192,7 @@ impl World {
 
     /// The broker may still read some of what was written, and take its time to find out; if the
     /// connection was closed, it has read all and knows at once.
-    fn lose_connection(&mut self, w: usize, closed: bool) {
+    fn lose_connection(&mut self, w: usize, closed: bool, half_open: bool) {
         let Some(connection) = self.workers[w].connection else {
             return;
         };
@@ -185,28 +210,79 @@ impl World {
         let worker = &mut self.workers[w];
         worker.wire.clear();
         worker.connection = None;
-        worker.consuming = false;
-        let half_open = !closed && self.rng.random_bool(0.2);
+        worker.session.want(None);
         let found = if half_open { 0..60_000 } else { 0..1 };
         self.after(found, Event::Lost { connection });
     }
 
     pub(super) fn deliver_to(&mut self, w: usize) {
-        while let worker = &self.workers[w]
-            && worker.consuming
-            && let Some(connection) = worker.connection
-            && self.broker.unacked_on(connection) < usize::from(self.rules.prefetch())
-            && self.hand_out(w, connection, false)
-        {}
+        self.settle_session(w);
+        for source in [
+            SourceQueue::Due,
+            SourceQueue::Requests,
+            SourceQueue::Undeliverable,
+        ] {
+            while let Some(connection) = self.workers[w].connection
+                && self.broker.unacked_on(connection, source) < self.prefetch_of(w, source)
+                && self.hand_out(w, connection, source, false)
+            {
+                self.settle_session(w);
+            }
+        }
     }
 
-    /// One message of the queue goes to the worker.
-    fn hand_out(&mut self, w: usize, connection: u64, probe: bool) -> bool {
+    fn prefetch_of(&self, w: usize, source: SourceQueue) -> usize {
+        let session = &self.workers[w].session;
+        match source {
+            SourceQueue::Undeliverable => usize::from(session.wanted().is_some()),
+            SourceQueue::Due | SourceQueue::Requests => {
+                usize::from(session.prefetch_of(source).unwrap_or(0))
+            }
+        }
+    }
+
+    /// The session asks how long its queues are, and goes on.
+    fn settle_session(&mut self, w: usize) {
+        let Some(connection) = self.workers[w].connection else {
+            return;
+        };
+        let unsettled = [SourceQueue::Due, SourceQueue::Requests]
+            .map(|source| self.broker.unacked_on(connection, source))
+            .iter()
+            .sum::<usize>();
+        let unsettled = u32::try_from(unsettled).expect("a few");
+        let session = &mut self.workers[w].session;
+        session.on_tick(unsettled);
+        while let Some(queue) = session.take_count() {
+            let ready = u32::try_from(self.broker.queue(queue).len()).expect("a few");
+            session.on_count(queue, ready, unsettled, self.now);
+            if ready > 0 || unsettled > 0 {
+                break;
+            }
+        }
+        let takes_new = session.takes_new();
+        if takes_new && !self.workers[w].takes_new {
+            self.reach(w, Input::TakesNew, 0..3);
+        }
+        self.workers[w].takes_new = takes_new;
+    }
+
+    /// One message of the queue goes to the worker. `false` if there was none, or if it ended the
+    /// session.
+    fn hand_out(&mut self, w: usize, connection: u64, source: SourceQueue, probe: bool) -> bool {
+        let unreadable = |request: usize| self.planned[request].unreadable;
+        if source == SourceQueue::Undeliverable && self.broker.is_headed_by(unreadable) {
+            // It ends the connection that is for those alone.
+            return false;
+        }
         let job = JobId(self.next_job);
-        let message = self.broker.deliver(job, connection);
+        let message = self.broker.deliver(job, connection, source);
         let found = message.is_some();
         let input = if let Some(message) = message {
             self.next_job += 1;
+            if !self.session_survives(w, connection, &message) {
+                return false;
+            }
             Input::Delivered(self.arrived(job, message, probe))
         } else if probe {
             Input::ProbeEmpty
@@ -227,6 +303,37 @@ impl World {
         found
     }
 
+    /// Whether the session goes on with a delivery.
+    fn session_survives(&mut self, w: usize, connection: u64, message: &Message) -> bool {
+        if message.queue == SourceQueue::Undeliverable {
+            return true;
+        }
+        let session = &mut self.workers[w].session;
+        let first = !session.has_delivered();
+        let (redelivered, count) = (message.deliveries > 0, message.deliveries);
+        let check = session.on_delivery(message.queue, redelivered, count, self.now);
+        if self.planned[message.request].unreadable {
+            self.say(w, "SESSION ENDED BY A MESSAGE");
+            self.end_session(w, false, false);
+            return false;
+        }
+        if check == DeliveryCheck::MetSuspect {
+            self.say(w, "MET A SUSPECT");
+            self.end_session(w, true, false);
+            return false;
+        }
+        if let Some((after, left)) = &mut self.faults.short_sessions
+            && first
+            && *left > 0
+        {
+            *left -= 1;
+            let at = later(self.now, *after);
+            let worker = w;
+            self.schedule(at, Event::CutSession { worker, connection });
+        }
+        true
+    }
+
     fn arrived(&self, job: JobId, message: Message, probe: bool) -> Arrived {
         Arrived {
             job,
@@ -239,6 +346,8 @@ impl World {
             redelivered: message.deliveries > 0,
             delivery_count: message.deliveries,
             probe,
+            removed: (message.queue == SourceQueue::Undeliverable)
+                .then_some(RemovalCause::DeliveryLimit),
         }
     }
 
@@ -353,17 +462,34 @@ impl World {
                 self.broker.requeue(job);
                 self.deliver_soon();
             }
-            Frame::Consume => {
-                self.workers[w].consuming = true;
+            Frame::Consume(scope) => {
+                self.workers[w].session.want(Some(scope));
                 self.deliver_soon();
             }
-            Frame::Cancel => self.workers[w].consuming = false,
+            Frame::Cancel => self.workers[w].session.want(None),
             Frame::Get => {
                 if let Some(connection) = self.workers[w].connection {
-                    self.hand_out(w, connection, true);
+                    self.fetch_probe(w, connection);
                 }
             }
         }
+    }
+
+    /// The queues take turns.
+    fn fetch_probe(&mut self, w: usize, connection: u64) {
+        let worker = &mut self.workers[w];
+        worker.probes_due = !worker.probes_due;
+        let mut queues = [SourceQueue::Due, SourceQueue::Requests];
+        if !worker.probes_due {
+            queues.reverse();
+        }
+        let [first, then] = queues;
+        let source = if self.broker.queue(first).len() > 0 {
+            first
+        } else {
+            then
+        };
+        self.hand_out(w, connection, source, true);
     }
 
     pub(super) fn input(&mut self, w: usize, input: Input) {
@@ -399,7 +525,7 @@ impl World {
 
     fn perform(&mut self, w: usize, effect: Effect) {
         match effect {
-            Effect::Consume => self.write(w, Frame::Consume),
+            Effect::Consume(scope) => self.write(w, Frame::Consume(scope)),
             Effect::StopConsuming => self.write(w, Frame::Cancel),
             Effect::Probe => self.write(w, Frame::Get),
             Effect::Call {

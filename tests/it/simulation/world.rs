@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 use rename_worker::core::answer::Answer;
+use rename_worker::core::consume_plan::SourceQueue;
 use rename_worker::core::machine::{Input, JobId, Rules};
 
 use super::api::{self, Api};
@@ -61,6 +62,11 @@ pub enum Event {
     Connect {
         worker: usize,
         life: u64,
+    },
+    /// A proxy cuts a connection whose time is over.
+    CutSession {
+        worker: usize,
+        connection: u64,
     },
     /// The broker finds a connection lost.
     Lost {
@@ -170,7 +176,9 @@ impl World {
             }
             self.at_rest = self.unpublished == 0
                 && self.calls_under_way == 0
-                && self.broker.is_empty()
+                && self
+                    .broker
+                    .is_empty(|request| self.planned[request].unreadable)
                 && self.workers.iter().all(Worker::is_idle);
             if self.at_rest {
                 return;
@@ -181,7 +189,7 @@ impl World {
     pub fn summary(&self) -> String {
         format!(
             "{} requests, {} applied, {} events, {} letters, {} kills, {} cuts, {} lives, {:?}\n\
-             left: {} in the queue, {:?}, {}",
+             left: {:?}, {:?}, {}",
             self.planned.len(),
             self.api.applied.len(),
             self.broker.events.len(),
@@ -190,7 +198,7 @@ impl World {
             self.cuts,
             self.next_life,
             self.notes,
-            self.broker.requests.len(),
+            self.broker,
             self.workers.iter().map(Worker::counts).collect::<Vec<_>>(),
             self.now.duration_since(self.start),
         )
@@ -240,6 +248,11 @@ impl World {
                     self.connect(worker);
                 }
             }
+            Event::CutSession { worker, connection } => {
+                if self.workers[worker].connection == Some(connection) {
+                    self.cut(worker);
+                }
+            }
             Event::Lost { connection } => {
                 self.broker.return_unacked(connection);
                 self.deliver_soon();
@@ -281,7 +294,15 @@ impl World {
     }
 
     pub(super) fn deliver_soon(&mut self) {
-        if !self.broker.requests.is_empty() {
+        let queues = [
+            SourceQueue::Requests,
+            SourceQueue::Due,
+            SourceQueue::Undeliverable,
+        ];
+        if queues
+            .iter()
+            .any(|&queue| self.broker.queue(queue).len() > 0)
+        {
             self.after(0..3, Event::Deliver);
         }
     }

@@ -12,6 +12,7 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable},
 };
+use rename_worker::broker::topology::{Names, Object, Topology, TopologySettings};
 use tokio::time::timeout;
 
 /// For what takes milliseconds, unless the machine is busy with several brokers.
@@ -219,6 +220,18 @@ impl Raw {
     }
 
     /// Removes the queues and exchanges, so that a broker that was given is left as it was.
+    /// Deletes every queue and exchange of one prefix.
+    pub async fn remove_topology(&self, names: &Names, delays: &[Duration]) {
+        let topology = Topology::new(names, &TopologySettings::with_delays(delays));
+        for object in &topology.objects {
+            match object {
+                Object::Queue { name, .. } => self.remove(&[name], &[]).await,
+                Object::Exchange { name, .. } => self.remove(&[], &[name]).await,
+                Object::Binding { .. } => {}
+            }
+        }
+    }
+
     pub async fn remove(&self, queues: &[&str], exchanges: &[&str]) {
         for &queue in queues {
             let options = QueueDeleteOptions::default();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use rename_worker::app::App;
 use rename_worker::broker::declare_topology;
-use rename_worker::broker::topology::Names;
+use rename_worker::broker::topology::{Names, TopologySettings};
 use rename_worker::config::{Credentials, Ladder, Secret, Settings};
 use rename_worker::core::request::AccountId;
 use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, Sandbox, SandboxOptions, Seed};
@@ -55,7 +55,7 @@ impl Stage {
         settings.hold.first_probe = Duration::from_millis(50);
         settings.hold.max_probe = Duration::from_millis(200);
         change(&mut settings);
-        declare_topology(&settings.amqp, settings.retry.ladder.steps())
+        declare_topology(&settings.amqp, &TopologySettings::from(&settings))
             .await
             .expect("the topology can be declared");
         let names = Names::new(&settings.amqp.prefix);
@@ -162,6 +162,12 @@ impl Stage {
         self.sandbox.user(&account, name).is_some()
     }
 
+    /// Removes everything of this test from the broker.
+    pub async fn remove(&self) {
+        let delays = self.settings.retry.ladder.steps();
+        self.raw.remove_topology(&self.names, delays).await;
+    }
+
     /// Ends the test: nothing is left on the broker, and nothing that was not expected came.
     pub async fn strike(self, worker: App) {
         worker.stop().await;
@@ -169,20 +175,11 @@ impl Stage {
         assert_eq!(left, 0, "more events came than expected");
         let letters = self.raw.queue_length(&self.names.dead_letters).await;
         assert_eq!(letters, 0, "more dead letters came than expected");
-        let requests = self.raw.queue_length(&self.names.requests).await;
-        assert_eq!(requests, 0, "requests are left in the queue");
-        let steps = self.settings.retry.ladder.steps();
-        let retry: Vec<String> = steps.iter().map(|&step| self.names.retry(step)).collect();
-        let mut queues: Vec<&str> = retry.iter().map(String::as_str).collect();
-        queues.extend([
-            self.names.requests.as_str(),
-            self.names.dead_letters.as_str(),
-        ]);
-        let exchanges = [
-            &*self.names.requests,
-            &*self.names.events,
-            &*self.names.dead_letters,
-        ];
-        self.raw.remove(&queues, &exchanges).await;
+        let delays = self.settings.retry.ladder.steps();
+        for queue in self.names.request_queues(delays) {
+            let left = self.raw.queue_length(&queue).await;
+            assert_eq!(left, 0, "requests are left in {queue}");
+        }
+        self.remove().await;
     }
 }

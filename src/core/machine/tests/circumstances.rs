@@ -46,7 +46,10 @@ fn ten_failures_in_a_row_hold_and_a_probe_that_is_answered_resumes() {
     assert_eq!(desk.wait(Duration::from_secs(2)), [Effect::Probe]);
     let (probe, _) = desk.deliver_as(alone(21), Carried::default(), 0, true);
     let effects = desk.answer(probe, renamed("new-21"));
-    assert!(effects.contains(&Effect::Consume), "{effects:?}");
+    assert!(
+        effects.contains(&Effect::Consume(ConsumeScope::All)),
+        "{effects:?}"
+    );
     assert_eq!(desk.machine.held(), None);
     let (next, effects) = desk.deliver(alone(22));
     assert_eq!(effects, [rename(next)]);
@@ -126,7 +129,7 @@ fn an_answer_that_comes_while_disconnected_is_told_without_another_call() {
     let (job, _) = desk.deliver(request(1, "a", "b"));
     assert_eq!(desk.say(Input::Down), [Effect::ForgetAll]);
     assert_eq!(desk.answer(job, renamed("b")), []);
-    assert_eq!(desk.say(Input::Up), [Effect::Consume]);
+    assert_eq!(desk.say(Input::Up), [Effect::Consume(ConsumeScope::All)]);
     let (_, effects) = desk.redeliver(request(1, "a", "b"));
     assert_eq!(told_renamed(&effects), (How::Applied, ConfirmedBy::Answer));
 }
@@ -215,27 +218,110 @@ fn nothing_is_renamed_while_the_broker_takes_no_publishes() {
 }
 
 #[test]
-fn a_suspect_is_tried_alone_and_the_others_are_put_out_of_its_reach() {
+fn a_session_that_ends_is_no_evidence_against_what_was_in_hand() {
     let mut desk = Desk::of(4);
-    let fresh = Carried::default;
-    let (suspect, effects) = desk.deliver_as(alone(1), fresh(), 3, false);
+    for count in 0..17 {
+        let (job, effects) = desk.deliver_as(alone(1), Carried::default(), count, false);
+        assert_eq!(effects, [rename(job)], "after {count} ends of a session");
+        // The call ends before the next session begins, and did not take effect.
+        desk.say(Input::Down);
+        desk.answer(job, status(429));
+        desk.say(Input::Up);
+        desk.wait(Duration::from_secs(3_600));
+    }
+    // The limit was used up by them, so that RabbitMQ moved the request away: it is tried all the same.
+    let (job, effects) = desk.deliver_removed(alone(1), RemovalCause::DeliveryLimit);
+    assert_eq!(effects, [rename(job)]);
+    told_renamed(&desk.answer(job, renamed("new-1")));
+    desk.end(job);
+    // What had its outcome is forgotten, as after a restart: the broker's count alone speaks.
+    let (job, effects) = desk.deliver_as(alone(2), Carried::default(), 14, false);
+    assert_eq!(effects, [ask(job, Which::Old)]);
+}
+
+#[test]
+fn what_rabbitmq_moved_away_ends_by_its_cause_unless_it_took_effect() {
+    for (cause, reason) in [
+        (RemovalCause::DeliveryLimit, Reason::Poison),
+        (RemovalCause::Expired, Reason::DeadlineExceeded),
+        (RemovalCause::Maxlen, Reason::Rejected),
+        (RemovalCause::Rejected, Reason::Rejected),
+    ] {
+        let mut desk = Desk::of(4);
+        let (job, effects) = desk.deliver_removed(alone(1), cause);
+        assert_eq!(effects, [ask(job, Which::Old)], "{cause:?}");
+        let effects = desk.answer(job, renamed("old-1"));
+        let Parcel::Letter(failed) = published(&effects) else {
+            panic!("{effects:?}")
+        };
+        assert_eq!(failed.reason, reason, "{cause:?}");
+
+        let request = RenameRequest {
+            user_id: Some(OURS),
+            ..alone(2)
+        };
+        let (job, _) = desk.deliver_removed(request, cause);
+        let effects = desk.answer(job, status(404));
+        assert_eq!(effects, [ask(job, Which::New)], "{cause:?}");
+        told_renamed(&desk.answer(job, renamed("new-2")));
+    }
+}
+
+#[test]
+fn what_rabbitmq_moved_away_never_leaves_the_worker_as_a_copy() {
+    let mut desk = Desk::of(4);
+    let (job, _) = desk.deliver_removed(alone(1), RemovalCause::Expired);
+    // Longer than a request waits in the worker otherwise.
+    for _ in 0..5 {
+        let effects = desk.answer(job, status(503));
+        let effects = [effects, desk.wait(Duration::from_secs(3_600))].concat();
+        assert_eq!(effects, [ask(job, Which::Old)]);
+    }
+    let effects = desk.answer(job, status(503));
     assert_eq!(effects, []);
-    let (bystander, effects) = desk.deliver_as(alone(2), fresh(), 3, false);
-    assert!(matches!(copied(&effects).0, Destination::Ladder(_)));
-    let (other, effects) = desk.deliver(alone(3));
-    assert_eq!(effects, []);
-    desk.confirm(bystander, Part::Copy);
-    assert_eq!(desk.wait(Duration::from_secs(1)), [rename(suspect)]);
-    // Once it has been answered, the worker is not dead, and goes on.
-    let effects = desk.answer(suspect, renamed("new-1"));
-    assert!(effects.contains(&rename(other)), "{effects:?}");
+    let effects = desk.say(Input::Drain);
+    let given_back = Effect::GiveBack { job };
+    let expected = [Effect::StopConsuming, given_back, Effect::Drained];
+    assert_eq!(effects, expected);
+}
+
+#[test]
+fn while_too_many_requests_are_away_nothing_new_is_taken() {
+    let mut desk = Desk::with(Rules {
+        max_deferred: 10,
+        ..Rules::default()
+    });
+    let send_away = |desk: &mut Desk, number| {
+        let (job, _) = desk.deliver(alone(number));
+        let limited = Answer::Refused(Refusal {
+            status: 429,
+            code: None,
+            retry_after: Some(Duration::from_secs(60)),
+        });
+        desk.answer(job, limited);
+        desk.confirm(job, Part::Copy)
+    };
+    let scopes: Vec<Effect> = (0..10)
+        .flat_map(|number| send_away(&mut desk, number))
+        .filter(|effect| matches!(effect, Effect::Consume(_)))
+        .collect();
+    assert_eq!(scopes, [Effect::Consume(ConsumeScope::DueOnly)]);
+    // A connection that comes back changes nothing about it.
+    desk.say(Input::Down);
+    let effects = desk.say(Input::Up);
+    assert_eq!(effects, [Effect::Consume(ConsumeScope::DueOnly)]);
+    // One comes back.
+    let (_, effects) = desk.deliver_as(alone(0), Carried::default(), 0, false);
+    assert!(
+        effects.contains(&Effect::Consume(ConsumeScope::All)),
+        "{effects:?}"
+    );
 }
 
 #[test]
 fn one_that_was_delivered_nearly_as_often_as_allowed_is_asked_about_and_ends_as_poison() {
     let mut desk = Desk::of(4);
-    desk.deliver_as(alone(1), Carried::default(), 14, false);
-    let effects = desk.wait(Duration::from_secs(1));
+    let (_, effects) = desk.deliver_as(alone(1), Carried::default(), 14, false);
     assert_eq!(effects, [ask(JobId(0), Which::Old)]);
     let effects = desk.answer(JobId(0), renamed("old-1"));
     let Parcel::Letter(failed) = published(&effects) else {

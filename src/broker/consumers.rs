@@ -1,0 +1,191 @@
+//! The consumers of one session: carries out what [`ConsumePlan`] decides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+
+use super::declare;
+use super::delivery::{Delivery, Lane};
+use super::intake::{Intake, Reply, Step};
+use super::topology::Names;
+use super::trouble::Trouble;
+use crate::clock;
+use crate::core::consume_plan::{ConsumePlan, ConsumeScope, DeliveryCheck, SourceQueue};
+
+/// How long the broker may take to begin with deliveries. It may have to find the leader of the
+/// queue first.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Something that happened.
+pub(super) enum ConsumersEvent {
+    Delivered(Delivery),
+    /// Nothing that anybody has to know.
+    Turned,
+    /// From now on new requests are taken, beside those that are due.
+    TakesNew,
+    /// By our own wish: no further delivery comes.
+    Stopped,
+    /// See [`DeliveryCheck::MetSuspect`].
+    MetSuspect,
+    /// The broker cancelled a consumer.
+    Cancelled,
+    Failed(Trouble),
+}
+
+pub(super) struct Consumers {
+    lane: Arc<Lane>,
+    names: Names,
+    plan: ConsumePlan,
+    due: Intake,
+    requests: Intake,
+    /// Asks how many messages are ready in a queue.
+    counting: Option<(SourceQueue, Reply<u32>)>,
+    took_new: bool,
+}
+
+impl Consumers {
+    pub(super) fn new(lane: Arc<Lane>, names: &Names, plan: ConsumePlan) -> Self {
+        Self {
+            due: Intake::new(Arc::clone(&lane), &names.due),
+            requests: Intake::new(Arc::clone(&lane), &names.requests),
+            lane,
+            names: names.clone(),
+            plan,
+            counting: None,
+            took_new: false,
+        }
+    }
+
+    /// Begins to consume, goes on with other queues, or stops.
+    pub(super) fn want(&mut self, wanted: Option<ConsumeScope>) {
+        self.plan.want(wanted);
+        self.adjust();
+    }
+
+    /// The prefetch that holds now.
+    pub(super) const fn prefetch(&self) -> u16 {
+        self.plan.prefetch()
+    }
+
+    pub(super) const fn has_delivered(&self) -> bool {
+        self.plan.has_delivered()
+    }
+
+    pub(super) fn full_for(&self) -> Duration {
+        self.plan.full_for(clock::now())
+    }
+
+    /// The next thing that happens; never, while nothing is consumed. May be dropped and asked again.
+    pub(super) async fn next(&mut self) -> ConsumersEvent {
+        let takes_new = self.plan.takes_new();
+        if std::mem::replace(&mut self.took_new, takes_new) != takes_new && takes_new {
+            return ConsumersEvent::TakesNew;
+        }
+        let (source, step) = tokio::select! {
+            biased;
+            (queue, ready) = counted(&mut self.counting) => return self.on_counted(queue, ready),
+            step = self.due.step() => (SourceQueue::Due, step),
+            step = self.requests.step() => (SourceQueue::Requests, step),
+        };
+        match step {
+            Step::Delivered(message) => self.on_delivered(source, *message),
+            Step::Stopped if self.is_stopped() => ConsumersEvent::Stopped,
+            Step::Stopped | Step::Turned => ConsumersEvent::Turned,
+            Step::Cancelled => ConsumersEvent::Cancelled,
+            Step::Failed(trouble) => ConsumersEvent::Failed(trouble),
+        }
+    }
+
+    /// Called about once a second. Tells what is wrong, if the broker listens (it does not while it is in
+    /// an alarm) and does not answer.
+    pub(super) fn on_tick(&mut self, listens: bool) -> Option<Trouble> {
+        self.plan.on_tick(self.lane.unsettled());
+        self.adjust();
+        let intakes = [&mut self.due, &mut self.requests];
+        if !listens {
+            intakes.map(Intake::ask_anew);
+            return None;
+        }
+        let late = intakes
+            .iter()
+            .any(|intake| intake.starting_for() > START_TIMEOUT);
+        late.then(|| Trouble::Silent(START_TIMEOUT.as_secs()))
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.plan.wanted().is_none() && self.due.is_stopped() && self.requests.is_stopped()
+    }
+
+    fn on_delivered(
+        &mut self,
+        source: SourceQueue,
+        message: lapin::message::Delivery,
+    ) -> ConsumersEvent {
+        let delivery = Delivery::new(message, &self.lane, source);
+        let (redelivered, count) = (delivery.redelivered(), delivery.delivery_count());
+        let check = self
+            .plan
+            .on_delivery(source, redelivered, count, clock::now());
+        self.adjust();
+        match check {
+            DeliveryCheck::Accept => ConsumersEvent::Delivered(delivery),
+            DeliveryCheck::MetSuspect => ConsumersEvent::MetSuspect,
+        }
+    }
+
+    fn on_counted(&mut self, queue: SourceQueue, ready: lapin::Result<u32>) -> ConsumersEvent {
+        match ready {
+            Ok(ready) => {
+                let unsettled = self.lane.unsettled();
+                self.plan.on_count(queue, ready, unsettled, clock::now());
+                self.adjust();
+                ConsumersEvent::Turned
+            }
+            Err(error) if declare::is_missing(&error) => ConsumersEvent::Cancelled,
+            Err(error) => ConsumersEvent::Failed(Trouble::of_session(&error)),
+        }
+    }
+
+    fn adjust(&mut self) {
+        self.due.want(self.plan.prefetch_of(SourceQueue::Due));
+        let requests = self.plan.prefetch_of(SourceQueue::Requests);
+        self.requests.want(requests);
+        if let Some(queue) = self.plan.take_count() {
+            self.count(queue);
+        }
+    }
+
+    fn count(&mut self, source: SourceQueue) {
+        let queue = match source {
+            SourceQueue::Requests => &self.names.requests,
+            SourceQueue::Due => &self.names.due,
+            SourceQueue::Undeliverable => &self.names.undeliverable,
+        };
+        let (lane, queue) = (Arc::clone(&self.lane), queue.as_str().into());
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let reply: Reply<u32> = Box::pin(async move {
+            let table = FieldTable::default();
+            let found = lane.channel.queue_declare(queue, options, table).await?;
+            Ok(found.message_count())
+        });
+        self.counting = Some((source, reply));
+    }
+}
+
+async fn counted(
+    counting: &mut Option<(SourceQueue, Reply<u32>)>,
+) -> (SourceQueue, lapin::Result<u32>) {
+    match counting {
+        Some((source, waiting)) => {
+            let (source, ready) = (*source, waiting.await);
+            *counting = None;
+            (source, ready)
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,193 @@
+//! Reads `rename.undeliverable`: what RabbitMQ itself moved away, and what the worker rejected unread.
+//!
+//! On a connection of its own and one message at a time, since what lies there may have ended the
+//! sessions that it was delivered in: only this connection ends with it then. Its deliveries go the way
+//! of all others, to the worker's loop, which publishes their outcome. It lives as long as the session
+//! beside which it was started, and consumes while that one does.
+//!
+//! A message that ends this connection, too, each time it is delivered cannot be read over AMQP 0-9-1
+//! by anybody. It is reported again with each attempt, and the messages behind it wait: an operator
+//! takes it out with another protocol (`docs/runbook.md`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::connection::{self, Wire};
+use super::declare::{self, open_channel};
+use super::delivery::{Delivery, Lane};
+use super::link::{BrokerEvent, Plan};
+use super::trouble::Trouble;
+use crate::core::consume_plan::SourceQueue;
+
+/// Before the first new attempt after a connection ended; it doubles …
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// … up to this: often enough to go on soon after an operator took the message out.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// Connections in a row that end at once although a message waits, before it is reported: one may be
+/// cut for any reason.
+const ENDS_BEFORE_REPORT: u32 = 3;
+
+/// The task that reads, for as long as a session lives.
+pub(super) struct UndeliverableReader {
+    wanted: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl UndeliverableReader {
+    pub(super) fn start(plan: Arc<Plan>, epoch: u64, events: mpsc::Sender<BrokerEvent>) -> Self {
+        let (wanted, is_wanted) = watch::channel(false);
+        let reading = Reading {
+            plan,
+            epoch,
+            events,
+            is_wanted,
+        };
+        Self {
+            wanted,
+            task: tokio::spawn(reading.run()),
+        }
+    }
+
+    /// Consumes, or gives back what it has and waits.
+    pub(super) fn want(&self, wanted: bool) {
+        self.wanted.send_replace(wanted);
+    }
+
+    /// Ends the connection; its deliveries are void.
+    pub(super) async fn stop(self) {
+        self.wanted.send_replace(false);
+        drop(self.wanted);
+        // A panic in the task was reported where it happened.
+        self.task.await.ok();
+    }
+}
+
+struct Reading {
+    plan: Arc<Plan>,
+    epoch: u64,
+    events: mpsc::Sender<BrokerEvent>,
+    is_wanted: watch::Receiver<bool>,
+}
+
+/// How a connection ended.
+enum ReadingEnd {
+    /// It is not wanted any more.
+    NotWanted,
+    /// It broke after something was delivered, or while nothing waited to be.
+    Broken,
+    /// It broke while a message waited and before any was delivered.
+    BrokenUnread(Trouble),
+}
+
+impl Reading {
+    async fn run(mut self) {
+        let (mut pause, mut ends) = (FIRST_PAUSE, 0);
+        // An error means that the session is over.
+        while self.is_wanted.wait_for(|wanted| *wanted).await.is_ok() {
+            match self.read().await {
+                ReadingEnd::NotWanted => {
+                    (pause, ends) = (FIRST_PAUSE, 0);
+                    continue;
+                }
+                ReadingEnd::Broken => (pause, ends) = (FIRST_PAUSE, 0),
+                ReadingEnd::BrokenUnread(why) => {
+                    ends += 1;
+                    if ends >= ENDS_BEFORE_REPORT {
+                        let event = BrokerEvent::Unreadable { why };
+                        self.events.send(event).await.ok();
+                    }
+                }
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                // Stopped meanwhile, or its sender is gone.
+                _ = self.is_wanted.wait_for(|wanted| !*wanted) => {}
+            }
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// Reads on one connection until it ends.
+    async fn read(&mut self) -> ReadingEnd {
+        let name = format!("{} undeliverable", self.plan.connection_name);
+        let opening = async {
+            let wire = connection::open(&self.plan.amqp, &name).await?;
+            match open(&wire, &self.plan.names.undeliverable).await {
+                Ok(opened) => Ok((wire, opened)),
+                Err(trouble) => {
+                    wire.close().await;
+                    Err(trouble)
+                }
+            }
+        };
+        let opened = tokio::select! {
+            opened = opening => opened,
+            _ = self.is_wanted.wait_for(|wanted| !*wanted) => return ReadingEnd::NotWanted,
+        };
+        // That the broker is away, the session beside this one reports.
+        let Ok((wire, (channel, mut consumer, waiting))) = opened else {
+            return ReadingEnd::Broken;
+        };
+        let lane = Arc::new(Lane::new(self.epoch, channel));
+        let end = self.forward(&lane, &mut consumer, waiting).await;
+        lane.end();
+        wire.close().await;
+        end
+    }
+
+    async fn forward(
+        &mut self,
+        lane: &Arc<Lane>,
+        consumer: &mut Consumer,
+        waiting: u32,
+    ) -> ReadingEnd {
+        let mut has_delivered = false;
+        loop {
+            let next = tokio::select! {
+                biased;
+                _ = self.is_wanted.wait_for(|wanted| !*wanted) => return ReadingEnd::NotWanted,
+                next = consumer.next() => next,
+            };
+            match next {
+                Some(Ok(message)) => {
+                    has_delivered = true;
+                    let delivery = Delivery::new(message, lane, SourceQueue::Undeliverable);
+                    let event = BrokerEvent::Delivered(delivery);
+                    if self.events.send(event).await.is_err() {
+                        return ReadingEnd::NotWanted;
+                    }
+                }
+                Some(Err(error)) if waiting > 0 && !has_delivered => {
+                    return ReadingEnd::BrokenUnread(Trouble::of_session(&error));
+                }
+                Some(Err(_)) | None => return ReadingEnd::Broken,
+            }
+        }
+    }
+}
+
+/// A consumer, and how many messages wait for it.
+async fn open(wire: &Wire, queue: &str) -> Result<(Channel, Consumer, u32), Trouble> {
+    let waiting = declare::length(&wire.connection, queue).await?;
+    let channel = open_channel(&wire.connection).await?;
+    let consuming = async {
+        let one = BasicQosOptions { global: false };
+        channel.basic_qos(1, one).await?;
+        let options = BasicConsumeOptions::default();
+        channel
+            .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+            .await
+    };
+    let consumer = consuming
+        .await
+        .map_err(|error| Trouble::of_session(&error))?;
+    Ok((channel, consumer, waiting))
+}
