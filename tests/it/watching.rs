@@ -88,7 +88,8 @@ fn metric_names(query: &str) -> BTreeSet<String> {
             ["rename_worker_", "rabbitmq_", "process_"]
                 .iter()
                 .any(|start| word.starts_with(start))
-                || word.contains(':')
+                // A recording rule; a subquery, such as 5m:30s, begins with a digit.
+                || (word.contains(':') && word.starts_with(|c: char| c.is_ascii_alphabetic()))
         })
         .map(str::to_owned)
         .collect()
