@@ -20,7 +20,7 @@ const RABBITMQ: [&str; 3] = [
 const PROCESS: [&str; 2] = ["process_cpu_seconds_total", "process_resident_memory_bytes"];
 
 /// Metrics that rules and dashboard already ask for and that the worker does not have yet.
-const ANNOUNCED: [&str; 2] = [
+pub const ANNOUNCED: [&str; 2] = [
     "rename_worker_undeliverable_total",
     "rename_worker_log_lines_dropped_total",
 ];
