@@ -4,6 +4,12 @@
 #   make image                          packs a binary compiled outside (the stage `prebuilt`)
 #
 # Both begin with `base`, so that they differ in nothing but where the binary was compiled.
+#
+# `base` is empty, so the image has no base image to pin. What compiles inside Docker is named by its tag
+# below, and a tag can move; a release pins it by its digest (docs/operations.md, Image):
+#
+#   docker build --build-arg BUILD_IMAGE=rust:1.95-alpine@sha256:… -t rename-worker .
+ARG BUILD_IMAGE=rust:1.95-alpine
 
 FROM scratch AS base
 ARG VERSION=unknown
@@ -32,7 +38,7 @@ COPY rename-worker /rename-worker
 COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 
 # Alpine's own target is musl, so cargo links statically there without being told.
-FROM rust:1.95-alpine AS build
+FROM ${BUILD_IMAGE} AS build
 RUN apk add --no-cache ca-certificates musl-dev
 WORKDIR /src
 COPY . .

@@ -56,11 +56,13 @@ dashboard: ## Print the Grafana dashboard anew from its script
 	python3 scripts/dashboard.py > helm/rename-worker/dashboards/rename-worker.json
 
 .PHONY: rules-test
-rules-test: ## Check the metrics, check and test the Prometheus rules (brings promtool when root and missing)
+rules-test: ## Check the metrics, check and test the Prometheus rules and the dashboard's queries (brings Prometheus when root and missing)
 	scripts/need-prometheus.sh
+	scripts/chart-tools.py
 	awk 'body; /^---$$/ && ++n == 2 { body = 1 }' src/telemetry/metrics/snapshots/*every_series*.snap | promtool check metrics
 	promtool check rules helm/rename-worker/rules/*.yaml
 	promtool test rules tests/rules/*.yaml
+	python3 -m unittest discover -s tests/rules
 
 .PHONY: dashboard-test
 dashboard-test: ## Show that every panel has data: a real Prometheus, worker and RabbitMQ, one minute

@@ -8,9 +8,13 @@ places on the grid, colours) follows. Needs nothing but Python's own library.
 import json
 import sys
 
-# What to look at: the worker's series by namespace and instance, the broker's by vhost and queue.
-SEL = 'namespace=~"$namespace",instance=~"$instance"'
-QUEUE = 'vhost=~"$vhost",queue=~"$prefix[.]%s"'
+# What to look at. One installation at a time, so that no panel adds one's numbers to another's: the
+# workers' series by namespace and job (and all instances, or some), the broker's by the namespace and
+# job that Prometheus gives it, virtual host and queue. An empty value selects series without the label.
+INSTALLATION = 'namespace="$namespace",job="$job"'
+SEL = INSTALLATION + ',instance=~"$instance"'
+BROKER = 'namespace="$broker_namespace",job="$broker"'
+QUEUE = BROKER + ',vhost="$vhost",queue=~"$prefix[.]%s"'
 RATE = "[$__rate_interval]"
 
 FAILED, RENAME, TOKEN = 'outcome="failed"', 'kind="rename"', 'kind="token"'
@@ -32,10 +36,20 @@ def rate(name, labels="", by=""):
     return f"sum{f' by ({by}) ' if by else ''}(rate({worker(name, labels)}{RATE}))"
 
 
+def seen(name, by, labels=""):
+    """Which label values have occurred. Over an hour, so that those of a worker that has restarted or
+    is gone, and has counted them before, are seen as well."""
+    return f"sum by ({by}) (max_over_time({worker(name, labels)}[1h])) > 0"
+
+
 def rate_once_seen(name, by, labels=""):
     """As `rate`, without the label values that have never occurred: there are many, all at zero."""
-    ever = f"sum by ({by}) ({worker(name, labels)}) > 0"
-    return f"{rate(name, labels, by)} and on ({by}) ({ever})"
+    return f"{rate(name, labels, by)} and on ({by}) ({seen(name, by, labels)})"
+
+
+def increase_once_seen(name, by, labels=""):
+    """As `rate_once_seen`, how often within 10 minutes."""
+    return f"sum by ({by}) (increase({worker(name, labels)}[10m])) and on ({by}) ({seen(name, by, labels)})"
 
 
 def quantile(q, name, labels="", by=""):
@@ -45,25 +59,30 @@ def quantile(q, name, labels="", by=""):
 
 def depth(what, queue, by="queue"):
     """Messages in a queue. RabbitMQ names it differently at /metrics/detailed and
-    /metrics/per-object, and more than one node may tell of the same queue."""
+    /metrics/per-object, and more than one node may report the same queue."""
     name = f"rabbitmq(_detailed)?_queue_{what}"
-    found = f'max by (vhost, queue) ({{__name__=~"{name}",{QUEUE % queue}}})'
+    found = f'max by (queue) ({{__name__=~"{name}",{QUEUE % queue}}})'
     return f"sum by ({by}) ({found})" if by else f"sum({found})"
 
 
 def process(name):
     """A process metric of the workers only: every exporter has these names."""
-    return f"{name}{{{SEL}}} and on (job, instance) {worker('build_info')}"
+    return f"{name}{{{SEL}}} and on (namespace, job, instance) {worker('build_info')}"
 
 
-BACKLOG = depth("messages_ready", "requests", by="")
+BACKLOG = depth("messages_ready", "(requests|due)", by="")
 LETTERS = " + ".join(depth(what, "dead-letters", by="") for what in ("messages_ready", "messages_unacked"))
+# As the recording rule of this name in rules/rename-worker.yaml, which says why.
 OLDEST = (
-    f"(clamp_min(time() - max({worker('queue_head_timestamp_seconds')} > 0), 0)"
-    f" and on () ({BACKLOG} > 0)) or on () vector(0)"
+    f"min_over_time(clamp_min(time() - max({worker('queue_head_timestamp_seconds')} > 0), 0)[5m:30s])"
+    f" and max(changes({worker('queue_head_timestamp_seconds')}[5m])) > 0"
 )
-FAILED_SHARE = (
-    f"({rate('outcomes_total', FAILED)} / ({rate('outcomes_total')} > 0)) or on () vector(0)"
+# No data while no request finishes: a share of nothing is not 0 %.
+FAILED_SHARE = f"{rate('outcomes_total', FAILED)} / ({rate('outcomes_total')} > 0)"
+# Every installation that was seen within the last day, with the number of its workers now.
+INSTALLATIONS = (
+    "count by (namespace, job) (rename_worker_build_info)"
+    " or 0 * max by (namespace, job) (present_over_time(rename_worker_build_info[1d]))"
 )
 
 
@@ -200,6 +219,19 @@ def heatmap(title, description, unit, query, *, w=8):
 # --- the dashboard -------------------------------------------------------------------------------
 
 ROWS = {
+    "All installations": [
+        stat(
+            "Installations",
+            "Workers running in each installation that was seen within the last day; the rest of this"
+            " dashboard shows the one that is selected above. Gone: no worker runs, or none is scraped.",
+            "short",
+            [(INSTALLATIONS, "{{namespace}} {{job}}")],
+            w=24,
+            thresholds=steps(RED, (1, GREEN)),
+            mappings=words(_0=("gone", RED)),
+            name=True,
+        ),
+    ],
     "Is it healthy now?": [
         stat(
             "Broker connection",
@@ -222,30 +254,34 @@ ROWS = {
         ),
         stat(
             "Backlog",
-            "Requests ready in the request queue that no worker has taken yet. From RabbitMQ.",
+            "Requests ready in the request queue, or due again after a wait, that no worker has taken yet."
+            " From RabbitMQ.",
             "short",
             [(BACKLOG, "ready")],
+            noValue="not scraped",
             thresholds=steps(GREEN, (1_000, YELLOW), (10_000, RED)),
         ),
         stat(
             "Oldest request",
-            "About the age of the oldest request in the queue: time since the request last received"
-            " for the first time was asked for. 0 while nothing is queued.",
+            "Every new request taken in the last 5 minutes had been asked for at least so long ago: with a"
+            " backlog, about the age of the oldest request in the queue.",
             "s",
             [(OLDEST, "age")],
+            noValue="none taken",
             thresholds=steps(GREEN, (60, YELLOW), (300, RED)),
         ),
         stat(
-            "Requests ended",
-            "Requests that reached an outcome, a second, all outcomes together.",
+            "Requests finished",
+            "Requests that reached an outcome, per second, all outcomes together.",
             "reqps",
-            [(rate("outcomes_total"), "ended")],
+            [(rate("outcomes_total"), "finished")],
         ),
         stat(
             "Failed share",
-            "Share of ended requests that failed. Each has a dead letter that says why.",
+            "Share of finished requests that failed. The event and the dead letter of each say why.",
             "percentunit",
             [(FAILED_SHARE, "failed")],
+            noValue="no outcomes",
             thresholds=steps(GREEN, (0.05, YELLOW), (0.2, RED)),
         ),
         stat(
@@ -254,6 +290,7 @@ ROWS = {
             " included that a review has in hand. From RabbitMQ.",
             "short",
             [(LETTERS, "letters")],
+            noValue="not scraped",
             thresholds=steps(GREEN, (1, YELLOW), (1_000, RED)),
         ),
         stat(
@@ -275,9 +312,10 @@ ROWS = {
         ),
         stat(
             "Calls in flight",
-            "Calls in flight of those allowed (`consumer.concurrency`), all workers together.",
+            "Calls in flight of those allowed (`consumer.concurrency`), in the busiest worker: one that"
+            " stands by has no calls and would halve the share of all.",
             "percentunit",
-            [(f"sum({worker('in_flight')}) / sum({worker('concurrency')})", "used")],
+            [(f"max({worker('in_flight')} / {worker('concurrency')})", "busiest worker")],
             w=8,
             thresholds=steps(GREEN, (0.8, YELLOW), (0.95, RED)),
         ),
@@ -302,7 +340,7 @@ ROWS = {
         ),
         lines(
             "Failed share",
-            "Share of ended requests that failed.",
+            "Share of finished requests that failed. A gap means that none finished.",
             "percentunit",
             [(FAILED_SHARE, "failed")],
             thresholds=steps(GREEN, (0.1, RED)),
@@ -382,13 +420,7 @@ ROWS = {
             "Calls for a token in the last 10 minutes, by what came of them. A token lasts a day, so"
             " there are few.",
             "short",
-            [
-                (
-                    f"sum by (status) (increase({worker('api_calls_total', TOKEN)}[10m])) and on (status)"
-                    f" (sum by (status) ({worker('api_calls_total', TOKEN)}) > 0)",
-                    "{{status}}",
-                )
-            ],
+            [(increase_once_seen("api_calls_total", "status", TOKEN), "{{status}}")],
             stack=True,
         ),
     ],
@@ -402,10 +434,10 @@ ROWS = {
         ),
         lines(
             "Waiting in the retry queues",
-            "Requests in the retry queues, by queue. They come back to the request queue by"
-            " themselves. From RabbitMQ.",
+            "Requests that wait for their next attempt, by queue. They become due by themselves. From"
+            " RabbitMQ.",
             "short",
-            [(depth("messages_ready", "retry[.].+"), "{{queue}}")],
+            [(depth("messages_ready", "(wait|retry)[.].+"), "{{queue}}")],
             stack=True,
         ),
         lines(
@@ -456,14 +488,19 @@ ROWS = {
             "Dead letters by reason",
             "Requests put into the dead-letter queue in the last 10 minutes, by reason.",
             "short",
-            [
-                (
-                    f"sum by (reason) (increase({worker('dead_letters_total')}[10m])) and on (reason)"
-                    f" (sum by (reason) ({worker('dead_letters_total')}) > 0)",
-                    "{{reason}}",
-                )
-            ],
+            [(increase_once_seen("dead_letters_total", "reason"), "{{reason}}")],
             stack=True,
+        ),
+        lines(
+            "Undeliverable by cause",
+            "Requests that RabbitMQ moved away itself, or that the worker rejected unread because they are"
+            " too large, in the last 10 minutes. unreadable: nobody can read it over AMQP 0-9-1, so a"
+            " person has to; the others were reported and have dead letters.",
+            "short",
+            [(f"sum by (cause) (increase({worker('undeliverable_total')}[10m]))", "{{cause}}")],
+            w=24,
+            stack=True,
+            overrides=colours(unreadable=RED),
         ),
     ],
     "Saturation": [
@@ -480,7 +517,7 @@ ROWS = {
             "CPU",
             "CPU time a second of each worker; 1 is one core.",
             "none",
-            [(f"rate(process_cpu_seconds_total{{{SEL}}}[5m]) and on (job, instance) {worker('build_info')}", "{{instance}}")],
+            [(f"rate(process_cpu_seconds_total{{{SEL}}}[5m]) and on (namespace, job, instance) {worker('build_info')}", "{{instance}}")],
             decimals=2,
         ),
         lines(
@@ -489,6 +526,15 @@ ROWS = {
             "bytes",
             [(process("process_resident_memory_bytes"), "{{instance}}")],
         ),
+        lines(
+            "Log lines dropped",
+            "Log lines that were dropped in the last 10 minutes because whatever reads the worker's standard"
+            " error was too slow. Renames are not affected.",
+            "short",
+            [(f"sum by (instance) (increase({worker('log_lines_dropped_total')}[10m]))", "{{instance}}")],
+            w=24,
+            decimals=0,
+        ),
     ],
     "The broker": [
         lines(
@@ -496,19 +542,19 @@ ROWS = {
             "Messages ready in the worker's queues. From RabbitMQ's Prometheus plugin"
             " (/metrics/detailed or /metrics/per-object).",
             "short",
-            [(depth("messages_ready", "(requests|dead-letters|retry[.].+)"), "{{queue}}")],
+            [(depth("messages_ready", "(requests|due|dead-letters|undeliverable|(wait|retry)[.].+)"), "{{queue}}")],
         ),
         lines(
             "Messages unacknowledged",
             "Messages delivered and not yet settled, by queue. Those of the request queue are what"
             " the workers have in hand.",
             "short",
-            [(depth("messages_unacked", "(requests|dead-letters|retry[.].+)"), "{{queue}}")],
+            [(depth("messages_unacked", "(requests|due|dead-letters|undeliverable|(wait|retry)[.].+)"), "{{queue}}")],
         ),
         lines(
             "Consumers and connections",
             "Consumers of the request queue, as RabbitMQ counts them, and workers that say they are"
-            " connected. A held worker is connected and does not consume.",
+            " connected. A worker that holds or stands by is connected and does not consume.",
             "short",
             [
                 (depth("consumers", "requests", by=""), "consumers"),
@@ -529,24 +575,32 @@ ROWS = {
 
 
 def variables():
-    def query(name, label, expr):
+    def query(name, label, expr, description="", several=False):
+        """A variable whose values come from a label. Without `several` exactly one value is selected,
+        the first at the beginning, and the empty one where no series has the label (as `namespace`
+        outside Kubernetes)."""
+        everything = {"allValue": ".*", "current": {"selected": True, "text": ["All"], "value": ["$__all"]}}
         return {
             "type": "query",
             "name": name,
             "label": label,
+            "description": description,
             "datasource": {"type": "prometheus", "uid": "${datasource}"},
             "query": {"query": expr, "refId": name},
             "definition": expr,
             "refresh": 2,
             "sort": 1,
-            "multi": True,
-            "includeAll": True,
-            # Also where the label is missing, as `namespace` is outside Kubernetes.
-            "allValue": ".*",
-            "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
+            "multi": several,
+            "includeAll": several,
+            **(everything if several else {"current": {}}),
             "options": [],
         }
 
+    def queues(labels=""):
+        return f'{{__name__=~"rabbitmq(_detailed)?_queue_messages_ready",queue=~"$prefix[.].*"{labels}}}'
+
+    in_namespace = ',namespace="$broker_namespace"'
+    where = "of RabbitMQ's scrape: choose the broker of the selected installation"
     return [
         {
             "type": "datasource",
@@ -558,10 +612,13 @@ def variables():
             "refresh": 1,
         },
         query("namespace", "Namespace", "label_values(rename_worker_build_info, namespace)"),
+        query("job", "Job", 'label_values(rename_worker_build_info{namespace="$namespace"}, job)'),
         query(
-            "instance", "Instance", 'label_values(rename_worker_build_info{namespace=~"$namespace"}, instance)'
+            "instance",
+            "Instance",
+            f"label_values(rename_worker_build_info{{{INSTALLATION}}}, instance)",
+            several=True,
         ),
-        query("vhost", "Virtual host", 'label_values({__name__=~"rabbitmq(_detailed)?_queue_messages_ready"}, vhost)'),
         {
             "type": "textbox",
             "name": "prefix",
@@ -571,6 +628,9 @@ def variables():
             "current": {"selected": True, "text": "rename", "value": "rename"},
             "options": [{"selected": True, "text": "rename", "value": "rename"}],
         },
+        query("broker_namespace", "Broker's namespace", f"label_values({queues()}, namespace)", f"Namespace {where}"),
+        query("broker", "Broker's job", f"label_values({queues(in_namespace)}, job)", f"Job {where}"),
+        query("vhost", "Virtual host", f"label_values({queues(',' + BROKER)}, vhost)", "Of amqp.url"),
     ]
 
 
@@ -627,7 +687,7 @@ def dashboard():
                     "enable": True,
                     "hide": False,
                     "iconColor": "blue",
-                    "expr": f"changes(process_start_time_seconds{{{SEL}}}[1m]) > 0 and on (job, instance) {worker('build_info')}",
+                    "expr": f"changes(process_start_time_seconds{{{SEL}}}[1m]) > 0 and on (namespace, job, instance) {worker('build_info')}",
                     "titleFormat": "{{instance}} restarted",
                     "step": "60s",
                 }

@@ -5,8 +5,8 @@ import json
 import re
 import unittest
 
-from support import CASES, CHART, HERE, VERSIONS, files, helm, kinds, only, pods, rendered, settings
-from support import template, values, worker
+from support import CASES, CHART, HERE, VERSIONS, files, helm, kinds, only, overlaid, pods, rendered
+from support import settings, template, values, worker
 
 import jsonschema
 import kubernetes_validate
@@ -110,12 +110,51 @@ class EveryCase(unittest.TestCase):
     @each_case
     def test_everything_that_selects_pods_selects_the_workers_and_only_them(self, manifests):
         labels = worker(manifests)["metadata"]["labels"]
-        test_labels = only(manifests, "Pod")["metadata"]["labels"]
+        tester = only(manifests, "Pod")
+        test_labels = tester["metadata"]["labels"]
         for manifest in manifests:
             for selector in selectors(manifest):
                 with self.subTest(kind=manifest["kind"]):
-                    self.assertLessEqual(selector.items(), labels.items())
-                    self.assertFalse(selector.items() <= test_labels.items())
+                    # The test pod has a policy of its own, and nothing else selects it.
+                    if (manifest["kind"], manifest["metadata"]["name"]) == ("NetworkPolicy", tester["metadata"]["name"]):
+                        self.assertLessEqual(selector.items(), test_labels.items())
+                        self.assertFalse(selector.items() <= labels.items())
+                    else:
+                        self.assertLessEqual(selector.items(), labels.items())
+                        self.assertFalse(selector.items() <= test_labels.items())
+
+    @each_case
+    def test_the_network_policies_bound_both_ways_of_every_pod(self, manifests):
+        policies = [m["spec"] for m in manifests if m["kind"] == "NetworkPolicy"]
+        if not policies:
+            self.assertIs(values(self.case)["networkPolicy"]["enabled"], False)
+            return
+        for _, pod in pods(manifests):
+            labels = pod["metadata"]["labels"]
+            (policy,) = [p for p in policies if p["podSelector"]["matchLabels"].items() <= labels.items()]
+            self.assertEqual(policy["policyTypes"], ["Ingress", "Egress"])
+            for rule in policy["ingress"]:
+                self.assertTrue(rule["from"], "everybody may come in")
+                for peer in rule["from"]:
+                    self.assertNotEqual(peer, {"namespaceSelector": {}}, "everybody in the cluster may come in")
+            for rule in policy["egress"]:
+                self.assertTrue(rule["ports"], "every port may be reached")
+            self.assertTrue(policy["egress"][0]["to"], "anybody may be asked for names")
+
+    @each_case
+    def test_helm_test_reaches_dns_and_the_workers_under_the_policies(self, manifests):
+        policies = {m["metadata"]["name"]: m["spec"] for m in manifests if m["kind"] == "NetworkPolicy"}
+        if not policies:
+            return
+        tester, workers = only(manifests, "Pod"), worker(manifests)["metadata"]["labels"]
+        out = policies[tester["metadata"]["name"]]["egress"]
+        self.assertEqual(out[0], policy(manifests)["egress"][0], "DNS, as the workers have it")
+        self.assertEqual(out[1]["ports"], [{"port": 9090, "protocol": "TCP"}])
+        self.assertLessEqual(out[1]["to"][0]["podSelector"]["matchLabels"].items(), workers.items())
+        self.assertEqual(len(out), 2)
+        (into,) = policies[only(manifests, "Deployment")["metadata"]["name"]]["ingress"]
+        allowed = [peer["podSelector"]["matchLabels"] for peer in into["from"] if set(peer) == {"podSelector"}]
+        self.assertTrue(any(labels.items() <= tester["metadata"]["labels"].items() for labels in allowed))
 
     @each_case
     def test_probes_scrapes_and_service_reach_the_admin_port(self, manifests):
@@ -241,15 +280,69 @@ class WhatIsThere(unittest.TestCase):
 
     def test_the_network_policy_opens_what_the_settings_say(self):
         def ports(case):
-            policy = only(rendered(case), "NetworkPolicy")["spec"]
-            return [port["port"] for rule in policy["egress"] for port in rule["ports"]]
+            return [port["port"] for rule in policy(rendered(case))["egress"] for port in rule["ports"]]
 
-        self.assertEqual(ports("minimal"), [53, 53, 5671, 5672, 443])
+        self.assertEqual(ports("minimal"), [53, 53, 5671, 443])
+        self.assertEqual(ports("existing-secrets"), [53, 53, 5671, 5672, 443])
         self.assertEqual(ports("everything"), [53, 53, 5671, 443, 4318, 3128])
-        self.assertEqual(ports("sandbox"), [53, 53, 5671, 5672, 8080])
-        (ingress,) = only(rendered("everything"), "NetworkPolicy")["spec"]["ingress"]
-        tester = only(rendered("everything"), "Pod")["metadata"]["labels"]
-        self.assertLessEqual(ingress["from"][-1]["podSelector"]["matchLabels"].items(), tester.items())
+        self.assertEqual(ports("sandbox"), [53, 53, 5672, 8080])
+        self.assertEqual(ports("openshift")[:2], [5353, 5353])
+
+    def test_only_where_metrics_are_scraped_may_come_in_and_that_can_be_chosen(self):
+        def peers(**policy_values):
+            (rule,) = policy(template({**values("minimal"), "networkPolicy": policy_values}))["ingress"]
+            self.assertEqual(rule["ports"], [{"port": "admin", "protocol": "TCP"}])
+            # The last one is helm test.
+            return rule["from"][:-1]
+
+        monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+        self.assertEqual(peers(), [monitoring])
+        self.assertEqual(peers(metricsFrom=[]), [])
+        chosen = {"podSelector": {"matchLabels": {"app": "agent"}}}
+        self.assertEqual(peers(metricsFrom=[chosen]), [chosen])
+
+    def test_where_the_workers_may_go_follows_from_the_urls(self):
+        def to(base_url="https://api.dintero.com/v1", amqp="amqps://u:p@rabbitmq.example/%2f", otlp=None, **policy_values):
+            given = overlaid(
+                values("minimal"),
+                {
+                    "credentials": {"amqp": {"url": amqp}},
+                    "config": {"api": {"base_url": base_url, "allow_insecure": True}, "otlp": {"endpoint": otlp}},
+                    "networkPolicy": policy_values,
+                },
+            )
+            return [rule.get("to") for rule in policy(template(given))["egress"][1:]]
+
+        def namespace(name):
+            return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}]
+
+        broker, api = to()
+        self.assertIsNone(broker, "a public name says nothing of where it is")
+        self.assertEqual([peer["ipBlock"]["cidr"] for peer in api], ["0.0.0.0/0", "::/0"])
+        for private in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"):
+            self.assertIn(private, api[0]["ipBlock"]["except"])
+        for host, expected in {
+            "rabbitmq.brokers.svc": namespace("brokers"),
+            "rabbitmq.brokers.svc.cluster.local:5671": namespace("brokers"),
+            "rabbitmq": [{"podSelector": {}}],
+            "10.1.2.3:5671": [{"ipBlock": {"cidr": "10.1.2.3/32"}}],
+            "[fd00::1]": [{"ipBlock": {"cidr": "fd00::1/128"}}],
+            "svc.brokers.example": None,
+            "rabbitmq.brokers": None,
+        }.items():
+            with self.subTest(host=host):
+                port = host if re.search(r":\d+$", host) and "[" not in host else f"{host}:5671"
+                self.assertEqual(to(amqp=f"amqps://u:p%40x@{port}/v")[0], expected)
+                self.assertEqual(to(base_url=f"https://{host}/v1")[1], expected)
+                self.assertEqual(to(otlp=f"http://{host}/x")[2], expected)
+        chosen = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
+        manifests = template(
+            overlaid(
+                values("everything"),
+                {"networkPolicy": {"amqp": {"to": chosen}, "api": {"to": chosen}, "otlp": {"to": chosen}}},
+            )
+        )
+        self.assertEqual([rule["to"] for rule in policy(manifests)["egress"][1:4]], [chosen] * 3)
 
     def test_newer_fields_are_left_out_for_an_older_kubernetes(self):
         old, new = (only(rendered("minimal", v), "PodDisruptionBudget")["spec"] for v in VERSIONS)
@@ -270,17 +363,141 @@ class WhatIsThere(unittest.TestCase):
         for data, source in zip(carried, sources):
             self.assertEqual(json.loads(data[source.name]), json.loads(source.read_text()))
         rules = sum(len(path.read_text().split("- alert:")) - 1 for path in (CHART / "rules").glob("*.yaml"))
-        alerts = [r for m in manifests if m["kind"] == "PrometheusRule" for g in m["spec"]["groups"] for r in g["rules"] if "alert" in r]
-        self.assertEqual(len(alerts), rules)
+        self.assertEqual(len(alerts(manifests)), rules)
 
     def test_rules_and_dashboards_follow_the_prefix(self):
         rules = json.dumps([m["spec"] for m in rendered("everything") if m["kind"] == "PrometheusRule"])
         self.assertNotRegex(rules, r'queue=~?\\"rename')
+        # A dot is a dot, in a regular expression too.
+        self.assertIn('queue=~\\"crm[.]rename[.](', rules)
+        self.assertIn('queue=\\"crm.rename.requests\\"', rules)
         for manifest in rendered("everything"):
             for name, content in manifest.get("data", {}).items():
                 if name.endswith(".json"):
                     variables = {v["name"]: v for v in json.loads(content)["templating"]["list"]}
                     self.assertEqual(variables["prefix"]["query"], "crm.rename")
+
+
+    def test_either_monitor_gives_each_release_a_job_of_its_own(self):
+        for kind, endpoints in (("PodMonitor", "podMetricsEndpoints"), ("ServiceMonitor", "endpoints")):
+            for release in ("renames", "others"):
+                given = overlaid(values("minimal"), {"metrics": {"monitor": {"kind": kind}}})
+                (endpoint,) = only(template(given, release=release), kind)["spec"][endpoints]
+                job = {"action": "replace", "targetLabel": "job", "replacement": f"{release}-rename-worker"}
+                self.assertEqual(endpoint["relabelings"], [job])
+
+    def test_a_release_knows_its_own_absence_by_the_labels_its_monitor_gives(self):
+        def own(**metrics):
+            given = {**values("minimal"), "metrics": {"prometheusRule": {"enabled": True}, **metrics}}
+            found = [m for m in template(given) if m["metadata"]["name"].endswith("-own")]
+            return {rule["alert"]: rule["expr"] for m in found for rule in m["spec"]["groups"][0]["rules"]}
+
+        absent = 'absent(rename_worker_build_info{job="renames-rename-worker",namespace="crm"})'
+        self.assertEqual(own(monitor={"kind": "PodMonitor"}), {"RenameWorkerAbsent": absent})
+        self.assertEqual(own(), {}, "who else scrapes chooses labels that the chart does not know")
+        rule = {"enabled": True, "selector": {"job": "mine"}, "queueLabels": {"namespace": "brokers"}}
+        self.assertEqual(
+            own(prometheusRule=rule),
+            {
+                "RenameWorkerAbsent": 'absent(rename_worker_build_info{job="mine"})',
+                "RenameWorkerQueuesUnseen": 'absent({__name__=~"rabbitmq(_detailed)?_queue_messages_ready",'
+                'namespace="brokers",queue="rename.requests"})',
+            },
+        )
+
+    def test_its_own_alerts_look_like_the_general_ones(self):
+        """The same labels, so that nobody is notified twice."""
+        by_name = {}
+        for rule in alerts(rendered("everything")):
+            by_name.setdefault(rule["alert"], []).append(rule)
+        twice = {name: rules for name, rules in by_name.items() if len(rules) > 1}
+        self.assertEqual(set(twice), {"RenameWorkerAbsent", "RenameWorkerQueuesUnseen"})
+        for general, own in twice.values():
+            for part in ("for", "labels"):
+                self.assertEqual(general[part], own[part])
+            for part in ("summary", "runbook_url"):
+                self.assertEqual(general["annotations"][part], own["annotations"][part])
+
+    def test_where_no_worker_is_intended_that_there_is_none_is_no_alert(self):
+        metrics = {"monitor": {"kind": "PodMonitor"}, "prometheusRule": {"enabled": True}}
+        for given in ({**values("keda-tls-from-zero"), "metrics": metrics}, {**values("minimal"), "replicas": 0, "metrics": metrics}):
+            names = {rule["alert"] for rule in alerts(template(given))}
+            self.assertNotIn("RenameWorkerAbsent", names)
+            self.assertIn("RenameWorkerRequestsUnconsumed", names)
+
+
+class Nasty(unittest.TestCase):
+    """Strings that YAML would read as something else arrive as the strings they are."""
+
+    # As YAML 1.1 or 1.2 reads them: a boolean, nothing, a float, whole numbers, a date, a sexagesimal one.
+    NAMES = ["true", "yes", "null", "1e3", "0123", "0x1f", "2001-01-01", "123", "0b1", "0o17"]
+
+    def assert_strings(self, manifests):
+        """Whatever has to be a string by Kubernetes' schemas is one."""
+        for manifest in manifests:
+            custom = CUSTOM.get(manifest["kind"].lower())
+            if custom:
+                jsonschema.validate(manifest, custom)
+            else:
+                kubernetes_validate.validate(manifest, VERSIONS[-1], strict=True)
+
+    def test_names_of_whatever_the_user_names(self):
+        for name in self.NAMES:
+            with self.subTest(name=name):
+                given = overlaid(
+                    values("everything"),
+                    {
+                        "image": {"repository": "1", "tag": name, "pullSecrets": [{"name": name}]},
+                        "credentials": {
+                            "amqp": {"url": "", "existingSecret": name, "existingSecretKey": name},
+                            "api": {"clientSecret": "", "existingSecret": name, "existingSecretKey": name},
+                        },
+                        "tls": {"amqp": {"ca": {"pem": "", "existingConfigMap": name, "key": name}}},
+                        "extraEnv": [{"name": "A", "value": name}],
+                        "serviceAccount": {"name": name, "annotations": {"a": name}},
+                        "commonLabels": {"a": name},
+                        "podAnnotations": {"a": name},
+                        "nodeSelector": {"a": name},
+                        "tolerations": [{"key": name, "operator": "Equal", "value": name}],
+                        "priorityClassName": name,
+                        "nameOverride": name,
+                        "fullnameOverride": name,
+                        "metrics": {"monitor": {"labels": {"a": name}}},
+                        "networkPolicy": {"metricsFrom": [{"podSelector": {"matchLabels": {"a": name}}}]},
+                        "config": {"amqp": {"prefix": name}, "events": {"source": name}},
+                    },
+                )
+                manifests = template(given, release=name)
+                self.assert_strings(manifests)
+                spec = worker(manifests)["spec"]
+                self.assertEqual(only(manifests, "Deployment")["metadata"]["name"], name)
+                self.assertEqual(spec["containers"][0]["image"], f"registry.example:5000/1:{name}")
+                self.assertEqual(spec["priorityClassName"], name)
+                self.assertEqual(spec["serviceAccountName"], name)
+                self.assertEqual(worker(manifests)["metadata"]["labels"]["app.kubernetes.io/instance"], name)
+                self.assertIn(("secret", name, name), files(worker(manifests)).values())
+                self.assertIn(("configMap", name, name), files(worker(manifests)).values())
+                self.assertEqual(settings(manifests)["amqp"]["prefix"], name)
+
+    def test_what_scalers_are_given(self):
+        for name in [*self.NAMES, "1_000", "12:30", "~", "on", "{}", "a: b", "- a", "#", "%x", "'", '"']:
+            with self.subTest(name=name):
+                scaling = {"kind": "hpa", "hpa": {"metricName": name, "metricSelector": {"queue": name, "vhost": "/"}}}
+                manifests = template(overlaid(values("hpa"), {"autoscaling": scaling}))
+                self.assert_strings(manifests)
+                (metric,) = only(manifests, "HorizontalPodAutoscaler")["spec"]["metrics"]
+                self.assertEqual(metric["external"]["metric"]["name"], name)
+                self.assertEqual(metric["external"]["metric"]["selector"]["matchLabels"]["queue"], name)
+                if name in self.NAMES:
+                    secret = {"existingSecret": name, "existingSecretKey": name}
+                    over = {"credentials": {"amqp": secret}, "config": {"amqp": {"prefix": name}}}
+                    manifests = template(overlaid(values("keda-tls-from-zero"), over))
+                    self.assert_strings(manifests)
+                    host, *_ = only(manifests, "TriggerAuthentication")["spec"]["secretTargetRef"]
+                    self.assertEqual((host["name"], host["key"]), (name, name))
+                    trigger = only(manifests, "ScaledObject")["spec"]["triggers"][0]["metadata"]
+                    self.assertEqual(trigger["queueName"], f"{name}.requests")
+                    self.assertEqual(trigger["value"], "1000")
 
 
 class Rotation(unittest.TestCase):
@@ -308,6 +525,16 @@ class Rotation(unittest.TestCase):
         credentials = json.loads(json.dumps(values("everything")["credentials"]))
         credentials["api"]["accounts"]["T00000001"] = {"token": "x"}
         self.assertNotEqual(self.pod(), self.pod(credentials=credentials))
+
+
+def policy(manifests) -> dict:
+    """The workers' network policy."""
+    return only(manifests, "NetworkPolicy", only(manifests, "Deployment")["metadata"]["name"])["spec"]
+
+
+def alerts(manifests) -> list[dict]:
+    groups = [group for m in manifests if m["kind"] == "PrometheusRule" for group in m["spec"]["groups"]]
+    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
 
 
 def flat(section: dict):

@@ -23,7 +23,19 @@ class Context(unittest.TestCase):
 
     def test_it_compiles_with_the_compiler_the_crate_asks_for(self):
         asked = re.search(r'^rust-version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
-        self.assertIn(f"FROM rust:{asked}-alpine AS build\n", (ROOT / "Dockerfile").read_text())
+        lines = (ROOT / "Dockerfile").read_text().splitlines()
+        # Before the first stage, or the stages don't see it.
+        before = lines[: next(number for number, line in enumerate(lines) if line.startswith("FROM "))]
+        self.assertIn(f"ARG BUILD_IMAGE=rust:{asked}-alpine", before)
+        self.assertIn("FROM ${BUILD_IMAGE} AS build", lines)
+
+    def test_every_image_it_builds_on_can_be_pinned(self):
+        stages, named = set(), set()
+        for line in (ROOT / "Dockerfile").read_text().splitlines():
+            if found := re.match(r"FROM (\S+)(?: AS (\S+))?$", line):
+                named.add(found[1])
+                stages.add(found[2])
+        self.assertEqual(named - stages, {"scratch", "${BUILD_IMAGE}"})
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ the kubelet swaps a projected volume's files when a Secret changes.
 {{- define "rename-worker.volumes" -}}
 - name: config
   configMap:
-    name: {{ include "rename-worker.fullname" . }}
+    name: {{ include "rename-worker.fullname" . | quote }}
 - name: secrets
   projected:
     # Without fsGroup the files belong to root, and only the world bit lets the worker read them.
@@ -76,10 +76,10 @@ the kubelet swaps a projected volume's files when a Secret changes.
     sources:
       {{- range include "rename-worker.files" . | fromJsonArray }}
       - {{ ternary "configMap" "secret" (hasKey . "configMap") }}:
-          name: {{ .configMap | default .secret }}
+          name: {{ .configMap | default .secret | quote }}
           items:
-            - key: {{ .key }}
-              path: {{ .file }}
+            - key: {{ .key | quote }}
+              path: {{ .file | quote }}
       {{- end }}
 {{- end -}}
 

@@ -25,8 +25,8 @@
 {{- end -}}
 
 {{- define "rename-worker.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "rename-worker.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "rename-worker.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: worker
 {{- end -}}
 
@@ -120,7 +120,7 @@ seccompProfile:
 
 {{/* What every pod of the chart says of itself besides its containers. */}}
 {{- define "rename-worker.podBasics" -}}
-serviceAccountName: {{ include "rename-worker.serviceAccountName" . }}
+serviceAccountName: {{ include "rename-worker.serviceAccountName" . | quote }}
 automountServiceAccountToken: false
 # A Service's variables (RENAME_WORKER_PORT and the like) look too much like settings.
 enableServiceLinks: false
@@ -129,7 +129,7 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .Values.nodeSelector }}
 nodeSelector:

@@ -164,13 +164,18 @@ like is values.schema.json's part, which Helm applies before it gets here. Never
 {{- define "rename-worker.mistakes.network" -}}
 {{- $mistakes := list -}}
 {{- with .Values.credentials.amqp.url -}}
-{{- $port := regexFind ":[0-9]+(/|\\?|$)" (regexReplaceAll "^[a-z]+://([^/]*@)?" . "") | regexFind "[0-9]+" -}}
-{{- $port = $port | default (ternary "5671" "5672" (hasPrefix "amqps:" .)) | int -}}
+{{- $port := include "rename-worker.amqpPort" . | int -}}
 {{- $open := list -}}
-{{- range $.Values.networkPolicy.amqp.ports }}{{ $open = append $open (int .) }}{{ end -}}
+{{- range include "rename-worker.brokerPorts" $ | fromJsonArray }}{{ $open = append $open (int .) }}{{ end -}}
 {{- if and $.Values.networkPolicy.enabled (not (has $port $open)) -}}
 {{- $mistakes = append $mistakes (printf "networkPolicy.amqp.ports: the broker's port %d (from credentials.amqp.url) isn't among them" $port) -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.enabled (ne .Values.metrics.monitor.kind "none") (not .Values.networkPolicy.metricsFrom) -}}
+{{- $mistakes = append $mistakes (printf "networkPolicy.metricsFrom: empty, so no Prometheus can reach what the %s tells it to scrape; name its namespace or pods" .Values.metrics.monitor.kind) -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.dns.to) -}}
+{{- $mistakes = append $mistakes "networkPolicy.dns.to: empty, so nobody answers DNS; name the namespace or address of the cluster's DNS" -}}
 {{- end -}}
 {{- toJson $mistakes -}}
 {{- end -}}
