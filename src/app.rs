@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::broker::{BrokerEvent, Link, LinkSettings};
+use crate::broker::{BrokerEvent, Link, LinkSettings, StreamLimits};
 use crate::clock;
 use crate::config::{Ladder, Settings, VerifyUser};
 use crate::core::answer::CallKind;
@@ -77,6 +77,7 @@ impl App {
                 prefetch: rules.prefetch(),
                 ladder,
                 connection_name: format!("rename-worker {VERSION}"),
+                limits: StreamLimits::NONE,
             },
             tell,
         );

@@ -24,18 +24,41 @@ const DEEPEST: usize = 32;
 const REPLACEMENT: u8 = b'?';
 
 /// A class and its method.
-type Method = (u16, u16);
+pub(super) type Method = (u16, u16);
 const CONNECTION_CLOSE: Method = (10, 50);
-const CHANNEL_CLOSE: Method = (20, 40);
-const BASIC_RETURN: Method = (60, 50);
-const BASIC_DELIVER: Method = (60, 60);
-const BASIC_GET_OK: Method = (60, 71);
+pub(super) const CONNECTION_TUNE: Method = (10, 30);
+pub(super) const CHANNEL_CLOSE: Method = (20, 40);
+pub(super) const CHANNEL_CLOSE_OK: Method = (20, 41);
+pub(super) const BASIC_RETURN: Method = (60, 50);
+pub(super) const BASIC_DELIVER: Method = (60, 60);
+pub(super) const BASIC_GET_OK: Method = (60, 71);
 
 /// A type of a field that has a length, of four bytes, and bytes.
 const ARRAY: u8 = b'A';
 const TABLE: u8 = b'F';
 const LONG_STRING: u8 = b'S';
 const BYTES: u8 = b'x';
+
+/// How long the value of a field is that has this type.
+pub(super) enum FieldSize {
+    Fixed(usize),
+    /// Four bytes of length come before it.
+    Prefixed,
+}
+
+/// `None` for a type that AMQP and RabbitMQ do not know.
+pub(super) const fn size_of_field(kind: u8) -> Option<FieldSize> {
+    Some(match kind {
+        b'V' => FieldSize::Fixed(0),
+        b't' | b'b' | b'B' => FieldSize::Fixed(1),
+        b's' | b'U' | b'u' => FieldSize::Fixed(2),
+        b'I' | b'i' | b'f' => FieldSize::Fixed(4),
+        b'D' => FieldSize::Fixed(5),
+        b'l' | b'L' | b'd' | b'T' => FieldSize::Fixed(8),
+        ARRAY | TABLE | LONG_STRING | BYTES => FieldSize::Prefixed,
+        _ => return None,
+    })
+}
 
 /// The payload of a frame with a method: those that carry texts of others.
 pub(super) fn method(payload: &mut [u8]) {
@@ -89,33 +112,16 @@ impl<'a> Reader<'a> {
     }
 
     fn properties(&mut self) -> Option<()> {
-        /// What the flags announce, from the highest bit on.
-        const KINDS: [Property; 14] = [
-            Property::ShortString, // content_type
-            Property::ShortString, // content_encoding
-            Property::Headers,
-            Property::Bytes(1),    // delivery_mode
-            Property::Bytes(1),    // priority
-            Property::ShortString, // correlation_id
-            Property::ShortString, // reply_to
-            Property::ShortString, // expiration
-            Property::ShortString, // message_id
-            Property::Bytes(8),    // timestamp
-            Property::ShortString, // type
-            Property::ShortString, // user_id
-            Property::ShortString, // app_id
-            Property::ShortString, // cluster_id
-        ];
         self.skip(size_of::<u16>() * 2 + size_of::<u64>())?; // class, weight, length of the body
         let flags = self.number()?;
-        for (nth, kind) in KINDS.iter().enumerate() {
-            if flags & (1 << 15 >> nth) == 0 {
+        for (nth, kind) in PROPERTIES.into_iter().enumerate() {
+            if flags & flag_of(nth) == 0 {
                 continue;
             }
             match kind {
                 Property::ShortString => self.short_string()?,
                 Property::Headers => self.table(1)?,
-                Property::Bytes(count) => self.skip(*count)?,
+                Property::Bytes(count) => self.skip(count)?,
             }
         }
         Some(())
@@ -153,13 +159,10 @@ impl<'a> Reader<'a> {
                 self.at = self.end()?;
                 Some(())
             }
-            b'V' => Some(()),
-            b't' | b'b' | b'B' => self.skip(1),
-            b's' | b'U' | b'u' => self.skip(2),
-            b'I' | b'i' | b'f' => self.skip(4),
-            b'D' => self.skip(5),
-            b'l' | b'L' | b'd' | b'T' => self.skip(8),
-            _ => None,
+            kind => match size_of_field(kind)? {
+                FieldSize::Fixed(count) => self.skip(count),
+                FieldSize::Prefixed => None,
+            },
         }
     }
 
@@ -190,11 +193,35 @@ impl<'a> Reader<'a> {
     }
 }
 
-enum Property {
+#[derive(Clone, Copy)]
+pub(super) enum Property {
     ShortString,
     Headers,
-    /// So many.
+    /// A number of this many bytes.
     Bytes(usize),
+}
+
+/// What a content header's flags announce, from the highest bit on.
+pub(super) const PROPERTIES: [Property; 14] = [
+    Property::ShortString, // content_type
+    Property::ShortString, // content_encoding
+    Property::Headers,
+    Property::Bytes(1),    // delivery_mode
+    Property::Bytes(1),    // priority
+    Property::ShortString, // correlation_id
+    Property::ShortString, // reply_to
+    Property::ShortString, // expiration
+    Property::ShortString, // message_id
+    Property::Bytes(8),    // timestamp
+    Property::ShortString, // type
+    Property::ShortString, // user_id
+    Property::ShortString, // app_id
+    Property::ShortString, // cluster_id
+];
+
+/// The flag that announces the property at this place in [`PROPERTIES`].
+pub(super) const fn flag_of(nth: usize) -> u16 {
+    1 << 15 >> nth
 }
 
 /// Makes it UTF-8.

@@ -5,11 +5,13 @@
 
 mod audience;
 mod connection;
+mod content_header;
 mod convert;
 mod declare;
 mod delivery;
 mod ear;
 mod fit;
+mod frame_filter;
 mod greeting;
 mod intake;
 mod link;
@@ -31,6 +33,7 @@ mod trouble;
 pub use audience::Audience;
 pub use connection::address;
 pub use delivery::{Delivery, Received};
+pub use frame_filter::StreamLimits;
 pub use link::{BrokerEvent, Link, LinkHandle, LinkSettings};
 pub use outgoing::{CopyTo, Outgoing, Request};
 pub use proof::{Confirmed, Publication, Settled};

@@ -153,7 +153,9 @@ impl<'a> Session<'a> {
     fn broken(&self, why: impl FnOnce() -> Trouble) -> Option<End> {
         let whole = self.wire.connection.status().connected()
             && self.lane.channel.status().connected()
-            && self.publisher.channel().status().connected();
+            // While something is under way there, the publisher tells what ends its channel, unless
+            // it can go on with another one.
+            && !self.publisher.is_lost();
         (!whole).then(|| End::Trouble(why()))
     }
 
@@ -163,8 +165,8 @@ impl<'a> Session<'a> {
                 return Some(End::Closed);
             }
         }
-        if let Some(error) = told.broken {
-            return Some(End::Trouble(Trouble::of_session(&error)));
+        if let Some(trouble) = told.broken {
+            return Some(End::Trouble(trouble));
         }
         self.told_at = Instant::now();
         self.open_the_door().await
