@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(size("amqp://mq"), Some(FRAME_MAX));
         assert_eq!(size("amqp://mq/?frame_max=0"), Some(FRAME_MAX));
         assert_eq!(size("amqp://mq/?frame_max=1"), Some(FRAME_MIN));
-        assert_eq!(size("amqp://mq/?frame_max=8192"), Some(8192));
+        assert_eq!(size("amqp://mq/?frame_max=10000"), Some(10_000));
         assert_eq!(size("amqp://mq/?frame_max=4294967295"), Some(FRAME_MOST));
     }
 

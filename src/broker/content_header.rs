@@ -6,7 +6,8 @@
 //! translates. lapin ends the connection there, and waits for ever for one that is longer than its
 //! buffer. So the largest headers are left out until the rest fits, and the message is marked with
 //! how many those were ([`TRUNCATED_HEADERS`]). A body that is going to be cut is marked with its
-//! size ([`TRUNCATED_BODY`]). Publishers may write headers of these names: those are removed, so
+//! size ([`TRUNCATED_BODY`]). Of headers without number, too, only [`HEADERS_MAX`] are passed on.
+//! Publishers may write headers of these names: those are removed, so
 //! that whoever reads the marks can believe them.
 //!
 //! The payload is read piece by piece and no more of it is kept than fits, so its length does not
@@ -21,6 +22,9 @@ use crate::wire::headers::{TRUNCATED_BODY, TRUNCATED_HEADERS};
 const BEFORE_FLAGS: usize = 2 + 2 + 8;
 pub(super) const FIXED: usize = BEFORE_FLAGS + 2;
 const TABLE_LENGTH: usize = 4;
+/// The most headers that are passed on. lapin takes some hundred bytes of memory for one that has
+/// three in the frame, and the prefetch allows for hundreds of messages.
+pub(super) const HEADERS_MAX: usize = 1000;
 /// The place of the headers among the properties.
 const HEADERS: usize = 2;
 /// AMQP's type of a whole number of 8 bytes.
@@ -323,7 +327,7 @@ impl Rewriter {
     }
 }
 
-/// Headers, as bytes: the smallest of those that came, as many as fit.
+/// Headers, as bytes: the smallest of those that came, as many as fit and [`HEADERS_MAX`] at most.
 #[derive(Default)]
 struct Kept {
     /// The largest first; of equally large ones the last that came.
@@ -341,7 +345,7 @@ impl Kept {
     }
 
     fn shrink_to(&mut self, room: usize) {
-        while self.bytes > room {
+        while self.bytes > room || self.entries.len() > HEADERS_MAX {
             let Some((size, ..)) = self.entries.pop() else {
                 return;
             };

@@ -68,6 +68,11 @@ impl Received {
         self.count(ACQUIRED_COUNT)
     }
 
+    /// Whether headers of ours are to be believed: only copies come by the default exchange.
+    pub(super) fn is_copy(&self) -> bool {
+        self.exchange.as_str().is_empty()
+    }
+
     /// How long the body is in the queue, where only its beginning was taken from the broker: see
     /// [`StreamLimits`](super::StreamLimits).
     #[must_use]
@@ -149,9 +154,8 @@ impl Received {
         self.header_table()?.inner().get(name)
     }
 
-    /// Only copies come by the default exchange, so only there the headers are ours to believe.
     fn original(&self, name: &str) -> Option<&str> {
-        if !self.exchange.as_str().is_empty() {
+        if !self.is_copy() {
             return None;
         }
         // A header may be longer than what it is to be used as.

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::content_header::{self, Rewriter, Rewritten};
+use super::content_header::{self, HEADERS_MAX, Rewriter, Rewritten};
 use super::greeting::Greeting;
 use super::mend::{
     self, BASIC_DELIVER, BASIC_GET_OK, BASIC_RETURN, CHANNEL_CLOSE, CHANNEL_CLOSE_OK,
@@ -23,8 +23,8 @@ use super::mend::{
 /// The frame size that we ask for, RabbitMQ's own default. lapin holds 64 times as much as was
 /// agreed on for each connection.
 pub(super) const FRAME_MAX: u32 = 128 * 1024;
-/// AMQP's smallest frame size that may be agreed on.
-pub(super) const FRAME_MIN: u32 = 4096;
+/// The smallest that lapin and RabbitMQ 4 agree on. AMQP itself allows for 4096.
+pub(super) const FRAME_MIN: u32 = 8192;
 /// The largest that may be asked for by the URL: lapin then takes 64 MiB.
 pub(super) const FRAME_MOST: u32 = 1024 * 1024;
 
@@ -254,13 +254,15 @@ impl FrameFilter {
             self.greeting.hear(payload);
             mend::method(payload);
             self.on_method(channel, payload);
-        } else if self.is_too_long(channel, payload) || content_header::may_have_marks(payload) {
+        } else if mend::properties(payload) > HEADERS_MAX
+            || self.is_too_long(channel, payload)
+            || content_header::may_have_marks(payload)
+        {
             let mut rewriter = self.rewriter(channel);
             rewriter.push(payload);
             self.on_rewritten(channel, rewriter, out);
             return;
         } else {
-            mend::properties(payload);
             self.contents.remove(&channel);
         }
         out.extend_from_slice(&frame);

@@ -11,7 +11,9 @@
 //! So before lapin sees it
 //!
 //! - each byte that makes a short string no UTF-8 becomes `?`,
-//! - a table or array nested deeper than [`DEEPEST`] becomes a byte array of the same bytes.
+//! - a table or array nested deeper than [`DEEPEST`] becomes a byte array of the same bytes,
+//! - and so does a header's value, where all values so far have more than [`FIELDS_MAX`] fields in
+//!   them: lapin takes some hundred bytes of memory for a field that has one in the frame.
 //!
 //! A dead letter or a copy of such a message is published with what was read, so these bytes of its
 //! properties, routing key and header names are not those that came. Its body is, byte for byte,
@@ -21,6 +23,9 @@
 
 /// Levels of tables and arrays in each other. RabbitMQ's own `x-death` has three.
 const DEEPEST: usize = 32;
+/// Fields in tables and arrays that are headers' values, of all of them together. RabbitMQ's `x-death`
+/// has eight for each queue that a message went through.
+const FIELDS_MAX: usize = 1000;
 const REPLACEMENT: u8 = b'?';
 
 /// A class and its method.
@@ -67,20 +72,28 @@ pub(super) fn method(payload: &mut [u8]) {
     let _ = reader.method();
 }
 
-/// The payload of a frame with a message's properties.
-pub(super) fn properties(payload: &mut [u8]) {
+/// The payload of a frame with a message's properties. How many headers it has.
+pub(super) fn properties(payload: &mut [u8]) -> usize {
     let mut reader = Reader::new(payload);
     let _ = reader.properties();
+    reader.headers
 }
 
 struct Reader<'a> {
     bytes: &'a mut [u8],
     at: usize,
+    headers: usize,
+    fields_left: usize,
 }
 
 impl<'a> Reader<'a> {
     const fn new(bytes: &'a mut [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self {
+            bytes,
+            at: 0,
+            headers: 0,
+            fields_left: FIELDS_MAX,
+        }
     }
 
     fn method(&mut self) -> Option<()> {
@@ -146,6 +159,12 @@ impl<'a> Reader<'a> {
 
     /// A field of a table or array that is `depth` levels deep.
     fn field(&mut self, depth: usize) -> Option<()> {
+        if depth == 1 {
+            self.headers += 1;
+        } else {
+            self.fields_left = self.fields_left.checked_sub(1)?;
+        }
+        let start = self.at;
         let kind = self.bytes.get_mut(self.at)?;
         if matches!(*kind, ARRAY | TABLE) && depth == DEEPEST {
             *kind = BYTES;
@@ -153,8 +172,20 @@ impl<'a> Reader<'a> {
         let kind = *kind;
         self.at += 1;
         match kind {
-            ARRAY => self.array(depth + 1),
-            TABLE => self.table(depth + 1),
+            ARRAY | TABLE => {
+                let read = if kind == ARRAY {
+                    self.array(depth + 1)
+                } else {
+                    self.table(depth + 1)
+                };
+                if read.is_none() && depth == 1 && self.fields_left == 0 {
+                    self.bytes[start] = BYTES;
+                    self.at = start + 1;
+                    self.at = self.end()?;
+                    return Some(());
+                }
+                read
+            }
             LONG_STRING | BYTES => {
                 self.at = self.end()?;
                 Some(())
@@ -333,6 +364,33 @@ mod tests {
             .collect();
         assert_eq!(changed, [sent.len() - 6]);
         assert_eq!(sent[changed[0]], BYTES);
+    }
+
+    #[test]
+    fn values_with_too_many_fields_become_bytes() {
+        let few = sized(ARRAY, &b"V".repeat(FIELDS_MAX - 10));
+        let many = sized(TABLE, &b"\x01kV".repeat(11));
+        let headers = [
+            b"\x01a",
+            &few[..],
+            b"\x01b",
+            &many,
+            b"\x01c",
+            &many,
+            b"\x01\xffV",
+        ]
+        .concat();
+        let mut sent = payload(1 << 13, &[&sized(TABLE, &headers)[1..]]);
+        let before = sent.clone();
+        assert_eq!(properties(&mut sent), 4);
+        let changed: Vec<_> = (0..sent.len())
+            .filter(|&at| sent[at] != before[at])
+            .map(|at| (before[at], sent[at]))
+            .collect();
+        assert_eq!(
+            changed,
+            [(TABLE, BYTES), (TABLE, BYTES), (0xff, REPLACEMENT)]
+        );
     }
 
     #[test]

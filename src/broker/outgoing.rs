@@ -415,7 +415,7 @@ fn republished(of: &Received, keep: Keep, added: Vec<Header>, frame_max: u32) ->
     {
         note(ORIGINAL_REPLY_TO, DIRECT_REPLY_TO);
     }
-    if let Some(code) = of.text(LEFT_OUT_PROPERTIES) {
+    if let Some(code) = of.text(LEFT_OUT_PROPERTIES).filter(|_| of.is_copy()) {
         note(LEFT_OUT_PROPERTIES, code);
     }
     add(&mut ours, added);
@@ -430,7 +430,8 @@ fn republished(of: &Received, keep: Keep, added: Vec<Header>, frame_max: u32) ->
         };
         note_left_out(left_out, request_id);
     }
-    let before = of.int(LEFT_OUT_HEADERS).unwrap_or(0).max(0);
+    let before = of.int(LEFT_OUT_HEADERS).filter(|_| of.is_copy());
+    let before = before.unwrap_or(0).max(0);
     let before = before.saturating_add_unsigned(of.truncated_headers());
     let missing = count_of(before, left_out);
     if missing > 0 {

@@ -131,10 +131,11 @@ fn headers(payload: &[u8]) -> BTreeMap<String, Option<u64>> {
 fn a_header_frame_beyond_the_agreed_size_loses_its_largest_headers_and_says_how_many() {
     for (theirs, wanted, agreed) in [
         (0, FRAME_MAX, 131_072),
-        (4096, FRAME_MAX, 4096),
+        (8192, FRAME_MAX, 8192),
+        (4096, FRAME_MAX, 8192),
         (131_072, FRAME_MAX, 131_072),
         (1 << 20, FRAME_MAX, 131_072),
-        (131_072, 8192, 8192),
+        (131_072, 10_000, 10_000),
     ] {
         let mut filter = FrameFilter::new(StreamLimits::NONE, wanted, Arc::default());
         filtered(&mut filter, &tune(theirs), std::iter::empty());
@@ -208,8 +209,30 @@ fn a_header_frame_of_any_length_is_survived_with_little_memory() {
     let got = frames(&out);
     let kept = headers(got[0].payload);
     assert_eq!(kept["small"], None);
-    // One large one fits beside 4000 small ones.
-    assert_eq!(kept[TRUNCATED_HEADERS], Some(3999));
+    assert_eq!(kept[TRUNCATED_HEADERS], Some(8000 - HEADERS_MAX as u64));
+}
+
+#[test]
+fn of_headers_without_number_a_thousand_are_passed_on() {
+    let tiny: Vec<_> = (0..20_000)
+        .map(|nth| [b"\x03", &nth.to_string().as_bytes()[..1], b"xxV"].concat())
+        .collect();
+    let large = entry("large", 500);
+    for (entries, left_out) in [
+        ([&tiny[..], &[large.clone()]].concat(), Some(19_001)),
+        ([&tiny[..HEADERS_MAX - 1], &[large]].concat(), None),
+    ] {
+        let sent = frame(HEADER, 1, &header(0, &entries));
+        let out = filtered(&mut filter(None), &sent, std::iter::empty());
+        let payload = frames(&out)[0].payload;
+        let mark = number(TRUNCATED_HEADERS, left_out.unwrap_or(0));
+        let is_marked = payload.windows(mark.len()).any(|part| part == mark);
+        assert_eq!(is_marked, left_out.is_some());
+        assert_eq!(out == sent, left_out.is_none());
+        // Of five bytes each.
+        let fixed = header(0, &[mark]).len();
+        assert!(left_out.is_none() || payload.len() == fixed + 5 * HEADERS_MAX);
+    }
 }
 
 #[test]
@@ -365,7 +388,7 @@ proptest! {
         pieces in vec(1..5000_usize, 1..20),
         body_max in 0..2000_u64,
     ) {
-        const AGREED: u32 = 4096;
+        const AGREED: u32 = 8192;
         let mut waiting: Vec<_> = (1_u16..).zip(&messages).map(|(channel, message)| {
             let frames = message.frames(channel);
             frames.into_iter().collect::<std::collections::VecDeque<_>>()
@@ -398,24 +421,24 @@ proptest! {
         let mut sent: Vec<u8> = kinds.iter().flat_map(|(kind, payload)| frame(*kind, 1, payload)).collect();
         sent.extend(start);
         let mut filter = filter(Some(10));
-        filter.agree(4096);
+        filter.agree(FRAME_MIN);
         let out = filtered(&mut filter, &sent, pieces.into_iter().cycle());
-        prop_assert!(out.len() <= sent.len() * 2 + 8192 * kinds.len().max(1));
+        prop_assert!(out.len() <= sent.len() * 2 + 16_384 * kinds.len().max(1));
     }
 
     #[test]
     fn properties_that_are_no_properties_come_out_as_some_that_fit(
-        payload in vec(any::<u8>(), 4100..6000),
+        payload in vec(any::<u8>(), 8200..10_000),
         flags in any::<u16>(),
         pieces in vec(1..500_usize, 1..20),
     ) {
         let mut payload = payload;
         payload[12..14].copy_from_slice(&flags.to_be_bytes());
         let mut filter = filter(None);
-        filter.agree(4096);
+        filter.agree(FRAME_MIN);
         let out = filtered(&mut filter, &frame(HEADER, 1, &payload), pieces.into_iter().cycle());
         let got = frames(&out);
         prop_assert_eq!(got.len(), 1);
-        prop_assert!(got[0].payload.len() + FRAME_HEAD < 4096);
+        prop_assert!(got[0].payload.len() + FRAME_HEAD < FRAME_MIN as usize);
     }
 }
