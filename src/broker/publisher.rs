@@ -16,7 +16,9 @@
 //!
 //! It closes the channel for a message that it refuses, without a word about which one that was. The
 //! publisher then opens another channel and publishes there what was under way, as
-//! [`republish`](crate::core::republish) decides. Whoever waits for answers learns nothing of it.
+//! [`republish`](crate::core::republish) decides. Whoever waits for answers learns nothing of it. What
+//! the broker had taken before it closed the channel, and not confirmed, is then there twice, as after
+//! any loss of a connection.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
