@@ -155,9 +155,8 @@ fn value_of(field: &Field) -> Option<AMQPValue> {
             scale: *scale,
             value: *value,
         }),
-        // Its type is that of a number for RabbitMQ, which then closes the connection.
-        Field::ShortText(text) => AMQPValue::LongString(text.as_str().into()),
-        Field::Text(text) => AMQPValue::LongString(text.as_str().into()),
+        // The type of a short text is that of a number for RabbitMQ, which then closes the connection.
+        Field::ShortText(text) | Field::Text(text) => AMQPValue::LongString(text.as_str().into()),
         Field::RawText(bytes) => AMQPValue::LongString(bytes.as_slice().into()),
         Field::Bytes(bytes) => AMQPValue::ByteArray(ByteArray::from(bytes.as_slice())),
         Field::Timestamp(seconds) => AMQPValue::Timestamp(*seconds),

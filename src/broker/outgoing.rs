@@ -105,10 +105,16 @@ pub(super) struct Parcel {
     pub(super) must_route: bool,
     /// Whether we want to know it if no queue takes it.
     pub(super) mandatory: bool,
-    /// Whether it may be published with less than all of its properties, if the broker refuses them.
-    pub(super) may_be_reduced: bool,
-    /// Whether it has been.
-    pub(super) is_reduced: bool,
+    pub(super) reduction: Reduction,
+}
+
+/// Whether a message may be published with less than all of its properties, if the broker refuses
+/// them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reduction {
+    Never,
+    Possible,
+    Done,
 }
 
 /// The bytes, shared with the delivery where they are its own.
@@ -136,8 +142,7 @@ impl Parcel {
             body: Body::Own(Vec::new()),
             must_route: false,
             mandatory: false,
-            may_be_reduced: false,
-            is_reduced: false,
+            reduction: Reduction::Never,
         }
     }
 
@@ -179,7 +184,7 @@ impl Parcel {
             routing_key: self.routing_key.clone(),
             properties,
             body: Body::As(Arc::clone(self)),
-            is_reduced: true,
+            reduction: Reduction::Done,
             ..*self.as_ref()
         }
     }
@@ -238,8 +243,7 @@ impl Addresses {
                 body: Body::Of(of),
                 must_route: true,
                 mandatory: true,
-                may_be_reduced: true,
-                is_reduced: false,
+                reduction: Reduction::Possible,
             },
             Outgoing::Copy { of, to, headers } => Parcel {
                 exchange: ShortString::default(),
@@ -251,8 +255,7 @@ impl Addresses {
                 body: Body::Of(of),
                 must_route: true,
                 mandatory: true,
-                may_be_reduced: true,
-                is_reduced: false,
+                reduction: Reduction::Possible,
             },
             Outgoing::Request(request) => self.request(request)?,
             Outgoing::Message(message) => exact(message, frame_max)?,
@@ -287,8 +290,7 @@ impl Addresses {
             body: Body::Own(event.body),
             must_route: false,
             mandatory: true,
-            may_be_reduced: false,
-            is_reduced: false,
+            reduction: Reduction::Never,
         }
     }
 
@@ -322,8 +324,7 @@ impl Addresses {
             must_route: true,
             mandatory: true,
             // Whoever makes it can put it right.
-            may_be_reduced: false,
-            is_reduced: false,
+            reduction: Reduction::Never,
         })
     }
 }
@@ -364,8 +365,7 @@ fn exact(mut message: Message, frame_max: u32) -> Option<Parcel> {
         body: Body::Own(message.body),
         must_route: true,
         mandatory: true,
-        may_be_reduced: true,
-        is_reduced: false,
+        reduction: Reduction::Possible,
     })
 }
 

@@ -35,7 +35,7 @@ use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPSoftError};
 use lapin::{Channel, Confirmation, Connection, ErrorKind};
 
 use super::declare::open_channel;
-use super::outgoing::{Addresses, Outgoing, Parcel};
+use super::outgoing::{Addresses, Outgoing, Parcel, Reduction};
 use super::proof::{Confirmed, Publication};
 use super::trouble::Trouble;
 use crate::core::republish::{Form, Suspicion};
@@ -309,7 +309,7 @@ impl Publisher {
             let parcel = &suspect.parcel;
             let next = suspect
                 .suspicion
-                .after_refusal(under_way, parcel.may_be_reduced);
+                .after_refusal(under_way, parcel.reduction != Reduction::Never);
             let Some(suspicion) = next else {
                 warn_of(
                     refusal,
@@ -392,7 +392,7 @@ impl Outstanding {
         if self.returned && self.parcel.must_route {
             Publication::Returned
         } else {
-            let whole = !self.parcel.is_reduced;
+            let whole = self.parcel.reduction != Reduction::Done;
             Publication::Confirmed(Confirmed::by_broker(!self.returned, whole))
         }
     }

@@ -8,7 +8,7 @@ use futures_util::stream::FuturesUnordered;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use rename_worker::broker::{
-    BrokerEvent, Outgoing, Publication, QueueTrust, Review, Settled, Ticket,
+    BrokerEvent, Confirmed, Outgoing, Publication, QueueTrust, Review, Settled, Ticket,
 };
 use rename_worker::wire::headers::HeaderValue;
 use rename_worker::wire::message::{Field, Message, Properties};
@@ -24,6 +24,37 @@ fn text(properties: &BasicProperties, name: &str) -> Option<String> {
     }
 }
 
+/// The letter of that number, some of which have what the broker refuses.
+fn letter(exchange: &str, nth: u8) -> Message {
+    let mut message = Message {
+        exchange: exchange.to_owned(),
+        routing_key: "k".to_owned(),
+        body: vec![nth],
+        properties: Properties {
+            app_id: Some("mine".to_owned()),
+            content_type: Some("application/json".to_owned()),
+            ..Properties::default()
+        },
+        ..Message::default()
+    };
+    message
+        .headers
+        .insert("x-rename-reason".to_owned(), Field::from("rejected"));
+    message.headers.insert("odd".to_owned(), Field::UInt8(1));
+    match nth {
+        20 => message.properties.expiration = Some("soon".to_owned()),
+        21 => message.properties.user_id = Some("nobody".to_owned()),
+        90 => message.properties.delivery_mode = Some(2),
+        95 => message.properties.expiration = Some("-1".to_owned()),
+        // These are known to be refused, and kept by another name.
+        30 => message.properties.reply_to = Some("amq.rabbitmq.reply-to".to_owned()),
+        31 => drop(message.headers.insert("CC".to_owned(), Field::from("q"))),
+        32 => drop(message.headers.insert("BCC".to_owned(), Field::Int8(1))),
+        _ => {}
+    }
+    message
+}
+
 #[tokio::test]
 async fn of_many_under_way_only_those_that_the_broker_refuses_lose_their_properties() {
     let bench = Bench::new().await;
@@ -34,32 +65,7 @@ async fn of_many_under_way_only_those_that_the_broker_refuses_lose_their_propert
     let sender = review.sender().await.unwrap();
     let mut under_way = FuturesUnordered::new();
     for nth in 0..100_u8 {
-        let mut message = Message {
-            exchange: review.dead_letters().to_owned(),
-            routing_key: "k".to_owned(),
-            body: vec![nth],
-            properties: Properties {
-                app_id: Some("mine".to_owned()),
-                content_type: Some("application/json".to_owned()),
-                ..Properties::default()
-            },
-            ..Message::default()
-        };
-        message
-            .headers
-            .insert("x-rename-reason".to_owned(), Field::from("rejected"));
-        message.headers.insert("odd".to_owned(), Field::UInt8(1));
-        match nth {
-            20 => message.properties.expiration = Some("soon".to_owned()),
-            21 => message.properties.user_id = Some("nobody".to_owned()),
-            90 => message.properties.delivery_mode = Some(2),
-            95 => message.properties.expiration = Some("-1".to_owned()),
-            // These are known to be refused, and kept by another name.
-            30 => message.properties.reply_to = Some("amq.rabbitmq.reply-to".to_owned()),
-            31 => drop(message.headers.insert("CC".to_owned(), Field::from("q"))),
-            32 => drop(message.headers.insert("BCC".to_owned(), Field::Int8(1))),
-            _ => {}
-        }
+        let message = letter(review.dead_letters(), nth);
         let fate = sender.hand_over(message).await;
         under_way.push(async move { (nth, fate.await) });
     }
@@ -145,7 +151,7 @@ async fn a_letter_that_the_broker_refuses_costs_neither_the_session_nor_what_is_
             other => panic!("{other:?} instead of a confirm"),
         }
     }
-    let whole: Vec<bool> = proofs.values().map(|proof| proof.is_whole()).collect();
+    let whole: Vec<bool> = proofs.values().map(Confirmed::is_whole).collect();
     assert_eq!(whole, [false, true, true]);
     // The deliveries are still there to be settled: it is the session that it was.
     let mut proof = |nth| proofs.remove(&Ticket(nth)).unwrap();

@@ -219,7 +219,10 @@ fn of_headers_without_number_a_thousand_are_passed_on() {
         .collect();
     let large = entry("large", 500);
     for (entries, left_out) in [
-        ([&tiny[..], &[large.clone()]].concat(), Some(19_001)),
+        (
+            [&tiny[..], std::slice::from_ref(&large)].concat(),
+            Some(19_001),
+        ),
         ([&tiny[..HEADERS_MAX - 1], &[large]].concat(), None),
     ] {
         let sent = frame(HEADER, 1, &header(0, &entries));
