@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::broker::topology::TopologySettings;
-use crate::broker::{BrokerEvent, Link, LinkSettings};
+use crate::broker::{BrokerEvent, Link, LinkSettings, StreamLimits};
 use crate::clock;
 use crate::config::{Ladder, Settings, VerifyUser};
 use crate::core::answer::CallKind;
@@ -22,6 +22,7 @@ use crate::telemetry::build::{REVISION, VERSION};
 use crate::telemetry::events::Reporter;
 use crate::telemetry::metrics::{Call, CallStatus, Given, Metrics};
 use crate::telemetry::trace::{BadExporter, Tracer};
+use crate::wire::request::BODY_MAX;
 use crate::worker::{State, Worker};
 
 /// Broker events between the link and the loop: a few batches, so that neither waits for the other.
@@ -78,6 +79,9 @@ impl App {
                 prefetch: rules.prefetch(),
                 topology: TopologySettings::from(&settings),
                 connection_name: format!("rename-worker {VERSION}"),
+                limits: StreamLimits {
+                    body_max: Some(BODY_MAX as u64),
+                },
             },
             tell,
         );

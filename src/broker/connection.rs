@@ -52,6 +52,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret as _;
 
 use super::ear::{Ear, Pulse};
+use super::frame_filter::{FRAME_MAX, FRAME_MIN, FRAME_MOST, FrameFilter, StreamLimits};
 use super::greeting::Greeting;
 use super::reach;
 use super::runtime::{Heard, Tcp, listening};
@@ -71,7 +72,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A live connection, and the means to cut it.
 pub(super) struct Wire {
-    pub(super) connection: Connection,
+    /// Shared with publishers, which open another channel when theirs is closed.
+    pub(super) connection: Arc<Connection>,
     /// What lapin tells of it, from its first moment on.
     pub(super) events: Pin<Box<dyn Stream<Item = Event> + Send + Sync>>,
     /// What the broker said of itself.
@@ -81,16 +83,23 @@ pub(super) struct Wire {
 
 /// Opens a connection with the URL, certificates and key as they are now.
 pub(super) async fn open(amqp: &Amqp, name: &str) -> Result<Wire, Trouble> {
-    open_felt(amqp, name, Pulse::default()).await
+    open_limited(amqp, name, StreamLimits::NONE, Pulse::default()).await
 }
 
-/// The same; `pulse` beats whenever the broker says something.
-pub(super) async fn open_felt(amqp: &Amqp, name: &str, pulse: Pulse) -> Result<Wire, Trouble> {
+/// The same, but what exceeds the limits is cut, and `pulse` beats whenever the broker says
+/// something.
+pub(super) async fn open_limited(
+    amqp: &Amqp,
+    name: &str,
+    limits: StreamLimits,
+    pulse: Pulse,
+) -> Result<Wire, Trouble> {
     let door = Arc::new(Door::find(amqp).await?);
     let cutter = Cutter::default();
     let unless_open = cutter.cut_on_drop();
     let greeting = Arc::new(Greeting::default());
     let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let frame_max = door.uri.query.frame_max.unwrap_or(FRAME_MAX);
     let connecting = Connection::connector(
         door.uri.clone(),
         listening(),
@@ -103,7 +112,8 @@ pub(super) async fn open_felt(amqp: &Amqp, name: &str, pulse: Pulse) -> Result<W
                     .map_err(timed_out)
                     .flatten()?;
                 // The TLS is below the ear.
-                let heard = Ear::new(stream, Arc::clone(&greeting), pulse.clone());
+                let filter = FrameFilter::new(limits, frame_max, Arc::clone(&greeting));
+                let heard = Ear::new(stream, filter, pulse.clone());
                 Ok(AsyncTcpStream::<Heard>::Plain(heard))
             }
         },
@@ -114,7 +124,7 @@ pub(super) async fn open_felt(amqp: &Amqp, name: &str, pulse: Pulse) -> Result<W
             unless_open.disarm();
             Ok(Wire {
                 events: Box::pin(connection.events_listener()),
-                connection,
+                connection: Arc::new(connection),
                 greeting,
                 cutter,
             })
@@ -263,7 +273,15 @@ fn parse_url(url: &str) -> Result<AMQPUri, Trouble> {
         uri.authority.host = address;
     }
     uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    uri.query.frame_max = Some(frame_max(uri.query.frame_max));
     Ok(uri)
+}
+
+/// The frame size to ask for. Without one, or with 0, "no limit", lapin asks for none: where the
+/// broker has none either, it then reserves 128 GiB.
+fn frame_max(in_url: Option<u32>) -> u32 {
+    let wanted = in_url.filter(|size| *size > 0).unwrap_or(FRAME_MAX);
+    wanted.clamp(FRAME_MIN, FRAME_MOST)
 }
 
 /// The address in `amqp://user:password@[::1]:5672/`.
@@ -339,6 +357,16 @@ mod tests {
         let heartbeat = |url: &str| parse_url(url).unwrap().query.heartbeat;
         assert_eq!(heartbeat("amqp://mq"), Some(HEARTBEAT));
         assert_eq!(heartbeat("amqp://mq/?heartbeat=30"), Some(30));
+    }
+
+    #[test]
+    fn the_frame_size_is_always_limited() {
+        let size = |url: &str| parse_url(url).unwrap().query.frame_max;
+        assert_eq!(size("amqp://mq"), Some(FRAME_MAX));
+        assert_eq!(size("amqp://mq/?frame_max=0"), Some(FRAME_MAX));
+        assert_eq!(size("amqp://mq/?frame_max=1"), Some(FRAME_MIN));
+        assert_eq!(size("amqp://mq/?frame_max=10000"), Some(10_000));
+        assert_eq!(size("amqp://mq/?frame_max=4294967295"), Some(FRAME_MOST));
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Consumers {
         self.adjust();
         let intakes = [&mut self.due, &mut self.requests];
         if !listens {
-            intakes.map(Intake::ask_anew);
+            intakes.into_iter().for_each(Intake::ask_anew);
             return None;
         }
         let late = intakes

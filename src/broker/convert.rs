@@ -5,23 +5,38 @@ use std::collections::BTreeMap;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, ByteArray, DecimalValue, FieldArray, FieldTable, ShortString};
 
-use super::delivery::{ACQUIRED_COUNT, DELIVERY_COUNT};
+use super::delivery::{ACQUIRED_COUNT, DELIVERY_COUNT, truncated_headers};
+use crate::wire::headers::{
+    HeaderSource as _, LEFT_OUT_HEADERS, TRUNCATED_BODY, TRUNCATED_HEADERS,
+};
 use crate::wire::message::{Field, Message, Properties};
 
-/// A message as it was delivered, without the broker's counts of deliveries.
+/// A message as it was delivered, without the broker's counts of deliveries. Headers that are missing
+/// are counted in [`LEFT_OUT_HEADERS`].
 pub(super) fn message_of(delivery: lapin::message::Delivery) -> Message {
     let properties = &delivery.properties;
     let text = |text: &Option<ShortString>| text.as_ref().map(ToString::to_string);
-    let headers = properties
+    let mut headers = properties
         .headers()
         .as_ref()
         .map_or_else(BTreeMap::new, |table| {
-            let counts = [DELIVERY_COUNT, ACQUIRED_COUNT];
+            let not_its_own = [
+                DELIVERY_COUNT,
+                ACQUIRED_COUNT,
+                TRUNCATED_HEADERS,
+                TRUNCATED_BODY,
+            ];
             let kept = table.inner().iter();
-            kept.filter(|(name, _)| !counts.contains(&name.as_str()))
+            kept.filter(|(name, _)| !not_its_own.contains(&name.as_str()))
                 .map(|(name, value)| (name.to_string(), field_of(value)))
                 .collect()
         });
+    let missing = truncated_headers(properties.headers().as_ref());
+    if missing > 0 {
+        let before = headers.int(LEFT_OUT_HEADERS).unwrap_or(0).max(0);
+        let all = before.saturating_add_unsigned(missing);
+        headers.insert(LEFT_OUT_HEADERS.to_owned(), Field::Int64(all));
+    }
     Message {
         exchange: delivery.exchange.into(),
         routing_key: delivery.routing_key.into(),
@@ -131,14 +146,17 @@ fn value_of(field: &Field) -> Option<AMQPValue> {
         Field::Int32(n) => AMQPValue::LongInt(*n),
         Field::UInt32(n) => AMQPValue::LongUInt(*n),
         Field::Int64(n) => AMQPValue::LongLongInt(*n),
+        // RabbitMQ closes the connection for a number that is none, or infinite.
+        Field::Float(n) if !n.is_finite() => AMQPValue::LongString(n.to_string().into()),
+        Field::Double(n) if !n.is_finite() => AMQPValue::LongString(n.to_string().into()),
         Field::Float(n) => AMQPValue::Float(*n),
         Field::Double(n) => AMQPValue::Double(*n),
         Field::Decimal { scale, value } => AMQPValue::DecimalValue(DecimalValue {
             scale: *scale,
             value: *value,
         }),
-        Field::ShortText(text) => AMQPValue::ShortString(short(text)?),
-        Field::Text(text) => AMQPValue::LongString(text.as_str().into()),
+        // The type of a short text is that of a number for RabbitMQ, which then closes the connection.
+        Field::ShortText(text) | Field::Text(text) => AMQPValue::LongString(text.as_str().into()),
         Field::RawText(bytes) => AMQPValue::LongString(bytes.as_slice().into()),
         Field::Bytes(bytes) => AMQPValue::ByteArray(ByteArray::from(bytes.as_slice())),
         Field::Timestamp(seconds) => AMQPValue::Timestamp(*seconds),
@@ -187,7 +205,6 @@ mod tests {
                 value: 314,
             }),
             AMQPValue::Timestamp(u64::MAX),
-            AMQPValue::ShortString("short".into()),
             AMQPValue::LongString("löng".into()),
             AMQPValue::LongString([0xff, 0][..].into()),
             AMQPValue::ByteArray(vec![1, 2, 3].into()),
@@ -196,6 +213,22 @@ mod tests {
         table.insert("list".into(), AMQPValue::FieldArray(all.into()));
         let nested = AMQPValue::FieldTable(table);
         assert_eq!(value_of(&field_of(&nested)), Some(nested));
+    }
+
+    #[test]
+    fn what_rabbitmq_closes_the_connection_for_is_sent_as_text() {
+        for (field, text) in [
+            (Field::ShortText("short".into()), "short"),
+            (Field::Float(f32::NAN), "NaN"),
+            (Field::Double(f64::NEG_INFINITY), "-inf"),
+        ] {
+            let nested = Field::List(vec![field]);
+            let expected = vec![AMQPValue::LongString(text.into())];
+            assert_eq!(
+                value_of(&nested),
+                Some(AMQPValue::FieldArray(expected.into()))
+            );
+        }
     }
 
     #[test]

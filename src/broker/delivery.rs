@@ -16,7 +16,8 @@ use lapin::{BasicProperties, Channel};
 use crate::core::consume_plan::SourceQueue;
 use crate::core::removal::RemovalCause;
 use crate::wire::headers::{
-    HeaderSource, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Origin, TRACEPARENT, X_DEATH,
+    HeaderSource, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Origin, TRACEPARENT, TRUNCATED_BODY,
+    TRUNCATED_HEADERS, X_DEATH,
 };
 
 /// The broker's own counts of how often it handed a message out.
@@ -123,6 +124,19 @@ impl Received {
     #[must_use]
     pub fn acquired_count(&self) -> Option<u32> {
         self.count(ACQUIRED_COUNT)
+    }
+
+    /// How long the body is in the queue, where only its beginning was taken from the broker: see
+    /// [`StreamLimits`](super::StreamLimits).
+    #[must_use]
+    pub fn cut_from(&self) -> Option<u64> {
+        cut_from(self.header_table())
+    }
+
+    /// How many of its headers were not taken from the broker, since they did not fit into a frame.
+    #[must_use]
+    pub fn truncated_headers(&self) -> u64 {
+        truncated_headers(self.header_table())
     }
 
     /// The session that delivered it.
@@ -359,6 +373,21 @@ impl Lane {
     fn is_live(&self) -> bool {
         !self.void.load(Ordering::Acquire)
     }
+}
+
+/// How long the body was, where it was cut.
+pub(super) fn cut_from(headers: Option<&FieldTable>) -> Option<u64> {
+    mark(headers, TRUNCATED_BODY)
+}
+
+/// How many headers are missing.
+pub(super) fn truncated_headers(headers: Option<&FieldTable>) -> u64 {
+    mark(headers, TRUNCATED_HEADERS).unwrap_or(0)
+}
+
+/// What the stream from the broker says of a message; it lets no publisher write that.
+fn mark(headers: Option<&FieldTable>, name: &str) -> Option<u64> {
+    u64::try_from(whole(headers?.inner().get(name)?)?).ok()
 }
 
 #[expect(clippy::ref_option, reason = "it is what lapin's properties give")]

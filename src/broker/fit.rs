@@ -18,12 +18,86 @@ const FIXED: usize = 14 + 1 + 1 + 8;
 /// an entry for each step of the ladder.
 const BROKERS: usize = 4096;
 
-/// How many bytes a request's own headers may have beside `properties` and `ours`. No limit was
-/// agreed on where it is 0.
+/// No more than this part of a frame is reserved for that, where frames are small.
+const BROKERS_PART: usize = 8;
+
+/// How many bytes headers may have beside `properties` and `ours`, and what the broker adds later.
 pub(super) fn room(frame_max: u32, properties: &BasicProperties, ours: &FieldTable) -> usize {
-    if frame_max == 0 {
-        return usize::MAX;
+    let all = frame(frame_max);
+    let reserved = BROKERS.min(all / BROKERS_PART);
+    all.saturating_sub(rest(properties) + table(ours.inner()) + reserved)
+}
+
+/// How many bytes a message's headers may have beside `properties`.
+pub(super) fn whole_room(frame_max: u32, properties: &BasicProperties) -> usize {
+    frame(frame_max).saturating_sub(rest(properties))
+}
+
+/// Shortens the longest text among our own headers, if not even those fit.
+pub(super) fn shorten(ours: &mut FieldTable, frame_max: u32, properties: &BasicProperties) {
+    let excess = (rest(properties) + table(ours.inner())).saturating_sub(frame(frame_max));
+    if excess == 0 {
+        return;
     }
+    let texts = ours.inner().iter().filter_map(|(name, value)| match value {
+        AMQPValue::LongString(text) => Some((text.as_bytes().len(), name, text)),
+        _ => None,
+    });
+    let Some((length, name, text)) = texts.max_by_key(|(length, ..)| *length) else {
+        return;
+    };
+    let text = String::from_utf8_lossy(text.as_bytes()).into_owned();
+    let end = text.floor_char_boundary(length.saturating_sub(excess));
+    let name = name.clone();
+    ours.insert(name, AMQPValue::LongString(text[..end].into()));
+}
+
+/// What was left out.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    pub(super) count: usize,
+    pub(super) bytes: usize,
+}
+
+/// Leaves out the largest headers until the rest fits.
+pub(super) fn fit(headers: &mut BTreeMap<ShortString, AMQPValue>, room: usize) -> LeftOut {
+    fit_others(headers, room, |_| false)
+}
+
+/// The same, but those that are `protected` stay.
+pub(super) fn fit_others(
+    headers: &mut BTreeMap<ShortString, AMQPValue>,
+    room: usize,
+    protected: impl Fn(&str) -> bool,
+) -> LeftOut {
+    let mut left_out = LeftOut::default();
+    let mut all = table(headers);
+    if all <= room {
+        return left_out;
+    }
+    let others = headers.iter().filter(|(name, _)| !protected(name.as_str()));
+    let mut sizes: Vec<_> = others
+        .map(|(name, value)| (entry(name, value), name.clone()))
+        .collect();
+    sizes.sort_unstable();
+    while all > room
+        && let Some((size, name)) = sizes.pop()
+    {
+        headers.remove(&name);
+        all -= size;
+        left_out.count += 1;
+        left_out.bytes += size;
+    }
+    left_out
+}
+
+/// What a frame holds.
+fn frame(frame_max: u32) -> usize {
+    usize::try_from(frame_max).map_or(usize::MAX, |all| all.saturating_sub(FRAME))
+}
+
+/// All properties but the headers.
+fn rest(properties: &BasicProperties) -> usize {
     let texts = [
         properties.content_type(),
         properties.content_encoding(),
@@ -36,27 +110,7 @@ pub(super) fn room(frame_max: u32, properties: &BasicProperties, ours: &FieldTab
         properties.app_id(),
         properties.cluster_id(),
     ];
-    let texts: usize = texts.iter().copied().flatten().map(short).sum();
-    let taken = FRAME + FIXED + BROKERS + texts + table(ours.inner());
-    usize::try_from(frame_max).map_or(usize::MAX, |all| all.saturating_sub(taken))
-}
-
-/// Leaves out the largest headers until the rest fits. The sizes of those that were.
-pub(super) fn fit(headers: &mut BTreeMap<ShortString, AMQPValue>, room: usize) -> Vec<usize> {
-    let mut all = table(headers);
-    let mut left_out = Vec::new();
-    while all > room {
-        let sizes = headers
-            .iter()
-            .map(|(name, value)| (entry(name, value), name));
-        let Some((size, name)) = sizes.max().map(|(size, name)| (size, name.clone())) else {
-            break;
-        };
-        headers.remove(&name);
-        all -= size;
-        left_out.push(size);
-    }
-    left_out
+    FIXED + texts.iter().copied().flatten().map(short).sum::<usize>()
 }
 
 fn table(fields: &BTreeMap<ShortString, AMQPValue>) -> usize {
@@ -119,8 +173,46 @@ mod tests {
             let out = fit(&mut left, room);
             let names: String = left.keys().map(ShortString::as_str).collect();
             assert_eq!(names, kept, "{room}");
-            assert_eq!(out.len() + left.len(), all.len());
+            assert_eq!(out.count + left.len(), all.len());
+            assert_eq!(out.bytes, table(&all) - table(&left));
         }
+    }
+
+    #[test]
+    fn what_is_protected_stays_however_large_it_is() {
+        let mut all = headers(&[("a", 100), ("b", 1_000), ("c", 500)]);
+        let out = fit_others(&mut all, 0, |name| name == "b");
+        assert_eq!(out.count, 2);
+        assert_eq!(all.len(), 1);
+    }
+
+    #[test]
+    fn a_frame_full_of_tiny_headers_is_fitted_in_one_go() {
+        let mut all: BTreeMap<ShortString, AMQPValue> = (0..26_000_u32)
+            .map(|nth| (format!("{nth:x}").into(), AMQPValue::Void))
+            .collect();
+        let before = tokio::time::Instant::now();
+        let out = fit(&mut all, 1_000);
+        // To look through all of them for each takes minutes.
+        assert!(before.elapsed() < std::time::Duration::from_secs(2));
+        assert!(table(&all) <= 1_000 && table(&all) > 990);
+        assert_eq!(out.count + all.len(), 26_000);
+    }
+
+    #[test]
+    fn our_own_headers_are_shortened_where_not_even_they_fit() {
+        let plain = BasicProperties::default();
+        let mut ours = FieldTable::from(headers(&[("long", 5_000), ("short", 10)]));
+        ours.insert(
+            "long".into(),
+            AMQPValue::LongString("ü".repeat(2_500).into()),
+        );
+        shorten(&mut ours, 4096, &plain);
+        let size = table(ours.inner()) + rest(&plain) + FRAME;
+        assert!(size <= 4096 && size > 4090, "{size}");
+        let before = ours.clone();
+        shorten(&mut ours, 4096, &plain);
+        assert_eq!(ours, before);
     }
 
     #[test]
@@ -133,7 +225,9 @@ mod tests {
         assert_eq!(room(131_072, &plain, &ours), all - 100);
         let with_text = BasicProperties::default().with_app_id("123456789".into());
         assert_eq!(room(131_072, &with_text, &none), all - 10);
-        assert_eq!(room(0, &plain, &none), usize::MAX);
-        assert_eq!(room(1_000, &plain, &none), 0);
+        let small = room(4_096, &plain, &none);
+        assert!(small > 3_500 && small < 3_600, "{small}");
+        assert_eq!(room(20, &plain, &none), 0);
+        assert!(whole_room(131_072, &plain) > all + 4_000);
     }
 }

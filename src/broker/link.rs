@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::connection::Wire;
 use super::delivery::Delivery;
+use super::frame_filter::StreamLimits;
 use super::opening::{self, Ready};
 use super::outgoing::{Addresses, Outgoing};
 use super::patience::Patience;
@@ -37,6 +38,8 @@ pub struct LinkSettings {
     pub topology: TopologySettings,
     /// What the broker's tools show.
     pub connection_name: String,
+    /// How much of a message is taken from the broker.
+    pub limits: StreamLimits,
 }
 
 /// Everything that can happen on the broker's side.
@@ -119,6 +122,7 @@ pub(super) struct Plan {
     pub(super) addresses: Arc<Addresses>,
     pub(super) prefetch: u16,
     pub(super) connection_name: String,
+    pub(super) limits: StreamLimits,
 }
 
 #[derive(Debug)]
@@ -146,6 +150,7 @@ impl Link {
             amqp,
             prefetch: settings.prefetch,
             connection_name: settings.connection_name,
+            limits: settings.limits,
         };
         // Unbounded, but what its one user puts in is bounded by what it holds: some commands for
         // each delivery of the prefetch.

@@ -11,7 +11,9 @@
 //! So before lapin sees it
 //!
 //! - each byte that makes a short string no UTF-8 becomes `?`,
-//! - a table or array nested deeper than [`DEEPEST`] becomes a byte array of the same bytes.
+//! - a table or array nested deeper than [`DEEPEST`] becomes a byte array of the same bytes,
+//! - and so does a header's value, where all values so far have more than [`FIELDS_MAX`] fields in
+//!   them: lapin takes some hundred bytes of memory for a field that has one in the frame.
 //!
 //! A dead letter or a copy of such a message is published with what was read, so these bytes of its
 //! properties, routing key and header names are not those that came. Its body is, byte for byte,
@@ -21,21 +23,47 @@
 
 /// Levels of tables and arrays in each other. RabbitMQ's own `x-death` has three.
 const DEEPEST: usize = 32;
+/// Fields in tables and arrays that are headers' values, of all of them together. RabbitMQ's `x-death`
+/// has eight for each queue that a message went through.
+const FIELDS_MAX: usize = 1000;
 const REPLACEMENT: u8 = b'?';
 
 /// A class and its method.
-type Method = (u16, u16);
+pub(super) type Method = (u16, u16);
 const CONNECTION_CLOSE: Method = (10, 50);
-const CHANNEL_CLOSE: Method = (20, 40);
-const BASIC_RETURN: Method = (60, 50);
-const BASIC_DELIVER: Method = (60, 60);
-const BASIC_GET_OK: Method = (60, 71);
+pub(super) const CONNECTION_TUNE: Method = (10, 30);
+pub(super) const CHANNEL_CLOSE: Method = (20, 40);
+pub(super) const CHANNEL_CLOSE_OK: Method = (20, 41);
+pub(super) const BASIC_RETURN: Method = (60, 50);
+pub(super) const BASIC_DELIVER: Method = (60, 60);
+pub(super) const BASIC_GET_OK: Method = (60, 71);
 
 /// A type of a field that has a length, of four bytes, and bytes.
 const ARRAY: u8 = b'A';
 const TABLE: u8 = b'F';
 const LONG_STRING: u8 = b'S';
 const BYTES: u8 = b'x';
+
+/// How long the value of a field is that has this type.
+pub(super) enum FieldSize {
+    Fixed(usize),
+    /// Four bytes of length come before it.
+    Prefixed,
+}
+
+/// `None` for a type that AMQP and RabbitMQ do not know.
+pub(super) const fn size_of_field(kind: u8) -> Option<FieldSize> {
+    Some(match kind {
+        b'V' => FieldSize::Fixed(0),
+        b't' | b'b' | b'B' => FieldSize::Fixed(1),
+        b's' | b'U' | b'u' => FieldSize::Fixed(2),
+        b'I' | b'i' | b'f' => FieldSize::Fixed(4),
+        b'D' => FieldSize::Fixed(5),
+        b'l' | b'L' | b'd' | b'T' => FieldSize::Fixed(8),
+        ARRAY | TABLE | LONG_STRING | BYTES => FieldSize::Prefixed,
+        _ => return None,
+    })
+}
 
 /// The payload of a frame with a method: those that carry texts of others.
 pub(super) fn method(payload: &mut [u8]) {
@@ -44,20 +72,28 @@ pub(super) fn method(payload: &mut [u8]) {
     let _ = reader.method();
 }
 
-/// The payload of a frame with a message's properties.
-pub(super) fn properties(payload: &mut [u8]) {
+/// The payload of a frame with a message's properties. How many headers it has.
+pub(super) fn properties(payload: &mut [u8]) -> usize {
     let mut reader = Reader::new(payload);
     let _ = reader.properties();
+    reader.headers
 }
 
 struct Reader<'a> {
     bytes: &'a mut [u8],
     at: usize,
+    headers: usize,
+    fields_left: usize,
 }
 
 impl<'a> Reader<'a> {
     const fn new(bytes: &'a mut [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self {
+            bytes,
+            at: 0,
+            headers: 0,
+            fields_left: FIELDS_MAX,
+        }
     }
 
     fn method(&mut self) -> Option<()> {
@@ -89,33 +125,16 @@ impl<'a> Reader<'a> {
     }
 
     fn properties(&mut self) -> Option<()> {
-        /// What the flags announce, from the highest bit on.
-        const KINDS: [Property; 14] = [
-            Property::ShortString, // content_type
-            Property::ShortString, // content_encoding
-            Property::Headers,
-            Property::Bytes(1),    // delivery_mode
-            Property::Bytes(1),    // priority
-            Property::ShortString, // correlation_id
-            Property::ShortString, // reply_to
-            Property::ShortString, // expiration
-            Property::ShortString, // message_id
-            Property::Bytes(8),    // timestamp
-            Property::ShortString, // type
-            Property::ShortString, // user_id
-            Property::ShortString, // app_id
-            Property::ShortString, // cluster_id
-        ];
         self.skip(size_of::<u16>() * 2 + size_of::<u64>())?; // class, weight, length of the body
         let flags = self.number()?;
-        for (nth, kind) in KINDS.iter().enumerate() {
-            if flags & (1 << 15 >> nth) == 0 {
+        for (nth, kind) in PROPERTIES.into_iter().enumerate() {
+            if flags & flag_of(nth) == 0 {
                 continue;
             }
             match kind {
                 Property::ShortString => self.short_string()?,
                 Property::Headers => self.table(1)?,
-                Property::Bytes(count) => self.skip(*count)?,
+                Property::Bytes(count) => self.skip(count)?,
             }
         }
         Some(())
@@ -140,6 +159,12 @@ impl<'a> Reader<'a> {
 
     /// A field of a table or array that is `depth` levels deep.
     fn field(&mut self, depth: usize) -> Option<()> {
+        if depth == 1 {
+            self.headers += 1;
+        } else {
+            self.fields_left = self.fields_left.checked_sub(1)?;
+        }
+        let start = self.at;
         let kind = self.bytes.get_mut(self.at)?;
         if matches!(*kind, ARRAY | TABLE) && depth == DEEPEST {
             *kind = BYTES;
@@ -147,19 +172,28 @@ impl<'a> Reader<'a> {
         let kind = *kind;
         self.at += 1;
         match kind {
-            ARRAY => self.array(depth + 1),
-            TABLE => self.table(depth + 1),
+            ARRAY | TABLE => {
+                let read = if kind == ARRAY {
+                    self.array(depth + 1)
+                } else {
+                    self.table(depth + 1)
+                };
+                if read.is_none() && depth == 1 && self.fields_left == 0 {
+                    self.bytes[start] = BYTES;
+                    self.at = start + 1;
+                    self.at = self.end()?;
+                    return Some(());
+                }
+                read
+            }
             LONG_STRING | BYTES => {
                 self.at = self.end()?;
                 Some(())
             }
-            b'V' => Some(()),
-            b't' | b'b' | b'B' => self.skip(1),
-            b's' | b'U' | b'u' => self.skip(2),
-            b'I' | b'i' | b'f' => self.skip(4),
-            b'D' => self.skip(5),
-            b'l' | b'L' | b'd' | b'T' => self.skip(8),
-            _ => None,
+            kind => match size_of_field(kind)? {
+                FieldSize::Fixed(count) => self.skip(count),
+                FieldSize::Prefixed => None,
+            },
         }
     }
 
@@ -190,11 +224,35 @@ impl<'a> Reader<'a> {
     }
 }
 
-enum Property {
+#[derive(Clone, Copy)]
+pub(super) enum Property {
     ShortString,
     Headers,
-    /// So many.
+    /// A number of this many bytes.
     Bytes(usize),
+}
+
+/// What a content header's flags announce, from the highest bit on.
+pub(super) const PROPERTIES: [Property; 14] = [
+    Property::ShortString, // content_type
+    Property::ShortString, // content_encoding
+    Property::Headers,
+    Property::Bytes(1),    // delivery_mode
+    Property::Bytes(1),    // priority
+    Property::ShortString, // correlation_id
+    Property::ShortString, // reply_to
+    Property::ShortString, // expiration
+    Property::ShortString, // message_id
+    Property::Bytes(8),    // timestamp
+    Property::ShortString, // type
+    Property::ShortString, // user_id
+    Property::ShortString, // app_id
+    Property::ShortString, // cluster_id
+];
+
+/// The flag that announces the property at this place in [`PROPERTIES`].
+pub(super) const fn flag_of(nth: usize) -> u16 {
+    1 << 15 >> nth
 }
 
 /// Makes it UTF-8.
@@ -306,6 +364,33 @@ mod tests {
             .collect();
         assert_eq!(changed, [sent.len() - 6]);
         assert_eq!(sent[changed[0]], BYTES);
+    }
+
+    #[test]
+    fn values_with_too_many_fields_become_bytes() {
+        let few = sized(ARRAY, &b"V".repeat(FIELDS_MAX - 10));
+        let many = sized(TABLE, &b"\x01kV".repeat(11));
+        let headers = [
+            b"\x01a",
+            &few[..],
+            b"\x01b",
+            &many,
+            b"\x01c",
+            &many,
+            b"\x01\xffV",
+        ]
+        .concat();
+        let mut sent = payload(1 << 13, &[&sized(TABLE, &headers)[1..]]);
+        let before = sent.clone();
+        assert_eq!(properties(&mut sent), 4);
+        let changed: Vec<_> = (0..sent.len())
+            .filter(|&at| sent[at] != before[at])
+            .map(|at| (before[at], sent[at]))
+            .collect();
+        assert_eq!(
+            changed,
+            [(TABLE, BYTES), (TABLE, BYTES), (0xff, REPLACEMENT)]
+        );
     }
 
     #[test]

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use lapin::options::ConfirmSelectOptions;
 use lapin::{Channel, Event};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -86,7 +85,8 @@ async fn while_it_beats<T>(pulse: Pulse, mut trying: impl Future<Output = T> + U
 
 /// One try. Dropped before its end, it leaves nothing behind.
 async fn once(plan: &Plan, pulse: Pulse) -> Result<(Wire, Ready), Trouble> {
-    let mut wire = connection::open_felt(&plan.amqp, &plan.connection_name, pulse).await?;
+    let name = &plan.connection_name;
+    let mut wire = connection::open_limited(&plan.amqp, name, plan.limits, pulse).await?;
     let unless_done = wire.cut_on_drop();
     match ready(&mut wire, plan).await {
         Ok(ready) => {
@@ -116,15 +116,8 @@ async fn make_ready(wire: &mut Wire, plan: &Plan) -> Result<Ready, Trouble> {
     } else {
         declare::require(wire, &plan.topology).await?;
     }
-    let told = |error: lapin::Error| Trouble::of_session(&error);
     let consuming = open_channel(&wire.connection).await?;
-    let publishing = open_channel(&wire.connection).await?;
-    publishing
-        .confirm_select(ConfirmSelectOptions { nowait: false })
-        .await
-        .map_err(told)?;
-    let frame_max = wire.connection.configuration().frame_max();
-    let mut publisher = Publisher::new(publishing, plan.addresses.clone(), frame_max);
+    let mut publisher = Publisher::open(&wire.connection, plan.addresses.clone()).await?;
     let blocked = greet(wire, &mut publisher).await?;
     Ok(Ready {
         consuming,
@@ -149,7 +142,7 @@ async fn greet(wire: &mut Wire, publisher: &mut Publisher) -> Result<bool, Troub
             },
             told = publisher.told() => {
                 return match told.broken {
-                    Some(error) => Err(Trouble::of_session(&error)),
+                    Some(trouble) => Err(trouble),
                     None => Ok(false),
                 };
             }

@@ -5,15 +5,19 @@
 //!
 //! - `expiration`: a dead letter must never expire, a waiting copy not before its delay;
 //! - the property `user_id`: the broker closes the channel when it is not our own user;
-//! - the header `CC` (and `BCC`): it would route further copies to other queues;
+//! - the property `reply_to` where it asks for a direct reply: the broker closes the channel of
+//!   whoever publishes that without consuming from there;
+//! - the headers `CC` and `BCC`: they would route further copies to other queues, and the broker
+//!   closes the channel where they are no lists, as AMQP 1.0 lets them be;
 //! - `x-delivery-count`, `x-acquired-count`: the broker's counts of the message that was;
 //! - in a copy, `x-death` and its kin: the broker's cycle detection reads them, and drops a
 //!   message that expires into a queue that it was dead-lettered from before;
 //! - our own headers, which say what was true of the message that was. What is true now comes with
 //!   the order to publish.
 //!
-//! The first three are kept as `x-rename-original-…` headers, for review. And where all of them are
-//! too much for one frame, the largest headers are left out: see [`fit`](super::fit).
+//! The first four are kept as `x-rename-original-…` headers, for review. And where all of them are
+//! too much for one frame, the largest headers are left out: see [`fit`](super::fit). What the broker
+//! refuses all the same is published with less: see [`Parcel::reduced`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,17 +28,23 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::convert::properties_of;
 use super::delivery::{ACQUIRED_COUNT, DELIVERY_COUNT, Received};
-use super::fit::{fit, room};
+use super::fit::{LeftOut, fit, fit_others, room, shorten, whole_room};
 use super::topology::Names;
+use crate::core::republish::Form;
 use crate::wire::event::{CONTENT_TYPE, EventMessage};
 use crate::wire::headers::{
-    self, Header, HeaderValue, MAYBE_APPLIED, ORIGINAL_CC, ORIGINAL_EXCHANGE, ORIGINAL_EXPIRATION,
-    ORIGINAL_ROUTING_KEY, ORIGINAL_USER_ID, TRACEPARENT, tells_of_deaths,
+    self, Header, HeaderSource as _, HeaderValue, LEFT_OUT_HEADERS, LEFT_OUT_PROPERTIES,
+    MAYBE_APPLIED, ORIGINAL_BCC, ORIGINAL_CC, ORIGINAL_EXCHANGE, ORIGINAL_EXPIRATION,
+    ORIGINAL_REPLY_TO, ORIGINAL_ROUTING_KEY, ORIGINAL_USER_ID, REQUEST_ID, TRACEPARENT,
+    tells_of_deaths,
 };
 use crate::wire::message::Message;
 
 /// AMQP's mark of a message that survives the broker's restart.
 const PERSISTENT: u8 = 2;
+/// What a `reply_to` is that asks for a direct reply. Delivered, it has the name of a queue behind it,
+/// and that may be published again.
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// One message to publish.
 #[derive(Debug)]
@@ -95,12 +105,23 @@ pub(super) struct Parcel {
     pub(super) must_route: bool,
     /// Whether we want to know it if no queue takes it.
     pub(super) mandatory: bool,
+    pub(super) reduction: Reduction,
+}
+
+/// Whether a message may be published with less than all of its properties, if the broker refuses
+/// them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reduction {
+    Never,
+    Possible,
+    Done,
 }
 
 /// The bytes, shared with the delivery where they are its own.
 pub(super) enum Body {
     Own(Vec<u8>),
     Of(Arc<Received>),
+    As(Arc<Parcel>),
 }
 
 /// The addresses, as the wire wants them.
@@ -123,7 +144,65 @@ impl Parcel {
             body: Body::Own(Vec::new()),
             must_route: false,
             mandatory: false,
+            reduction: Reduction::Never,
         }
+    }
+
+    /// The same message, with less of its properties and headers. That the broker refused them, and
+    /// with which code, is said by a header.
+    pub(super) fn reduced(self: &Arc<Self>, form: Form, code: &str) -> Self {
+        let mut headers = FieldTable::default();
+        for (name, value) in self.headers() {
+            // What keeps a value of the request may be what is refused.
+            let plain = matches!(
+                value,
+                AMQPValue::LongString(_) | AMQPValue::LongLongInt(_) | AMQPValue::Boolean(_)
+            );
+            if plain && name.as_str().starts_with(headers::PREFIX) {
+                headers.insert(name.clone(), value.clone());
+            }
+        }
+        headers.insert(
+            LEFT_OUT_PROPERTIES.into(),
+            AMQPValue::LongString(code.into()),
+        );
+        let mut properties = BasicProperties::default()
+            .with_delivery_mode(PERSISTENT)
+            .with_headers(headers);
+        if form == Form::Essential {
+            let from = &self.properties;
+            if let Some(text) = from.content_type() {
+                properties = properties.with_content_type(text.clone());
+            }
+            if let Some(text) = from.correlation_id() {
+                properties = properties.with_correlation_id(text.clone());
+            }
+            if let Some(text) = from.message_id() {
+                properties = properties.with_message_id(text.clone());
+            }
+        }
+        Self {
+            exchange: self.exchange.clone(),
+            routing_key: self.routing_key.clone(),
+            properties,
+            body: Body::As(Arc::clone(self)),
+            reduction: Reduction::Done,
+            ..*self.as_ref()
+        }
+    }
+
+    /// The request's id, where a header of ours says it.
+    pub(super) fn request_id(&self) -> Option<&str> {
+        let mut headers = self.headers();
+        match headers.find(|(name, _)| name.as_str() == REQUEST_ID)?.1 {
+            AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+            _ => None,
+        }
+    }
+
+    fn headers(&self) -> impl Iterator<Item = (&ShortString, &AMQPValue)> {
+        let table = self.properties.headers().iter();
+        table.flat_map(FieldTable::inner)
     }
 }
 
@@ -132,6 +211,7 @@ impl Body {
         match self {
             Self::Own(bytes) => bytes,
             Self::Of(received) => received.body(),
+            Self::As(parcel) => parcel.body.bytes(),
         }
     }
 }
@@ -164,6 +244,7 @@ impl Addresses {
                 body: Body::Of(of),
                 must_route: true,
                 mandatory: true,
+                reduction: Reduction::Possible,
             },
             Outgoing::Copy { of, to, headers } => Parcel {
                 exchange: self.internal.clone(),
@@ -175,9 +256,10 @@ impl Addresses {
                 body: Body::Of(of),
                 must_route: true,
                 mandatory: true,
+                reduction: Reduction::Possible,
             },
             Outgoing::Request(request) => self.request(request)?,
-            Outgoing::Message(message) => exact(message)?,
+            Outgoing::Message(message) => exact(message, frame_max)?,
         })
     }
 
@@ -209,6 +291,7 @@ impl Addresses {
             body: Body::Own(event.body),
             must_route: false,
             mandatory: true,
+            reduction: Reduction::Never,
         }
     }
 
@@ -241,12 +324,41 @@ impl Addresses {
             body: Body::Own(request.body),
             must_route: true,
             mandatory: true,
+            // Whoever makes it can put it right.
+            reduction: Reduction::Never,
         })
     }
 }
 
-fn exact(message: Message) -> Option<Parcel> {
-    let properties = properties_of(&message)?;
+/// As it says, but for what the broker is known to refuse or cannot take in one frame.
+fn exact(mut message: Message, frame_max: u32) -> Option<Parcel> {
+    let reply_to = message
+        .properties
+        .reply_to
+        .take_if(|to| to == DIRECT_REPLY_TO);
+    if let Some(reply_to) = reply_to {
+        let name = ORIGINAL_REPLY_TO.to_owned();
+        message.headers.insert(name, reply_to.into());
+    }
+    for (name, original) in [("CC", ORIGINAL_CC), ("BCC", ORIGINAL_BCC)] {
+        if let Some(value) = message.headers.remove(name) {
+            message.headers.insert(original.to_owned(), value);
+        }
+    }
+    let mut properties = properties_of(&message)?;
+    if let Some(headers) = properties.headers() {
+        let mut headers = headers.inner().clone();
+        let room = whole_room(frame_max, &properties).saturating_sub(COUNT_OF_LEFT_OUT);
+        let is_ours = |name: &str| name.starts_with(headers::PREFIX);
+        let left_out = fit_others(&mut headers, room, is_ours);
+        if left_out.count > 0 {
+            note_left_out(left_out, message.headers.text(REQUEST_ID));
+            let before = message.headers.int(LEFT_OUT_HEADERS).unwrap_or(0);
+            let count = count_of(before, left_out);
+            headers.insert(LEFT_OUT_HEADERS.into(), AMQPValue::LongLongInt(count));
+            properties = properties.with_headers(headers.into());
+        }
+    }
     Some(Parcel {
         exchange: short(message.exchange)?,
         routing_key: short(message.routing_key)?,
@@ -254,7 +366,26 @@ fn exact(message: Message) -> Option<Parcel> {
         body: Body::Own(message.body),
         must_route: true,
         mandatory: true,
+        reduction: Reduction::Possible,
     })
+}
+
+/// Room for [`LEFT_OUT_HEADERS`]: its name and its length, a type, a number.
+const COUNT_OF_LEFT_OUT: usize = 1 + LEFT_OUT_HEADERS.len() + 1 + 8;
+
+fn note_left_out(left_out: LeftOut, request_id: Option<&str>) {
+    tracing::warn!(
+        request_id,
+        headers = left_out.count,
+        bytes = left_out.bytes,
+        "headers of a request are left out of what is published again: they do not fit into the \
+         broker's frames beside what is added"
+    );
+}
+
+fn count_of(before: i64, left_out: LeftOut) -> i64 {
+    let now = i64::try_from(left_out.count).unwrap_or(i64::MAX);
+    before.max(0).saturating_add(now)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -280,14 +411,37 @@ fn republished(of: &Received, keep: Keep, added: Vec<Header>, frame_max: u32) ->
     if let Some(user) = original.user_id() {
         note(ORIGINAL_USER_ID, user.as_str());
     }
+    if let Some(reply_to) = original.reply_to()
+        && reply_to.as_str() == DIRECT_REPLY_TO
+    {
+        note(ORIGINAL_REPLY_TO, DIRECT_REPLY_TO);
+    }
+    if let Some(code) = of
+        .text(LEFT_OUT_PROPERTIES)
+        .filter(|_| of.has_trusted_headers())
+    {
+        note(LEFT_OUT_PROPERTIES, code);
+    }
     add(&mut ours, added);
     let properties = without_hazards(original);
-    for bytes in fit(&mut kept, room(frame_max, &properties, &ours)) {
-        tracing::warn!(
-            bytes,
-            "a header of a request is left out of what is published again: it does not fit into the \
-             broker's frames beside what is added"
-        );
+    shorten(&mut ours, frame_max, &properties);
+    let room = room(frame_max, &properties, &ours).saturating_sub(COUNT_OF_LEFT_OUT);
+    let left_out = fit(&mut kept, room);
+    if left_out.count > 0 {
+        let request_id = match ours.inner().get(REQUEST_ID) {
+            Some(AMQPValue::LongString(id)) => std::str::from_utf8(id.as_bytes()).ok(),
+            _ => None,
+        };
+        note_left_out(left_out, request_id);
+    }
+    let before = of
+        .int(LEFT_OUT_HEADERS)
+        .filter(|_| of.has_trusted_headers());
+    let before = before.unwrap_or(0).max(0);
+    let before = before.saturating_add_unsigned(of.truncated_headers());
+    let missing = count_of(before, left_out);
+    if missing > 0 {
+        ours.insert(LEFT_OUT_HEADERS.into(), AMQPValue::LongLongInt(missing));
     }
     for (name, value) in &ours {
         kept.insert(name.clone(), value.clone());
@@ -303,9 +457,12 @@ fn kept_headers(of: &Received, keep: Keep) -> BTreeMap<ShortString, AMQPValue> {
     };
     for (name, value) in table.inner() {
         let name = match name.as_str() {
-            DELIVERY_COUNT | ACQUIRED_COUNT | "BCC" => None,
+            DELIVERY_COUNT | ACQUIRED_COUNT => None,
             "CC" => Some(ORIGINAL_CC),
+            "BCC" => Some(ORIGINAL_BCC),
             name if keep == Keep::NoDeaths && tells_of_deaths(name) => None,
+            // Somebody else's, dressed up as the worker's.
+            name if name.starts_with(headers::PREFIX) && !of.has_trusted_headers() => None,
             // A replay of the letter has to know it.
             MAYBE_APPLIED if keep == Keep::Deaths => Some(MAYBE_APPLIED),
             name if headers::ALL.contains(&name) => None,
@@ -318,7 +475,7 @@ fn kept_headers(of: &Received, keep: Keep) -> BTreeMap<ShortString, AMQPValue> {
     kept
 }
 
-/// All properties but `expiration` and `user_id`, which have no way of being unset; persistent.
+/// All properties but those that may be refused, which have no way of being unset; persistent.
 fn without_hazards(original: &BasicProperties) -> BasicProperties {
     let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
     macro_rules! keep {
@@ -333,14 +490,16 @@ fn without_hazards(original: &BasicProperties) -> BasicProperties {
         content_encoding => with_content_encoding,
         priority => with_priority,
         correlation_id => with_correlation_id,
-        reply_to => with_reply_to,
         message_id => with_message_id,
         timestamp => with_timestamp,
         kind => with_type,
         app_id => with_app_id,
         cluster_id => with_cluster_id,
     );
-    properties
+    match original.reply_to() {
+        Some(to) if to.as_str() != DIRECT_REPLY_TO => properties.with_reply_to(to.clone()),
+        _ => properties,
+    }
 }
 
 fn add(table: &mut FieldTable, headers: Vec<Header>) {

@@ -4,11 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use lapin::Connection;
-use lapin::options::ConfirmSelectOptions;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::declare::open_channel;
 use super::outgoing::{Addresses, Outgoing};
 use super::proof::Publication;
 use super::publisher::{Publisher, Ticket};
@@ -16,6 +14,10 @@ use super::trouble::Trouble;
 
 /// Publishes that wait to be handed over, so that a caller with many of them is held back.
 const QUEUE: usize = 256;
+
+/// Channels that may be closed for messages that the broker refuses. A connection has 2047, and a
+/// command's has no other use for them than its looks.
+const CHANNELS: u32 = 1500;
 
 #[derive(Debug)]
 pub(super) struct Pipe {
@@ -27,19 +29,11 @@ type Asked = (Outgoing, oneshot::Sender<Publication>);
 
 impl Pipe {
     pub(super) async fn open(
-        connection: &Connection,
+        connection: &Arc<Connection>,
         addresses: Addresses,
     ) -> Result<Self, Trouble> {
-        let channel = open_channel(connection).await?;
-        channel
-            .confirm_select(ConfirmSelectOptions { nowait: false })
-            .await
-            .map_err(|error| Trouble::of_session(&error))?;
-        let publisher = Publisher::new(
-            channel,
-            Arc::new(addresses),
-            connection.configuration().frame_max(),
-        );
+        let publisher = Publisher::open(connection, Arc::new(addresses)).await?;
+        let publisher = publisher.with_channels(CHANNELS);
         let (inbox, requests) = mpsc::channel(QUEUE);
         let task = tokio::spawn(serve(publisher, requests));
         Ok(Self { inbox, task })
@@ -79,9 +73,9 @@ async fn serve(mut publisher: Publisher, mut requests: mpsc::Receiver<Asked>) ->
                         answer.send(publication).ok();
                     }
                 }
-                if let Some(error) = told.broken {
+                if told.broken.is_some() {
                     // Those still waiting are told by their senders' end.
-                    return Some(Trouble::of_session(&error));
+                    return told.broken;
                 }
             }
             asked = requests.recv(), if open => match asked {

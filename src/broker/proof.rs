@@ -8,11 +8,18 @@
 #[must_use = "a confirm is the only thing a delivery can be settled with"]
 pub struct Confirmed {
     routed: bool,
+    whole: bool,
 }
 
 impl Confirmed {
-    pub(super) const fn by_broker(routed: bool) -> Self {
-        Self { routed }
+    pub(super) const fn by_broker(routed: bool, whole: bool) -> Self {
+        Self { routed, whole }
+    }
+
+    /// Whether it has the properties that it was to have. If not, the broker refused those.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Whether at least one queue took it. An event that no queue takes is no error.
@@ -28,7 +35,8 @@ pub enum Publication {
     Confirmed(Confirmed),
     /// A dead letter or a copy that no queue took: the queue or the binding is gone.
     Returned,
-    /// The broker refused it (a nack): a queue is full or has no leader.
+    /// The broker refused it: by a nack, where a queue is full or has no leader; or by closing the
+    /// channel, and in every form that it may be published in.
     Refused,
     /// The connection or channel ended before the confirm; the broker may have it or not.
     Lost,

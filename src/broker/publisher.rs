@@ -11,26 +11,47 @@
 //! message id and bytes). If two are equal in all of that, either may have it: what is in the
 //! queues in the end is the same.
 
+//!
+//! # Which one does the broker refuse?
+//!
+//! It closes the channel for a message that it refuses, without a word about which one that was. The
+//! publisher then opens another channel and publishes there what was under way, as
+//! [`republish`](crate::core::republish) decides. Whoever waits for answers learns nothing of it. What
+//! the broker had taken before it closed the channel, and not confirmed, is then there twice, as after
+//! any loss of a connection.
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::BasicReturnMessage;
-use lapin::options::BasicPublishOptions;
-use lapin::{Channel, Confirmation};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPSoftError};
+use lapin::{Channel, Confirmation, Connection, ErrorKind};
 
-use super::outgoing::{Addresses, Outgoing, Parcel};
+use super::declare::open_channel;
+use super::outgoing::{Addresses, Outgoing, Parcel, Reduction};
 use super::proof::{Confirmed, Publication};
+use super::trouble::Trouble;
+use crate::core::republish::{Form, Suspicion};
+
+/// How many channels a publisher uses up, at most. lapin never lets go of a channel's number, and
+/// RabbitMQ has 2047 for a connection; several publishers may share it, one after the other.
+const CHANNELS: u32 = 30;
+/// How long opening another channel may take.
+const REOPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Names a publish in its answer; the asker chooses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
 pub(super) struct Publisher {
+    connection: Arc<Connection>,
     /// Shared, since cloning lapin's own handle costs a dozen counters.
     channel: Arc<Channel>,
     addresses: Arc<Addresses>,
@@ -40,9 +61,19 @@ pub(super) struct Publisher {
     outstanding: VecDeque<Option<Outstanding>>,
     /// The sequence number of the first of `outstanding`.
     first: u64,
+    /// What is published when the channel is open, or a suspect is done with, in this order.
+    waiting: VecDeque<Outstanding>,
+    /// A suspect is under way.
+    careful: bool,
+    reopening: Option<Reopening>,
+    /// Channels that it may still use up.
+    channels_left: u32,
+    /// The channel has ended, and this is the first that was heard of why.
+    ending: Option<lapin::Error>,
 }
 
 type Confirming = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Reopening = Pin<Box<dyn Future<Output = Result<Channel, Trouble>> + Send>>;
 
 /// The sequence number of a publish, and what became of it.
 type Answer = (u64, lapin::Result<Confirmation>);
@@ -52,27 +83,45 @@ struct Outstanding {
     ticket: Option<Ticket>,
     parcel: Arc<Parcel>,
     returned: bool,
+    suspicion: Suspicion,
 }
 
 /// What one round of confirms brought.
 #[derive(Default)]
 pub(super) struct Told {
     pub(super) publications: Vec<(Ticket, Publication)>,
-    /// The channel has ended.
-    pub(super) broken: Option<lapin::Error>,
+    /// The channel has ended, for a reason that is not one message's.
+    pub(super) broken: Option<Trouble>,
+    /// The broker has answered at least one.
+    answered: bool,
 }
 
 impl Publisher {
-    /// On a channel in confirm mode, of a connection that agreed on frames of `frame_max` bytes.
-    pub(super) fn new(channel: Channel, addresses: Arc<Addresses>, frame_max: u32) -> Self {
-        Self {
-            channel: Arc::new(channel),
+    /// Opens a channel of its own.
+    pub(super) async fn open(
+        connection: &Arc<Connection>,
+        addresses: Arc<Addresses>,
+    ) -> Result<Self, Trouble> {
+        Ok(Self {
+            channel: Arc::new(confirming_channel(connection).await?),
+            frame_max: connection.configuration().frame_max(),
+            connection: Arc::clone(connection),
             addresses,
-            frame_max,
             confirming: FuturesUnordered::new(),
             outstanding: VecDeque::new(),
             first: 0,
-        }
+            waiting: VecDeque::new(),
+            careful: false,
+            reopening: None,
+            channels_left: CHANNELS,
+            ending: None,
+        })
+    }
+
+    /// With so many channels to use up.
+    pub(super) const fn with_channels(mut self, channels: u32) -> Self {
+        self.channels_left = channels;
+        self
     }
 
     pub(super) fn channel(&self) -> &Channel {
@@ -80,7 +129,12 @@ impl Publisher {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.confirming.is_empty()
+        self.confirming.is_empty() && self.waiting.is_empty() && self.reopening.is_none()
+    }
+
+    /// Whether its channel is gone and [`Self::told`] will not say so.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_idle() && !self.channel.status().connected()
     }
 
     /// Hands the message to the connection; never waits. `false` if there is no way to address it.
@@ -88,22 +142,50 @@ impl Publisher {
         let Some(parcel) = self.addresses.parcel(outgoing, self.frame_max) else {
             return false;
         };
-        self.send(Some(ticket), parcel);
+        self.enter(Some(ticket), parcel);
         true
     }
 
     /// Publishes an empty message to nowhere, to be told that the broker takes messages.
     pub(super) fn greet(&mut self) {
         let canary = Parcel::to_nowhere(&self.addresses);
-        self.send(None, canary);
+        self.enter(None, canary);
     }
 
-    fn send(&mut self, ticket: Option<Ticket>, parcel: Parcel) {
-        let parcel = Arc::new(parcel);
+    fn enter(&mut self, ticket: Option<Ticket>, parcel: Parcel) {
+        self.waiting.push_back(Outstanding {
+            ticket,
+            parcel: Arc::new(parcel),
+            returned: false,
+            suspicion: Suspicion::default(),
+        });
+        self.send_waiting();
+    }
+
+    /// Sends what may be sent now.
+    fn send_waiting(&mut self) {
+        let under_way = |outstanding: &VecDeque<Option<Outstanding>>| !outstanding.is_empty();
+        while self.reopening.is_none()
+            && self.ending.is_none()
+            && !self.careful
+            && let Some(next) = self.waiting.front()
+        {
+            self.careful = next.suspicion.goes_alone();
+            if self.careful && under_way(&self.outstanding) {
+                self.careful = false;
+                return;
+            }
+            if let Some(next) = self.waiting.pop_front() {
+                self.send(next);
+            }
+        }
+    }
+
+    fn send(&mut self, next: Outstanding) {
         let sequence = self.first + self.outstanding.len() as u64;
         let mut confirming: Confirming = Box::pin(send(
             Arc::clone(&self.channel),
-            Arc::clone(&parcel),
+            Arc::clone(&next.parcel),
             sequence,
         ));
         // The first poll hands the frames over, which fixes the order.
@@ -111,27 +193,45 @@ impl Publisher {
             confirming = Box::pin(std::future::ready(failed));
         }
         self.confirming.push(confirming);
-        self.outstanding.push_back(Some(Outstanding {
-            ticket,
-            parcel,
-            returned: false,
-        }));
+        self.outstanding.push_back(Some(next));
     }
 
-    /// Waits for the next confirms. Pending for ever while idle.
+    /// Waits for the next confirms. Pending for ever while idle. May be dropped and asked again.
     pub(super) async fn told(&mut self) -> Told {
-        let answers = poll_fn(|cx| self.gather(cx)).await;
-        self.sort_out(answers)
+        loop {
+            if let Some(reopening) = &mut self.reopening {
+                let reopened = reopening.await;
+                self.reopening = None;
+                match reopened {
+                    Ok(channel) => self.channel = Arc::new(channel),
+                    Err(trouble) => {
+                        return Told {
+                            broken: Some(trouble),
+                            ..Told::default()
+                        };
+                    }
+                }
+                self.send_waiting();
+                if self.is_idle() {
+                    return Told::default();
+                }
+            }
+            let answers = poll_fn(|cx| self.gather(cx)).await;
+            let told = self.sort_out(answers);
+            self.send_waiting();
+            if told.answered || told.broken.is_some() || !told.publications.is_empty() {
+                return told;
+            }
+        }
     }
 
     /// Everything that is outstanding counts as lost.
     pub(super) fn give_up(&mut self) -> Vec<Ticket> {
         self.confirming.clear();
-        let outstanding = self.outstanding.drain(..);
-        outstanding
-            .flatten()
-            .filter_map(|lost| lost.ticket)
-            .collect()
+        self.reopening = None;
+        let outstanding = self.outstanding.drain(..).flatten();
+        let lost = outstanding.chain(self.waiting.drain(..));
+        lost.filter_map(|lost| lost.ticket).collect()
     }
 
     /// All that are ready, at least one.
@@ -156,25 +256,90 @@ impl Publisher {
             }
         }
         let mut told = Told::default();
+        let mut refusal = None;
         for (sequence, answer) in answers {
+            let answer = match answer {
+                Ok(answer) => answer,
+                // It stays outstanding until it is known what the channel ended for.
+                Err(error) => {
+                    if let Some(refused) = refusal_of(&error) {
+                        refusal.get_or_insert(refused);
+                    }
+                    self.ending.get_or_insert(error);
+                    continue;
+                }
+            };
             let Some(outstanding) = self.take(sequence) else {
                 continue;
             };
+            told.answered = true;
             let publication = match answer {
-                Ok(Confirmation::Ack(_)) => outstanding.confirmed(),
-                Ok(Confirmation::Nack(_)) => Publication::Refused,
+                Confirmation::Ack(_) => outstanding.confirmed(),
+                Confirmation::Nack(_) => Publication::Refused,
                 // Never asked for confirms: that would be our own mistake. Count nothing as safe.
-                Ok(Confirmation::NotRequested) => Publication::Lost,
-                Err(error) => {
-                    told.broken = Some(error);
-                    Publication::Lost
-                }
+                Confirmation::NotRequested => Publication::Lost,
             };
             if let Some(ticket) = outstanding.ticket {
                 told.publications.push((ticket, publication));
             }
         }
+        self.careful &= !self.outstanding.is_empty();
+        match (refusal, &self.ending) {
+            (Some(refusal), _) if self.may_reopen() => self.publish_again(&refusal, &mut told),
+            // Others may know more: those that were sent on the dying channel fail first.
+            (None, Some(_)) if !self.confirming.is_empty() => {}
+            (_, Some(error)) => told.broken = Some(Trouble::of_session(error)),
+            (_, None) => {}
+        }
         told
+    }
+
+    fn may_reopen(&self) -> bool {
+        self.channels_left > 0 && self.connection.status().connected()
+    }
+
+    /// The channel was closed for one of those that were under way.
+    fn publish_again(&mut self, refusal: &AMQPError, told: &mut Told) {
+        self.confirming.clear();
+        self.careful = false;
+        self.ending = None;
+        self.first += self.outstanding.len() as u64;
+        let suspects: Vec<_> = self.outstanding.drain(..).flatten().collect();
+        let under_way = suspects.len();
+        for mut suspect in suspects.into_iter().rev() {
+            let parcel = &suspect.parcel;
+            let next = suspect
+                .suspicion
+                .after_refusal(under_way, parcel.reduction != Reduction::Never);
+            let Some(suspicion) = next else {
+                warn_of(
+                    refusal,
+                    parcel,
+                    "the broker refuses a message in every form",
+                );
+                let refused = suspect.ticket.map(|ticket| (ticket, Publication::Refused));
+                told.publications.extend(refused);
+                continue;
+            };
+            if suspicion.form() != Form::Whole && suspicion != suspect.suspicion {
+                let what = "the broker refuses a message; trying it with less of the properties \
+                            and headers that its request came with";
+                warn_of(refusal, parcel, what);
+                let reduced = parcel.reduced(suspicion.form(), &code_of(refusal));
+                suspect.parcel = Arc::new(reduced);
+            }
+            suspect.suspicion = suspicion;
+            suspect.returned = false;
+            self.waiting.push_front(suspect);
+        }
+        self.channels_left -= 1;
+        let connection = Arc::clone(&self.connection);
+        self.reopening = Some(Box::pin(async move {
+            let opening = confirming_channel(&connection);
+            let silent = |_| Trouble::Silent(REOPEN_TIMEOUT.as_secs());
+            let opened = tokio::time::timeout(REOPEN_TIMEOUT, opening).await;
+            opened.map_err(silent).flatten()
+        }));
     }
 
     /// Gives a return to the publish it belongs to, see the head of this file.
@@ -228,9 +393,46 @@ impl Outstanding {
         if self.returned && self.parcel.must_route {
             Publication::Returned
         } else {
-            Publication::Confirmed(Confirmed::by_broker(!self.returned))
+            let whole = self.parcel.reduction != Reduction::Done;
+            Publication::Confirmed(Confirmed::by_broker(!self.returned, whole))
         }
     }
+}
+
+async fn confirming_channel(connection: &Connection) -> Result<Channel, Trouble> {
+    let channel = open_channel(connection).await?;
+    channel
+        .confirm_select(ConfirmSelectOptions { nowait: false })
+        .await
+        .map_err(|error| Trouble::of_session(&error))?;
+    Ok(channel)
+}
+
+/// What the broker says where it closes a channel for one message and not for its address.
+fn refusal_of(error: &lapin::Error) -> Option<AMQPError> {
+    let ErrorKind::ProtocolError(amqp) = error.kind() else {
+        return None;
+    };
+    let of_a_message = matches!(
+        amqp.kind(),
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::CONTENTTOOLARGE)
+    );
+    of_a_message.then(|| amqp.clone())
+}
+
+/// The name of the code, without what the broker says about it, which may quote the message.
+fn code_of(refusal: &AMQPError) -> String {
+    let text = refusal.get_message().as_str();
+    let (code, _) = text.split_once(' ').unwrap_or((text, ""));
+    code.to_owned()
+}
+
+fn warn_of(refusal: &AMQPError, parcel: &Parcel, what: &str) {
+    tracing::warn!(
+        request_id = parcel.request_id(),
+        code = code_of(refusal),
+        "{what}"
+    );
 }
 
 async fn send(channel: Arc<Channel>, parcel: Arc<Parcel>, sequence: u64) -> Answer {

@@ -15,7 +15,7 @@ use futures_util::{FutureExt as _, Stream};
 use lapin::tcp::AsyncTcpStream;
 
 use super::ear::{Ear, Pulse};
-use super::greeting::Greeting;
+use super::frame_filter::{FRAME_MAX, FrameFilter, StreamLimits};
 
 /// What tokio connects by TCP.
 pub(super) type Tcp = <Tokio as Reactor>::TcpStream;
@@ -58,9 +58,9 @@ impl Reactor for Streams {
     ) -> impl Future<Output = io::Result<Heard>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
         connecting.map(|tcp| {
-            let greeting = Arc::new(Greeting::default());
+            let filter = FrameFilter::new(StreamLimits::NONE, FRAME_MAX, Arc::default());
             let stream = AsyncTcpStream::Plain(tcp?);
-            Ok(Ear::new(stream, greeting, Pulse::default()))
+            Ok(Ear::new(stream, filter, Pulse::default()))
         })
     }
 }

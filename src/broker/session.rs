@@ -187,7 +187,9 @@ impl<'a> Session<'a> {
     fn broken(&self, why: impl FnOnce() -> Trouble) -> Option<End> {
         let whole = self.wire.connection.status().connected()
             && self.lane.channel.status().connected()
-            && self.publisher.channel().status().connected();
+            // While something is under way there, the publisher tells what ends its channel, unless
+            // it can go on with another one.
+            && !self.publisher.is_lost();
         (!whole).then(|| self.died(why()))
     }
 
@@ -197,8 +199,8 @@ impl<'a> Session<'a> {
                 return Some(End::Closed);
             }
         }
-        if let Some(error) = told.broken {
-            return Some(self.died(Trouble::of_session(&error)));
+        if let Some(trouble) = told.broken {
+            return Some(self.died(trouble));
         }
         self.told_at = Instant::now();
         self.open_the_door().await
@@ -351,6 +353,11 @@ impl<'a> Session<'a> {
 
     /// Hands a delivery over, unless it is time to make sure that its outcome can be told.
     async fn hand_over(&mut self, delivery: Delivery) -> Option<End> {
+        // It was not taken whole. The broker moves it to where it is read one at a time.
+        if delivery.cut_from().is_some() {
+            delivery.reject();
+            return None;
+        }
         let sure = self.blocked || self.told_at.elapsed() < SURE_FOR;
         if sure && self.at_the_door.is_empty() {
             return self.say(BrokerEvent::Delivered(delivery)).await;

@@ -34,6 +34,8 @@ pub enum Trouble {
          one at a time until it has an outcome"
     )]
     MetSuspect,
+    #[error("a message has a body of {0} bytes, more than the worker reads")]
+    TooLarge(u64),
     #[error("the broker closed a channel: {0}")]
     ChannelClosed(String),
     #[error("the connection ended: {0}")]
@@ -63,6 +65,7 @@ impl Trouble {
             | Self::Topology(_)
             | Self::Reviewed
             | Self::ConsumerCancelled
+            | Self::TooLarge(_)
             | Self::ChannelClosed(_) => Pace::Slow,
         }
     }

@@ -19,6 +19,8 @@ pub mod hold;
 pub mod order;
 // How fast an account's calls may go.
 pub mod pace;
+// Which message the broker refused, and what of it to publish instead.
+pub mod republish;
 // Outcomes worth remembering.
 pub mod recent;
 // How many requests a session may take at a time.

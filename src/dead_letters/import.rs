@@ -52,6 +52,9 @@ pub enum ImportTrouble {
 pub struct Imported {
     /// Published and confirmed.
     pub imported: u64,
+    /// Of those, how many the broker refused with their properties and headers, so that they were
+    /// imported without them.
+    pub without_properties: u64,
     /// Left out, since the queue has them.
     pub there: u64,
     /// Done by an earlier run.

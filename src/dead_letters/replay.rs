@@ -39,6 +39,9 @@ pub struct Refused {
 pub struct Replayed {
     /// Confirmed, and taken.
     pub replayed: u64,
+    /// Of those, how many the broker refused with their properties and headers, so that they were
+    /// sent without them.
+    pub without_properties: u64,
     /// Not sent, since no valid request; they stay. The first [`REFUSALS_LISTED`] of them.
     pub refused: Vec<Refused>,
     pub refused_count: u64,

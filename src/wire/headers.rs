@@ -37,6 +37,17 @@ pub const REPLAY: &str = "x-rename-replay";
 /// What a replay is a replay of: the request's id, and when it failed. It stays with the message
 /// through the ladder and into the next dead letter, so that a reviewer sees it: not in [`ALL`].
 pub const REPLAY_OF: &str = "x-rename-replay-of";
+/// How many headers were left out of a message, since they did not fit into the broker's frame; on
+/// what is received. Only the stream from the broker writes it: a publisher's own is removed.
+pub const TRUNCATED_HEADERS: &str = "x-rename-truncated-headers";
+/// How long the body was of which only the beginning was taken; likewise.
+pub const TRUNCATED_BODY: &str = "x-rename-truncated-body";
+/// How many headers of the request are missing, since they did not fit into the broker's frame; on
+/// deferred copies and dead letters.
+pub const LEFT_OUT_HEADERS: &str = "x-rename-left-out-headers";
+/// That the broker refused the message with the request's properties and headers, so that they are
+/// missing, and with which code; on deferred copies and dead letters.
+pub const LEFT_OUT_PROPERTIES: &str = "x-rename-left-out-properties";
 /// What begins each header of ours, those above and those below.
 pub const PREFIX: &str = "x-rename-";
 
@@ -44,11 +55,15 @@ pub const PREFIX: &str = "x-rename-";
 pub const ORIGINAL_EXPIRATION: &str = "x-rename-original-expiration";
 /// What was the property `user_id`, likewise.
 pub const ORIGINAL_USER_ID: &str = "x-rename-original-user-id";
+/// What was the property `reply_to`, likewise, where it asks for a direct reply.
+pub const ORIGINAL_REPLY_TO: &str = "x-rename-original-reply-to";
 /// What was the header `CC`, likewise.
 pub const ORIGINAL_CC: &str = "x-rename-original-cc";
+/// What was the header `BCC`, likewise.
+pub const ORIGINAL_BCC: &str = "x-rename-original-bcc";
 
 /// Every header of ours. A replay leaves them all out, so that the request starts anew.
-pub const ALL: [&str; 12] = [
+pub const ALL: [&str; 16] = [
     ATTEMPTS,
     FIRST_ATTEMPT_AT,
     MAYBE_APPLIED,
@@ -61,6 +76,10 @@ pub const ALL: [&str; 12] = [
     FAILED_AT,
     REQUEST_ID,
     REPLAY,
+    TRUNCATED_HEADERS,
+    TRUNCATED_BODY,
+    LEFT_OUT_HEADERS,
+    LEFT_OUT_PROPERTIES,
 ];
 
 /// RabbitMQ's own history of dead-lettering, a list of tables.
@@ -333,7 +352,9 @@ mod tests {
             REPLAY_OF,
             ORIGINAL_EXPIRATION,
             ORIGINAL_USER_ID,
+            ORIGINAL_REPLY_TO,
             ORIGINAL_CC,
+            ORIGINAL_BCC,
         ];
         let reasons = Reason::ALL.map(Reason::as_str);
         for name in ALL.into_iter().chain(beside).chain(reasons) {

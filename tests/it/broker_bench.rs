@@ -11,8 +11,8 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use rename_worker::broker::topology::{Names, Object, Topology, TopologySettings};
 use rename_worker::broker::{
-    BrokerEvent, Delivery, Link, LinkHandle, LinkSettings, Outgoing, Publication, Settled, Ticket,
-    Trouble,
+    BrokerEvent, Delivery, Link, LinkHandle, LinkSettings, Outgoing, Publication, Settled,
+    StreamLimits, Ticket, Trouble,
 };
 use rename_worker::config::{Amqp, Secret};
 use rename_worker::wire::event::{EventMessage, RENAMED};
@@ -233,10 +233,19 @@ impl Bench {
 
 /// Starts a link alone.
 pub fn start(amqp: Amqp) -> (LinkHandle, mpsc::Receiver<BrokerEvent>) {
+    start_limited(amqp, StreamLimits::NONE)
+}
+
+/// The same; messages are cut at the limits.
+pub fn start_limited(
+    amqp: Amqp,
+    limits: StreamLimits,
+) -> (LinkHandle, mpsc::Receiver<BrokerEvent>) {
     let settings = LinkSettings {
         prefetch: PREFETCH,
         topology: TopologySettings::with_delays(&DELAYS),
         connection_name: "test".to_owned(),
+        limits,
     };
     // Small, so that the link has to wait for us now and then.
     let (sender, events) = mpsc::channel(2);

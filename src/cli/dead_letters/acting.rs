@@ -108,6 +108,10 @@ pub fn exit_of_file(error: &io::Error) -> Exit {
     }
 }
 
+/// Said of letters that were published with less than they have.
+pub const WITHOUT_PROPERTIES: &str =
+    "of them without properties and headers, which the broker refuses";
+
 /// What was done, as `--json` tells it.
 #[derive(Debug, Default, Serialize)]
 pub struct Summary {
@@ -117,6 +121,8 @@ pub struct Summary {
     pub matched: u64,
     /// Letters that were, or with --dry-run would be, replayed or discarded.
     pub done: u64,
+    /// Of those, how many were sent without their properties and headers, which the broker refuses.
+    pub without_properties: u64,
     pub refused_count: u64,
     #[serde(serialize_with = "refusals")]
     pub refused: Vec<Refused>,
@@ -216,6 +222,7 @@ impl Summary {
         }
         let would = if self.dry_run { "would be " } else { "" };
         let others = counted([
+            (self.without_properties, WITHOUT_PROPERTIES),
             (self.refused_count, "stay, see above"),
             (self.gone, "gone before it was their turn"),
             (self.left, "left as before"),

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::{Exit, Refusal, interrupted, print};
-use super::acting::{agreed, exit_of_file, failed, tell_all};
+use super::acting::{WITHOUT_PROPERTIES, agreed, exit_of_file, failed, tell_all};
 use super::args::{Common, FilterArgs};
 use super::text::{Bar, counted, letters};
 use crate::dead_letters::{
@@ -193,6 +193,7 @@ pub async fn import(
 fn conclude(imported: &Imported, as_json: bool) -> Exit {
     let Imported {
         imported: done,
+        without_properties,
         there,
         before,
         left,
@@ -205,6 +206,7 @@ fn conclude(imported: &Imported, as_json: bool) -> Exit {
         let error = stop.as_ref().map(ToString::to_string);
         let told = json!({
             "imported": done,
+            "without_properties": without_properties,
             "there_already": there,
             "imported_before": before,
             "left": left,
@@ -213,6 +215,7 @@ fn conclude(imported: &Imported, as_json: bool) -> Exit {
         format!("{told:#}\n")
     } else {
         let others = [
+            (*without_properties, WITHOUT_PROPERTIES),
             (*there, "were in the queue already"),
             (*before, "were imported before"),
             (*left, "are left"),

@@ -108,6 +108,7 @@ pub async fn run(
     drop(bar);
     summary.run = Some(replay.run.to_string());
     summary.done = replayed.replayed;
+    summary.without_properties = replayed.without_properties;
     summary.refused_count += replayed.refused_count;
     summary.refused.extend(replayed.refused);
     summary.gone = replayed.gone;

@@ -137,7 +137,8 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
 
     fn told(&mut self, end: u64, fate: &Publication) {
         match fate {
-            Publication::Confirmed(_) => {
+            Publication::Confirmed(proof) => {
+                self.outcome.without_properties += u64::from(!proof.is_whole());
                 self.unconfirmed.remove(&end);
                 self.outcome.imported += 1;
                 self.unnoted += 1;

@@ -213,6 +213,7 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
     fn told(&mut self, id: LetterId, claim: Claim, fate: Publication) {
         let why = match fate {
             Publication::Confirmed(proof) => {
+                self.outcome.without_properties += u64::from(!proof.is_whole());
                 self.done.add(id, claim.replayed(proof));
                 self.outcome.replayed += 1;
                 self.tell_progress();
