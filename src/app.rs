@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
+use crate::admin::descriptors::Descriptors;
 use crate::broker::{BrokerEvent, Link, LinkSettings};
 use crate::clock;
 use crate::config::{Ladder, Settings, VerifyUser};
@@ -94,6 +95,7 @@ impl App {
                 prefix: settings.amqp.prefix.clone(),
                 started_at: clock::now(),
             },
+            Descriptors::current().admin_connections(),
         );
         let work = tokio::spawn(live(
             worker,

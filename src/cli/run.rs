@@ -5,6 +5,7 @@ use std::path::Path;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Exit;
+use crate::admin::descriptors::Descriptors;
 use crate::app::{App, StartError};
 use crate::broker;
 use crate::telemetry::log;
@@ -27,7 +28,9 @@ pub async fn run(config: Option<&Path>) -> Exit {
             return Exit::Failed;
         }
     };
-    for note in settings.notes() {
+    let descriptors = Descriptors::raise();
+    let too_few = descriptors.too_few_for(settings.consumer.concurrency.get());
+    for note in settings.notes().into_iter().chain(too_few) {
         tracing::warn!("{note}");
     }
     let broker = broker::address(&settings.amqp);

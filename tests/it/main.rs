@@ -1,5 +1,6 @@
 //! The integration tests, one binary: a real RabbitMQ, the sandbox for an API.
 
+mod admin_port;
 mod bad_bytes;
 mod bad_input;
 mod broker_bench;
