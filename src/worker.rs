@@ -28,6 +28,7 @@ use crate::core::machine::{
     Arrived, Counts, Effect, Ended, Input, JobId, Machine, POISON_MARGIN, Parcel, Part, Rules,
     Settle,
 };
+use crate::core::request_time;
 use crate::core::verdict::Which;
 use crate::dintero::{Call, Client};
 use crate::telemetry::events::{Reporter, RequestEnded};
@@ -241,11 +242,11 @@ impl Worker {
             let request = request.as_deref().ok();
             self.reporter.near_delivery_limit(delivery_count, request);
         }
-        let asked_at = request
-            .as_ref()
-            .ok()
-            .and_then(|request| request.requested_at)
-            .or_else(|| Timestamp::from_second(delivery.timestamp()?.try_into().ok()?).ok());
+        let published_at = delivery
+            .timestamp()
+            .and_then(|seconds| Timestamp::from_second(seconds.try_into().ok()?).ok());
+        let requested_at = request.as_ref().ok().and_then(|it| it.requested_at);
+        let asked_at = request_time::plausible([requested_at, published_at], now);
         if let Some(asked_at) = asked_at
             && !redelivered
             && carried.copy.is_none()

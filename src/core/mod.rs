@@ -5,6 +5,8 @@
 
 // A rename request, valid once constructed.
 pub mod request;
+// When a request was asked for, where what its publisher says of that can be true.
+pub mod request_time;
 // What the API said to one call, as facts.
 pub mod answer;
 // How a request ends, and what travels with it until then.
