@@ -489,6 +489,15 @@ ROWS = {
             "bytes",
             [(process("process_resident_memory_bytes"), "{{instance}}")],
         ),
+        lines(
+            "Log lines dropped",
+            "Log lines that were not written in the last 10 minutes, since whoever reads the worker's standard"
+            " error is too slow or has stopped. The work does not wait for it.",
+            "short",
+            [(f"sum by (instance) (increase({worker('log_lines_dropped_total')}[10m]))", "{{instance}}")],
+            w=24,
+            decimals=0,
+        ),
     ],
     "The broker": [
         lines(

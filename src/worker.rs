@@ -165,6 +165,7 @@ impl Worker {
                 self.reporter.drain_timed_out(self.machine.counts().in_hand);
                 return self.link;
             }
+            self.reporter.tick(clock::now());
             self.show_state(drain_by.is_some());
             let wake = self.next_wake(drain_by);
             if timer.deadline() != wake {
@@ -187,7 +188,7 @@ impl Worker {
             }
             BrokerEvent::Down { why, .. } => {
                 self.probing = false;
-                self.reporter.disconnected(&why);
+                self.reporter.disconnected(why.needs_action(), &why);
                 self.state.send_modify(|state| state.connected = false);
                 self.take(Input::Down);
             }
@@ -196,7 +197,9 @@ impl Worker {
                 why,
                 again_in,
             } => {
-                self.reporter.connect_failed(tries, &why, again_in);
+                let needs_action = why.needs_action();
+                self.reporter
+                    .connect_failed(needs_action, tries, &why, again_in);
             }
             BrokerEvent::Blocked(blocked) => {
                 self.reporter.blocked(blocked);

@@ -17,10 +17,16 @@ pub async fn run(config: Option<&Path>) -> Exit {
         Ok(settings) => settings,
         Err(refusal) => return refusal.tell(false),
     };
-    if let Err(error) = log::init(&settings.log) {
-        eprintln!("{error}");
-        return Exit::Usage;
-    }
+    // Lives until the end of this function, whichever way it ends: what is logged on the way out is
+    // written before the process ends.
+    let _log = match log::init(&settings.log) {
+        Ok(guard) => guard,
+        Err(error) => {
+            eprintln!("{error}");
+            return Exit::Usage;
+        }
+    };
+    log::panics_too();
     let (mut terminate, mut interrupt) = match signals() {
         Ok(signals) => signals,
         Err(error) => {
@@ -39,9 +45,10 @@ pub async fn run(config: Option<&Path>) -> Exit {
         Err(error) => {
             tracing::error!(%error, "cannot start");
             return match error {
-                StartError::Api(_) | StartError::Admin { .. } | StartError::Traces(_) => {
-                    Exit::Usage
-                }
+                StartError::Api(_)
+                | StartError::Admin { .. }
+                | StartError::Traces(_)
+                | StartError::HashKey(_) => Exit::Usage,
                 StartError::Metrics(_) => Exit::Failed,
             };
         }

@@ -23,5 +23,7 @@ pub mod order;
 pub mod pace;
 // Outcomes worth remembering.
 pub mod recent;
-// All of the above in one state machine: an input goes in, effects come out.
+// Which log lines of a standing fault are due.
+pub mod fault_log;
+// All of the above but the log's in one state machine: an input goes in, effects come out.
 pub mod machine;

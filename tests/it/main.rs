@@ -17,6 +17,7 @@ mod demo;
 mod faults;
 mod house;
 mod leaks;
+mod log_output;
 mod publish;
 mod refusals;
 mod sandbox_command;
