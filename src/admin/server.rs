@@ -79,14 +79,15 @@ impl Server {
         loop {
             tokio::select! {
                 Some(ended) = self.connections.join_next_with_id() => self.forget(ended),
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => self.admit(stream).await,
-                    // No descriptor is left, or the connection is gone already.
-                    Err(_) => {
+                accepted = listener.accept() => {
+                    if let Ok((stream, _)) = accepted {
+                        self.admit(stream).await;
+                    } else {
+                        // No descriptor is left, or the connection is gone already.
                         self.close_oldest().await;
                         tokio::time::sleep(ACCEPT_AGAIN).await;
                     }
-                },
+                }
             }
         }
     }

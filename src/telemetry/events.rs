@@ -281,9 +281,10 @@ impl Reporter {
     pub fn blocked(&mut self, blocked: bool) {
         let now = clock::now();
         if !blocked {
-            match self.lines.alarm.recovered(now) {
-                Some(Recovery { lasted }) => alarm_is_over(lasted),
-                None => debug!("the broker takes messages again"),
+            if let Some(Recovery { lasted }) = self.lines.alarm.recovered(now) {
+                alarm_is_over(lasted);
+            } else {
+                debug!("the broker takes messages again");
             }
             return;
         }

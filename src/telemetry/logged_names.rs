@@ -79,7 +79,8 @@ impl NameHasher {
     pub fn hash(&self, name: &str) -> String {
         let tag = hmac::sign(&self.key, name.as_bytes());
         let kept = tag.as_ref().iter().take(HASH_LEN);
-        kept.map(|byte| format!("{byte:02x}")).collect()
+        let number = kept.fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+        format!("{number:0width$x}", width = 2 * HASH_LEN)
     }
 }
 
