@@ -1,6 +1,7 @@
 //! The client against servers on loopback that answer as told, or fail to.
 
 mod calls;
+mod endless;
 mod names;
 mod server;
 mod tls;
