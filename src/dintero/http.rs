@@ -74,7 +74,7 @@ impl Http {
             idle_timeout: IDLE_TIMEOUT,
         };
         Ok(Self {
-            transport: Transport::new(tls, limits),
+            transport: Transport::new(tls, limits, None),
             timeout: api.timeout,
             paths,
             observer,

@@ -3,7 +3,7 @@
 mod calls;
 mod endless;
 mod names;
-mod server;
+pub(super) mod server;
 mod tls;
 mod tokens;
 
