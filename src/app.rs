@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
+use crate::admin::descriptors::Descriptors;
 use crate::broker::topology::TopologySettings;
 use crate::broker::{BrokerEvent, Link, LinkSettings, StreamLimits};
 use crate::clock;
@@ -20,6 +21,7 @@ use crate::core::retry::RetrySettings;
 use crate::dintero::{self, Client};
 use crate::telemetry::build::{REVISION, VERSION};
 use crate::telemetry::events::Reporter;
+use crate::telemetry::logged_names::{BadHashKey, LoggedNames};
 use crate::telemetry::metrics::{Call, CallStatus, Given, Metrics};
 use crate::telemetry::trace::{BadExporter, Tracer};
 use crate::wire::request::BODY_MAX;
@@ -39,6 +41,8 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
     #[error(transparent)]
     Traces(#[from] BadExporter),
+    #[error(transparent)]
+    HashKey(#[from] BadHashKey),
 }
 
 /// A worker that runs.
@@ -70,6 +74,7 @@ impl App {
             .map_err(|why| StartError::Admin { at, why })?;
         let admin = listener.local_addr().unwrap_or(at);
         let client = Client::new(&settings.api, concurrency, Calls(metrics.clone()))?;
+        let logged_names = LoggedNames::new(&settings.log)?;
         let tracer = Tracer::new(&settings, VERSION)?;
         let rules = rules(&settings);
         let (tell, events) = mpsc::channel::<BrokerEvent>(EVENTS);
@@ -85,7 +90,7 @@ impl App {
             },
             tell,
         );
-        let reporter = Reporter::new(metrics.clone(), settings.log.usernames, names);
+        let reporter = Reporter::new(metrics.clone(), logged_names, names);
         let source = &settings.events.source;
         let worker = Worker::new(rules, link, client, source, reporter, tracer.clone());
         let state = worker.state();
@@ -99,6 +104,7 @@ impl App {
                 prefix: settings.amqp.prefix.clone(),
                 started_at: clock::now(),
             },
+            Descriptors::current().admin_connections(),
         );
         let work = tokio::spawn(live(
             worker,

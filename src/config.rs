@@ -141,6 +141,8 @@ pub struct Log {
     /// A level, or `target=level` pairs, separated by commas.
     pub level: String,
     pub usernames: Usernames,
+    /// What usernames are hashed with; without one, a random key a process.
+    pub hash_key: Option<Secret>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -30,6 +30,7 @@ use crate::core::machine::{
     Settle,
 };
 use crate::core::outcome::Carried;
+use crate::core::request_time;
 use crate::core::verdict::Which;
 use crate::dintero::{Call, Client};
 use crate::telemetry::events::{Reporter, RequestEnded};
@@ -166,6 +167,7 @@ impl Worker {
                 self.reporter.drain_timed_out(self.machine.counts().in_hand);
                 return self.link;
             }
+            self.reporter.tick(clock::now());
             self.show_state(drain_by.is_some());
             let wake = self.next_wake(drain_by);
             if timer.deadline() != wake {
@@ -188,7 +190,7 @@ impl Worker {
             }
             BrokerEvent::Down { why, .. } => {
                 self.probing = false;
-                self.reporter.disconnected(&why);
+                self.reporter.disconnected(why.needs_action(), &why);
                 self.state.send_modify(|state| state.connected = false);
                 self.take(Input::Down);
             }
@@ -197,7 +199,9 @@ impl Worker {
                 why,
                 again_in,
             } => {
-                self.reporter.connect_failed(tries, &why, again_in);
+                let needs_action = why.needs_action();
+                self.reporter
+                    .connect_failed(needs_action, tries, &why, again_in);
             }
             BrokerEvent::Blocked(blocked) => {
                 self.reporter.blocked(blocked);
@@ -255,11 +259,11 @@ impl Worker {
             let request = request.as_deref().ok();
             self.reporter.near_delivery_limit(delivery_count, request);
         }
-        let asked_at = request
-            .as_ref()
-            .ok()
-            .and_then(|request| request.requested_at)
-            .or_else(|| Timestamp::from_second(delivery.timestamp()?.try_into().ok()?).ok());
+        let published_at = delivery
+            .timestamp()
+            .and_then(|seconds| Timestamp::from_second(seconds.try_into().ok()?).ok());
+        let requested_at = request.as_ref().ok().and_then(|it| it.requested_at);
+        let asked_at = request_time::plausible([requested_at, published_at], now);
         if let Some(asked_at) = asked_at
             && !redelivered
             && delivery.source() == SourceQueue::Requests

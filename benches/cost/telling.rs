@@ -15,6 +15,7 @@ use rename_worker::core::outcome::{ConfirmedBy, How, Outcome, Renamed};
 use rename_worker::core::request::{AccountId, RenameRequest, Username};
 use rename_worker::telemetry::events::{Reporter, RequestEnded};
 use rename_worker::telemetry::log;
+use rename_worker::telemetry::logged_names::LoggedNames;
 use rename_worker::telemetry::metrics::{CallStatus, EventType, Given, Metrics};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -43,13 +44,14 @@ pub async fn cost(level: &str) -> Result<f64> {
 
 /// The process: prints the microseconds.
 pub fn run(level: &str) -> Result<()> {
-    log::init(&Log {
+    let _log = log::init(&Log {
         format: LogFormat::Json,
         level: level.to_owned(),
         usernames: Usernames::Hidden,
+        hash_key: None,
     })?;
     let metrics = Metrics::new(&Given::default())?;
-    let reporter = Reporter::new(metrics, Usernames::Hidden, vec![]);
+    let reporter = Reporter::new(metrics, LoggedNames::Hidden, vec![]);
     let request = request()?;
     let me = std::process::id();
     let before = process::cpu_time(me)?;

@@ -1,8 +1,11 @@
 //! The admin endpoints: `/livez`, `/readyz`, `/metrics`, `/status`.
 //!
-//! They read what the loop shows of itself and never touch the work.
+//! They read what the loop shows of itself and never touch the work, and nobody who can reach the
+//! port can take more from the process than a bounded share.
 
 pub mod ask;
+pub mod descriptors;
+mod server;
 pub mod status;
 
 use std::time::Duration;
@@ -16,6 +19,7 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use self::server::Server;
 use self::status::Status;
 use crate::clock;
 use crate::telemetry::metrics::Metrics;
@@ -37,17 +41,20 @@ pub struct Watched {
     pub started_at: Timestamp,
 }
 
-/// Serves until it is dropped.
-pub async fn serve(listener: TcpListener, watched: Watched) {
-    let routes = Router::new()
+/// Serves until it is dropped, so many connections at once.
+pub async fn serve(listener: TcpListener, watched: Watched, connections_max: usize) {
+    Server::new(routes(watched), connections_max)
+        .run(listener)
+        .await;
+}
+
+fn routes(watched: Watched) -> Router {
+    Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(show_status))
-        .with_state(watched);
-    if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!(%error, "the admin endpoints have stopped");
-    }
+        .with_state(watched)
 }
 
 /// The process turns.

@@ -70,6 +70,12 @@ impl Trouble {
         }
     }
 
+    /// Whether a person has to change something before it can end.
+    #[must_use]
+    pub const fn needs_action(&self) -> bool {
+        matches!(self.pace(), Pace::Slow)
+    }
+
     /// Whether the broker was not reached at all, as opposed to reached and at odds with us.
     #[must_use]
     pub const fn is_unreachable(&self) -> bool {

@@ -32,11 +32,15 @@ pub struct DemoArgs {
 }
 
 pub async fn run(args: DemoArgs) -> Exit {
-    if args.logs
-        && let Err(error) = log::init(&Settings::default().log)
-    {
-        eprintln!("{error}");
-        return Exit::Usage;
+    let mut _log = None;
+    if args.logs {
+        match log::init(&Settings::default().log) {
+            Ok(guard) => _log = Some(guard),
+            Err(error) => {
+                eprintln!("{error}");
+                return Exit::Usage;
+            }
+        }
     }
     match show(&args).await {
         Ok(exit) => exit,

@@ -5,6 +5,7 @@ use std::path::Path;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Exit;
+use crate::admin::descriptors::Descriptors;
 use crate::app::{App, StartError};
 use crate::broker;
 use crate::telemetry::log;
@@ -16,10 +17,16 @@ pub async fn run(config: Option<&Path>) -> Exit {
         Ok(settings) => settings,
         Err(refusal) => return refusal.tell(false),
     };
-    if let Err(error) = log::init(&settings.log) {
-        eprintln!("{error}");
-        return Exit::Usage;
-    }
+    // Lives until the end of this function, whichever way it ends: what is logged on the way out is
+    // written before the process ends.
+    let _log = match log::init(&settings.log) {
+        Ok(guard) => guard,
+        Err(error) => {
+            eprintln!("{error}");
+            return Exit::Usage;
+        }
+    };
+    log::panics_too();
     let (mut terminate, mut interrupt) = match signals() {
         Ok(signals) => signals,
         Err(error) => {
@@ -27,7 +34,9 @@ pub async fn run(config: Option<&Path>) -> Exit {
             return Exit::Failed;
         }
     };
-    for note in settings.notes() {
+    let descriptors = Descriptors::raise();
+    let too_few = descriptors.too_few_for(settings.consumer.concurrency.get());
+    for note in settings.notes().into_iter().chain(too_few) {
         tracing::warn!("{note}");
     }
     let broker = broker::address(&settings.amqp);
@@ -36,9 +45,10 @@ pub async fn run(config: Option<&Path>) -> Exit {
         Err(error) => {
             tracing::error!(%error, "cannot start");
             return match error {
-                StartError::Api(_) | StartError::Admin { .. } | StartError::Traces(_) => {
-                    Exit::Usage
-                }
+                StartError::Api(_)
+                | StartError::Admin { .. }
+                | StartError::Traces(_)
+                | StartError::HashKey(_) => Exit::Usage,
                 StartError::Metrics(_) => Exit::Failed,
             };
         }

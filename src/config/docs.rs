@@ -20,7 +20,7 @@ fn page() -> String {
          `rename-worker config check` tells every mistake at once; `rename-worker config show` \
          tells what is in effect and where each value comes from. Unknown keys are mistakes. \
          Secrets never print. A `*_file` is read anew when it is used, so a rotated secret needs \
-         no restart; it excludes its twin without `_file`. A token and a client exclude each \
+         no restart (but for `log.hash_key_file`); it excludes its twin without `_file`. A token and a client exclude each \
          other too. Paths are relative to the working directory.\n",
     );
     let mut section = "";

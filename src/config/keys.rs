@@ -365,7 +365,19 @@ pub const KEYS: &[Key] = &[
         "log.usernames",
         Kind::Choice(&["hidden", "hashed", "shown"]),
         Some("hidden"),
-        "How usernames appear in logs.",
+        "How usernames appear in logs: not at all, as a keyed hash (HMAC-SHA256, the first 16 hex digits), or as they are.",
+    ),
+    key(
+        "log.hash_key",
+        Kind::Secret,
+        None,
+        "The key that usernames are hashed with. Workers that share it give a name the same hash. Without one each process makes a random key, so that its hashes match no other's. Whoever has the key can test a list of names against the log.",
+    ),
+    key(
+        "log.hash_key_file",
+        Kind::File,
+        None,
+        "A file that holds the key instead of `log.hash_key`; read once, at the start.",
     ),
     key(
         "events.source",

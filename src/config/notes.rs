@@ -3,7 +3,7 @@
 
 use secrecy::ExposeSecret as _;
 
-use super::{Credentials, Secret, Settings, Usernames, sections};
+use super::{Credentials, Log, Secret, Settings, Usernames, sections};
 
 impl Settings {
     /// Looks at files as they are now; none of its words holds a secret.
@@ -35,10 +35,31 @@ impl Settings {
         if self.api.allow_insecure && self.api.base_url.starts_with("http://") {
             notes.push("api.base_url: tokens and usernames travel in the clear".into());
         }
-        if self.log.usernames == Usernames::Shown {
+        note_logged_names(&self.log, &mut notes);
+        notes
+    }
+}
+
+fn note_logged_names(log: &Log, notes: &mut Vec<String>) {
+    /// In bytes. With a shorter key, somebody who has the log and a list of names can try all keys.
+    const KEY_MIN: usize = 16;
+    match (log.usernames, &log.hash_key) {
+        (Usernames::Hidden, _) => {}
+        (Usernames::Shown, _) => {
             notes.push("log.usernames: usernames appear in the logs".into());
         }
-        notes
+        (Usernames::Hashed, None) => notes.push(
+            "log.usernames: usernames are hashed with a random key, so that the hashes of this \
+             process match no other's; to compare them, set log.hash_key or log.hash_key_file"
+                .into(),
+        ),
+        (Usernames::Hashed, Some(secret)) => match secret.read() {
+            Err(error) => notes.push(format!("log.hash_key_file: {error}")),
+            Ok(key) if key.expose_secret().len() < KEY_MIN => notes.push(format!(
+                "log.hash_key: the key is shorter than {KEY_MIN} bytes and can be guessed"
+            )),
+            Ok(_) => {}
+        },
     }
 }
 

@@ -326,6 +326,7 @@ fn log(reader: &mut Reader) -> Log {
         format,
         level,
         usernames,
+        hash_key: secret(reader, "log.hash_key", "log.hash_key_file"),
     }
 }
 

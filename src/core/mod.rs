@@ -5,6 +5,8 @@
 
 // A rename request, valid once constructed.
 pub mod request;
+// When a request was asked for, where what its publisher says of that can be true.
+pub mod request_time;
 // What the API said to one call, as facts.
 pub mod answer;
 // How a request ends, and what travels with it until then.
@@ -29,5 +31,7 @@ pub mod consume_window;
 pub mod consume_plan;
 // Why RabbitMQ moved a request away, and how it ends then.
 pub mod removal;
-// All of the above in one state machine: an input goes in, effects come out.
+// Which log lines of a standing fault are due.
+pub mod fault_log;
+// All of the above but the log's in one state machine: an input goes in, effects come out.
 pub mod machine;

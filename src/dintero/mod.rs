@@ -1,4 +1,5 @@
-//! The API client: one call in, one [`Answer`] out. The only room that knows reqwest.
+//! The API client: one call in, one [`Answer`] out. The only room that knows reqwest, and the pool
+//! that reqwest is made of.
 //!
 //! It fetches tokens, encodes names into paths, bounds every wait and every body, and turns what
 //! comes back into facts. What the facts mean, when to try again and how fast to call are `core`'s
@@ -13,6 +14,7 @@ mod http;
 mod path;
 mod tls;
 mod token;
+mod transport;
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
 //! The client against servers on loopback that answer as told, or fail to.
 
 mod calls;
+mod endless;
 mod names;
-mod server;
+pub(super) mod server;
 mod tls;
 mod tokens;
 

@@ -1,18 +1,25 @@
 //! What happens, each told once: a struct or a verb here both logs and counts.
 //!
 //! No line carries a token or a secret, and none a username unless `log.usernames` asks for it.
+//!
+//! No fault that lasts fills the log. Something that is away (the broker, the API, the broker's
+//! memory) has a line at its begin, one at its end, and between them one after growing pauses of at
+//! least a minute ([`OutageLog`]). Lines that each stand for themselves (a message that was not
+//! taken, an account that is refused) come ten a minute at most, and the next one says how many were
+//! left out ([`LineLimit`]). What is left out at `info` is there at `debug`. Requests that end have
+//! one line each, whatever comes.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
+use super::logged_names::LoggedNames;
 use super::metrics::{EventType, Metrics, UndeliverableCause};
-use crate::config::Usernames;
+use crate::clock;
 use crate::core::consume_plan::ConsumeScope;
+use crate::core::fault_log::{FaultLine, LineLimit, OutageLog, Recovery};
 use crate::core::hold::Cause;
 use crate::core::machine::{Ended, Note, Told};
 use crate::core::outcome::{Outcome, Reason};
@@ -23,9 +30,26 @@ use crate::core::request::{AccountId, RenameRequest};
 #[derive(Debug, Clone)]
 pub struct Reporter {
     metrics: Metrics,
-    usernames: Usernames,
+    names: LoggedNames,
     /// Names of the ladder's steps.
     ladder: Box<[String]>,
+    lines: Lines,
+}
+
+/// Which lines are due.
+#[derive(Debug, Clone, Default)]
+struct Lines {
+    broker: OutageLog,
+    /// The API, or our credentials for it.
+    api: OutageLog,
+    /// The broker's alarms.
+    alarm: OutageLog,
+    account_paused: LineLimit,
+    event_not_published: LineLimit,
+    not_stored: LineLimit,
+    near_delivery_limit: LineLimit,
+    deferred_too_many: LineLimit,
+    unreadable: LineLimit,
 }
 
 /// A request has ended and its outcome is with the broker.
@@ -44,11 +68,12 @@ pub struct RequestEnded<'a> {
 
 impl Reporter {
     #[must_use]
-    pub fn new(metrics: Metrics, usernames: Usernames, ladder: Vec<String>) -> Self {
+    pub fn new(metrics: Metrics, names: LoggedNames, ladder: Vec<String>) -> Self {
         Self {
             metrics,
-            usernames,
+            names,
             ladder: ladder.into(),
+            lines: Lines::default(),
         }
     }
 
@@ -102,7 +127,7 @@ impl Reporter {
         }
     }
 
-    pub fn note(&self, note: Note) {
+    pub fn note(&mut self, note: Note) {
         match note {
             Note::Deferred { step } => {
                 self.metrics.deferred(step);
@@ -110,31 +135,61 @@ impl Reporter {
             }
             Note::GivenBack => debug!("gave a request back to the queue's tail"),
             Note::Confirmation(result) => self.metrics.confirmation(result),
-            Note::Held(cause, Told { gist, account }) => {
-                self.metrics.set_hold(Some(cause));
-                let account = account.as_str();
-                warn!(cause = cause.as_str(), account, answer = %gist, "{}", why_held(cause));
-            }
-            Note::ProbeFailed(cause, Told { gist, account }) => {
-                self.metrics.set_hold(Some(cause));
-                let (cause, account) = (cause.as_str(), account.as_str());
-                info!(cause, account, answer = %gist, "the probe failed; still holding");
+            Note::Held(cause, answer) | Note::ProbeFailed(cause, answer) => {
+                self.holding(cause, &answer);
             }
             Note::Resumed => {
                 self.metrics.set_hold(None);
-                info!("the API answers again; consuming");
+                if let Some(Recovery { lasted }) = self.lines.api.recovered(clock::now()) {
+                    api_answers_again(lasted);
+                } else {
+                    debug!("the API answers again; consuming");
+                }
             }
-            Note::ConsumeScope(ConsumeScope::DueOnly) => warn!(
-                "consumer.max_deferred requests are waiting in the wait queues: no new ones are \
-                 taken until some have come back"
-            ),
-            Note::ConsumeScope(ConsumeScope::All) => info!("new requests are taken again"),
-            Note::AccountPaused(Told { gist, account }) => warn!(
-                account = account.as_str(),
+            Note::ConsumeScope(ConsumeScope::DueOnly) => {
+                if let Some(left_out) = self.lines.deferred_too_many.admit(clock::now()) {
+                    warn!(
+                        left_out = unless_none(left_out),
+                        "consumer.max_deferred requests are waiting in the wait queues: no new ones \
+                         are taken until some have come back"
+                    );
+                }
+            }
+            Note::ConsumeScope(ConsumeScope::All) => debug!("new requests are taken again"),
+            Note::AccountPaused(Told { gist, account }) => {
+                if let Some(left_out) = self.lines.account_paused.admit(clock::now()) {
+                    warn!(
+                        account = account.as_str(),
+                        answer = %gist,
+                        left_out = unless_none(left_out),
+                        "the API refuses one account's credentials while others' work: \
+                         that account's requests wait"
+                    );
+                }
+            }
+        }
+    }
+
+    /// The worker holds, or a probe has failed.
+    fn holding(&mut self, cause: Cause, Told { gist, account }: &Told) {
+        self.metrics.set_hold(Some(cause));
+        let needs_action = cause == Cause::Credentials;
+        let line = self.lines.api.failed(needs_action, clock::now());
+        let (cause_label, account) = (cause.as_str(), account.as_str());
+        match line {
+            Some(FaultLine::Began) => {
+                warn!(cause = cause_label, account, answer = %gist, "{}", why_held(cause));
+            }
+            Some(FaultLine::Continues { lasted, left_out }) => warn!(
+                cause = cause_label,
+                account,
                 answer = %gist,
-                "the API refuses one account's credentials while others' work: \
-                 that account's requests wait"
+                held_for = %seconds(lasted),
+                left_out = unless_none(left_out),
+                "still holding: {}",
+                why_held(cause)
             ),
+            None => debug!(cause = cause_label, account, answer = %gist, "holding"),
         }
     }
 
@@ -146,23 +201,29 @@ impl Reporter {
         }
     }
 
-    pub fn event_not_published(&self, kind: EventType) {
+    pub fn event_not_published(&mut self, kind: EventType) {
         self.metrics.event_publish_failed(kind);
-        warn!(
-            event = kind.as_str(),
-            "the broker did not take an event; trying again"
-        );
+        if let Some(left_out) = self.lines.event_not_published.admit(clock::now()) {
+            warn!(
+                event = kind.as_str(),
+                left_out = unless_none(left_out),
+                "the broker did not take an event; trying again"
+            );
+        }
     }
 
     pub fn dead_lettered(&self, reason: Reason) {
         self.metrics.dead_letter(reason);
     }
 
-    pub fn not_stored(&self, what: &'static str) {
-        warn!(
-            what,
-            "the broker did not take a message; the request is kept, trying again"
-        );
+    pub fn not_stored(&mut self, what: &'static str) {
+        if let Some(left_out) = self.lines.not_stored.admit(clock::now()) {
+            warn!(
+                what,
+                left_out = unless_none(left_out),
+                "the broker did not take a message; the request is kept, trying again"
+            );
+        }
     }
 
     /// A message was read from `rename.undeliverable`.
@@ -171,49 +232,119 @@ impl Reporter {
             .undeliverable(UndeliverableCause::Removed(cause));
     }
 
-    /// A message there ends each connection that it is delivered on.
-    pub fn unreadable(&self, why: &dyn std::fmt::Display) {
+    /// A message there cannot be read.
+    pub fn unreadable(&mut self, why: &dyn std::fmt::Display) {
         self.metrics.undeliverable(UndeliverableCause::Unreadable);
-        error!(
-            %why,
-            "a message in the undeliverable queue ends every connection that it is delivered on; \
-             those behind it wait: read it with an AMQP 1.0 receiver, see docs/runbook.md"
-        );
+        if let Some(left_out) = self.lines.unreadable.admit(clock::now()) {
+            error!(
+                %why,
+                left_out = unless_none(left_out),
+                "a message in the undeliverable queue cannot be read over AMQP 0-9-1, and those \
+                 behind it may wait: see Undeliverable in docs/runbook.md"
+            );
+        }
     }
 
-    pub fn near_delivery_limit(&self, deliveries: u32, request: Option<&RenameRequest>) {
+    pub fn near_delivery_limit(&mut self, deliveries: u32, request: Option<&RenameRequest>) {
         self.metrics.near_delivery_limit();
-        warn!(
-            request_id = request.map(|request| tracing::field::display(request.request_id)),
-            account = request.map(|request| request.account_id.as_str()),
-            deliveries,
-            "a request has been delivered again and again"
-        );
+        if let Some(left_out) = self.lines.near_delivery_limit.admit(clock::now()) {
+            warn!(
+                request_id = request.map(|request| tracing::field::display(request.request_id)),
+                account = request.map(|request| request.account_id.as_str()),
+                deliveries,
+                left_out = unless_none(left_out),
+                "a request has been delivered again and again"
+            );
+        }
     }
 
-    pub fn connected(&self, epoch: u64) {
+    pub fn connected(&mut self, epoch: u64) {
         self.metrics.broker_connected(true);
         if epoch > 1 {
             self.metrics.broker_reconnected();
         }
-        info!(epoch, "connected to the broker");
+        let was_away = self.lines.broker.is_away();
+        match self.lines.broker.recovered(clock::now()) {
+            Some(Recovery { lasted }) => broker_is_back(lasted),
+            None if was_away => debug!(epoch, "connected to the broker"),
+            None => info!(epoch, "connected to the broker"),
+        }
     }
 
-    pub fn disconnected(&self, why: &dyn std::fmt::Display) {
+    pub fn disconnected(&mut self, needs_action: bool, why: &dyn std::fmt::Display) {
         self.metrics.broker_connected(false);
-        warn!(%why, "lost the broker; unsettled requests will be delivered again");
+        match self.lines.broker.failed(needs_action, clock::now()) {
+            Some(FaultLine::Began) => {
+                error!(%why, "lost the broker; unsettled requests will be delivered again");
+            }
+            Some(FaultLine::Continues { lasted, left_out }) => warn!(
+                %why,
+                away_for = %seconds(lasted),
+                left_out = unless_none(left_out),
+                "lost the broker again; unsettled requests will be delivered again"
+            ),
+            None => debug!(%why, "lost the broker"),
+        }
     }
 
-    pub fn connect_failed(&self, tries: u32, why: &dyn std::fmt::Display, again_in: Duration) {
+    pub fn connect_failed(
+        &mut self,
+        needs_action: bool,
+        tries: u32,
+        why: &dyn std::fmt::Display,
+        again_in: Duration,
+    ) {
         self.metrics.broker_connected(false);
-        error!(tries, %why, again_in = ?again_in, "cannot work with the broker");
+        match self.lines.broker.failed(needs_action, clock::now()) {
+            Some(FaultLine::Began) => {
+                error!(tries, %why, again_in = ?again_in, "cannot work with the broker");
+            }
+            Some(FaultLine::Continues { lasted, left_out }) => warn!(
+                tries,
+                %why,
+                again_in = ?again_in,
+                away_for = %seconds(lasted),
+                left_out = unless_none(left_out),
+                "still cannot work with the broker"
+            ),
+            None => debug!(tries, %why, again_in = ?again_in, "cannot work with the broker"),
+        }
     }
 
-    pub fn blocked(&self, blocked: bool) {
-        if blocked {
-            warn!("the broker takes no messages (memory or disk alarm); making no calls meanwhile");
-        } else {
-            info!("the broker takes messages again");
+    pub fn blocked(&mut self, blocked: bool) {
+        let now = clock::now();
+        if !blocked {
+            if let Some(Recovery { lasted }) = self.lines.alarm.recovered(now) {
+                alarm_is_over(lasted);
+            } else {
+                debug!("the broker takes messages again");
+            }
+            return;
+        }
+        match self.lines.alarm.failed(false, now) {
+            Some(FaultLine::Began) => warn!(
+                "the broker takes no messages (memory or disk alarm); making no calls meanwhile"
+            ),
+            Some(FaultLine::Continues { lasted, left_out }) => warn!(
+                blocked_for = %seconds(lasted),
+                left_out = unless_none(left_out),
+                "the broker takes no messages again and again (memory or disk alarm)"
+            ),
+            None => debug!("the broker takes no messages (memory or disk alarm)"),
+        }
+    }
+
+    /// Time has passed: a recovery may be due that did not last before. Called whenever the
+    /// worker's loop turns.
+    pub fn tick(&mut self, now: Timestamp) {
+        if let Some(Recovery { lasted }) = self.lines.broker.tick(now) {
+            broker_is_back(lasted);
+        }
+        if let Some(Recovery { lasted }) = self.lines.api.tick(now) {
+            api_answers_again(lasted);
+        }
+        if let Some(Recovery { lasted }) = self.lines.alarm.tick(now) {
+            alarm_is_over(lasted);
         }
     }
 
@@ -233,12 +364,33 @@ impl Reporter {
 
     fn names(&self, request: &RenameRequest) -> Option<(String, String)> {
         let (old, new) = (request.username.reveal(), request.new_username.reveal());
-        match self.usernames {
-            Usernames::Hidden => None,
-            Usernames::Hashed => Some((hashed(old), hashed(new))),
-            Usernames::Shown => Some((old.to_owned(), new.to_owned())),
-        }
+        Some((self.names.of(old)?, self.names.of(new)?))
     }
+}
+
+fn broker_is_back(away_for: Duration) {
+    info!(away_for = %seconds(away_for), "connected to the broker again");
+}
+
+fn api_answers_again(held_for: Duration) {
+    info!(held_for = %seconds(held_for), "the API answers again; consuming");
+}
+
+fn alarm_is_over(blocked_for: Duration) {
+    info!(blocked_for = %seconds(blocked_for), "the broker takes messages again");
+}
+
+/// As people write it, to the tenth of a second.
+fn seconds(duration: Duration) -> humantime::FormattedDuration {
+    let tenths = duration.as_millis() / 100;
+    humantime::format_duration(Duration::from_millis(
+        u64::try_from(tenths).unwrap_or(u64::MAX / 100) * 100,
+    ))
+}
+
+/// A count that is only worth a field where it is one.
+fn unless_none(count: u64) -> Option<u64> {
+    (count > 0).then_some(count)
 }
 
 const fn why_held(cause: Cause) -> &'static str {
@@ -249,14 +401,6 @@ const fn why_held(cause: Cause) -> &'static str {
              api.client_id and api.client_secret"
         }
     }
-}
-
-/// Enough to tell two names apart and to find a line again, too little to read a name from. Not a
-/// protection against somebody who guesses names.
-fn hashed(name: &str) -> String {
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
 }
 
 fn between(from: Timestamp, to: Timestamp) -> Duration {

@@ -1,15 +1,24 @@
 //! Where log lines go and how they look: text for a person at a terminal, else JSON; on standard
 //! error, since standard output is for results.
+//!
+//! A thread of its own writes them. Whoever logs never waits for whoever reads: where the reader
+//! stalls, lines are dropped and counted.
+
+mod repeats;
 
 use std::io::IsTerminal as _;
+use std::panic::{self, PanicHookInfo};
+use std::sync::OnceLock;
 
 use tracing::{Metadata, Subscriber};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use self::repeats::Repeats;
 use crate::config::{Log, LogFormat};
 
 /// What these say only matters when it is a warning, unless somebody asks. That traces are not
@@ -34,35 +43,73 @@ const HUSHED: [(&str, LevelFilter); 9] = [
     ("rustls", LevelFilter::WARN),
 ];
 
+/// The lines that wait for the writing thread at most. At 2,000 requests a second, each with its
+/// line, a reader may pause for two seconds; with some 500 bytes a line that is 2 MB.
+const LINES_WAITING_MAX: usize = 4096;
+
+/// What was dropped so far; the log is the process's, so this is as well.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
 /// Why the log cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("log.level is no filter: {0}")]
 pub struct BadLevel(#[from] tracing_subscriber::filter::ParseError);
 
+/// Keeps the log going. Dropping it writes what still waits, for about a second where the reader
+/// has stalled.
+#[must_use = "lines that still wait are lost unless this lives until the process ends"]
+#[derive(Debug)]
+pub struct LogGuard {
+    _writer: WorkerGuard,
+}
+
 /// Sets the process's log up; does nothing where one is set up already, as in tests.
-pub fn init(log: &Log) -> Result<(), BadLevel> {
-    let registry = tracing_subscriber::registry().with(filter(&log.level)?);
+pub fn init(log: &Log) -> Result<LogGuard, BadLevel> {
+    let registry = tracing_subscriber::registry()
+        .with(filter(&log.level)?)
+        .with(Repeats::default());
+    let is_terminal = std::io::stderr().is_terminal();
     let text = match log.format {
-        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Auto => is_terminal,
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LINES_WAITING_MAX)
+        .thread_name("log-writer")
+        .finish(std::io::stderr());
+    let dropped = writer.error_counter();
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_target(false);
     // A log that is set up already is kept: whoever did so wanted it.
-    if text {
-        let layer = tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
-            .with_target(false)
-            .with_ansi(std::io::stderr().is_terminal());
-        registry.with(layer).try_init().ok();
+    let set_up = if text {
+        registry.with(layer.with_ansi(is_terminal)).try_init()
     } else {
-        let layer = tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_writer(std::io::stderr)
-            .with_target(false);
-        registry.with(layer).try_init().ok();
+        registry.with(layer.json().flatten_event(true)).try_init()
+    };
+    if set_up.is_ok() {
+        DROPPED.set(dropped).ok();
     }
-    Ok(())
+    Ok(LogGuard { _writer: guard })
+}
+
+/// The lines that were dropped so far, since standard error was not read fast enough.
+#[must_use]
+pub fn lines_dropped() -> u64 {
+    let dropped = DROPPED.get().map_or(0, ErrorCounter::dropped_lines);
+    u64::try_from(dropped).unwrap_or(u64::MAX)
+}
+
+/// From now on a panic is a line of the log. The default writes it to standard error itself, where
+/// it would wait for ever for a reader that has stalled, and the process with it.
+pub fn panics_too() {
+    panic::set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
+        let place = panic.location().map(tracing::field::display);
+        // What a panic says may quote what was being worked on; the place is enough to find it.
+        tracing::error!(place, "a mistake in rename-worker: it panicked");
+    }));
 }
 
 fn filter<S>(level: &str) -> Result<impl Layer<S> + use<S>, BadLevel>

@@ -9,6 +9,7 @@ pub mod family;
 pub mod labels;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -35,6 +36,8 @@ pub struct Metrics {
 struct Shared {
     registry: Registry,
     families: Families,
+    /// How many dropped log lines the counter has by now.
+    log_lines_dropped: AtomicU64,
 }
 
 /// What has happened since the start, for `/status` and summaries.
@@ -59,7 +62,11 @@ impl Metrics {
         registry.register(Box::new(ProcessCollector::for_self()))?;
         families.build_info.set(Build, 1);
         Ok(Self {
-            shared: Arc::new(Shared { registry, families }),
+            shared: Arc::new(Shared {
+                registry,
+                families,
+                log_lines_dropped: AtomicU64::new(0),
+            }),
         })
     }
 
@@ -180,8 +187,18 @@ impl Metrics {
         }
     }
 
+    /// So many lines of the process's log were dropped until now.
+    pub fn log_lines_dropped(&self, until_now: u64) {
+        // Several may ask at once; each line is counted by one of them.
+        let counted = &self.shared.log_lines_dropped;
+        let before = counted.fetch_max(until_now, Ordering::Relaxed);
+        let new = until_now.saturating_sub(before);
+        self.all().log_lines_dropped_total.inc_by((), new);
+    }
+
     /// Prometheus' text format, the process's own metrics included.
     pub fn render(&self) -> prometheus::Result<String> {
+        self.log_lines_dropped(super::log::lines_dropped());
         TextEncoder::new().encode_to_string(&self.shared.registry.gather())
     }
 

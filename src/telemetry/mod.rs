@@ -5,5 +5,6 @@
 pub mod build;
 pub mod events;
 pub mod log;
+pub mod logged_names;
 pub mod metrics;
 pub mod trace;

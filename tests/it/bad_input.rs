@@ -159,3 +159,70 @@ async fn a_cloud_event_is_taken_structured_and_binary() {
     assert!(correlated, "the correlation id is passed on");
     stage.strike(worker).await;
 }
+
+#[tokio::test]
+async fn times_that_cannot_be_true_reach_no_metric() {
+    let stage = Stage::set(|_| {}).await;
+    let worker = stage.worker().await;
+    let value = |name: &str| {
+        let page = worker.metrics.render().expect("the metrics");
+        let line = page.lines().find_map(|line| {
+            line.strip_prefix(&format!("rename_worker_{name} "))
+                .map(str::to_owned)
+        });
+        line.expect("it is there").parse::<f64>().expect("a number")
+    };
+    let measured = || {
+        (
+            value("request_age_seconds_count"),
+            value("queue_head_timestamp_seconds"),
+        )
+    };
+    for (number, requested_at) in [
+        "0000-01-01T00:00:00Z",
+        "1970-01-01T00:00:00Z",
+        "2001-01-01T00:00:00Z",
+        "9999-12-30T00:00:00Z",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (from, to) = (format!("a{number}"), format!("b{number}"));
+        stage.user(&from);
+        stage
+            .ask(json!({"username": from, "new_username": to, "requested_at": requested_at}))
+            .await;
+        assert_eq!(stage.event().await["type"], "user.renamed");
+    }
+    // Zero, and milliseconds where seconds belong.
+    for (number, timestamp) in [0, 1_795_514_400_000].into_iter().enumerate() {
+        let (from, to) = (format!("c{number}"), format!("d{number}"));
+        stage.user(&from);
+        let body = json!({
+            "request_id": uuid::Uuid::new_v4(), "account_id": "T12345678",
+            "username": from, "new_username": to,
+        });
+        let properties = BasicProperties::default().with_timestamp(timestamp);
+        stage.publish(body.to_string().as_bytes(), properties).await;
+        assert_eq!(stage.event().await["type"], "user.renamed");
+    }
+    assert_eq!(measured(), (0.0, 0.0));
+    stage.user("e");
+    let now = rename_worker::clock::now();
+    stage
+        .ask(json!({"username": "e", "new_username": "f", "requested_at": now.to_string()}))
+        .await;
+    assert_eq!(stage.event().await["type"], "user.renamed");
+    let in_time = async {
+        // The outcome is counted once it is acknowledged.
+        while measured().0 < 1.0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(crate::support::stage::PATIENCE, in_time).await;
+    in_time.expect("a true time is measured");
+    #[expect(clippy::cast_precision_loss, reason = "seconds of this century fit")]
+    let second = now.as_second() as f64;
+    assert_eq!(measured(), (1.0, second));
+    stage.strike(worker).await;
+}

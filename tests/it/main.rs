@@ -1,5 +1,6 @@
 //! The integration tests, one binary: a real RabbitMQ, the sandbox for an API.
 
+mod admin_port;
 mod bad_bytes;
 mod bad_input;
 mod broker_bench;
@@ -17,6 +18,7 @@ mod faults;
 mod house;
 mod large_messages;
 mod leaks;
+mod log_output;
 mod publish;
 mod refusals;
 mod refused_properties;

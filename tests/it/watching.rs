@@ -19,12 +19,6 @@ const RABBITMQ: [&str; 3] = [
 /// Those of the process's own metrics that are used.
 const PROCESS: [&str; 2] = ["process_cpu_seconds_total", "process_resident_memory_bytes"];
 
-/// Metrics that rules and dashboard already ask for and that the worker does not have yet.
-pub const ANNOUNCED: [&str; 2] = [
-    "rename_worker_undeliverable_total",
-    "rename_worker_log_lines_dropped_total",
-];
-
 /// Grafana's ids of the units that are used: a wrong one is shown as a suffix, and nobody is told.
 const UNITS: [&str; 7] = ["none", "short", "s", "bytes", "percentunit", "reqps", "eps"];
 
@@ -111,7 +105,6 @@ fn known_names() -> BTreeSet<String> {
     let brokers = RABBITMQ.iter().map(|name| format!("rabbitmq_{name}"));
     let others = PROCESS
         .iter()
-        .chain(&ANNOUNCED)
         .map(|&name| name.to_owned());
     ours.chain(brokers).chain(others).collect()
 }
@@ -214,17 +207,6 @@ fn the_dashboard_asks_only_for_metrics_that_exist_and_only_for_what_is_selected(
             assert!(selected || overview, "{}: {query}", panel["title"]);
             assert_eq!(panel["datasource"]["uid"], "${datasource}");
         }
-    }
-}
-
-#[test]
-fn a_metric_that_the_worker_has_is_no_longer_announced() {
-    for about in Families::CATALOGUE {
-        let name = format!("rename_worker_{}", about.name);
-        assert!(
-            !ANNOUNCED.contains(&name.as_str()),
-            "take {name} out of ANNOUNCED"
-        );
     }
 }
 

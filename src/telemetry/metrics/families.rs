@@ -30,7 +30,7 @@ families! {
         pub requests_consumed_total: IntCounter<Redelivered>;
 
         /// When the request last received for the first time was asked for (`requested_at`, else the
-        /// AMQP timestamp), as Unix time. While there is a backlog, the time passed since is about
+        /// AMQP timestamp, where either can be true), as Unix time. While there is a backlog, the time passed since is about
         /// the age of the oldest request in the queue, which the broker does not tell of quorum queues.
         pub queue_head_timestamp_seconds: IntGauge<()>;
 
@@ -55,7 +55,8 @@ families! {
         pub request_duration_seconds: Histogram<End>, buckets: AGE_SECONDS;
 
         /// Time from when a request was asked for (`requested_at`, else the AMQP timestamp) to its
-        /// outcome.
+        /// outcome; not measured where that is more than a year ago or 5 minutes ahead, which a
+        /// publisher's mistake has made.
         pub request_age_seconds: Histogram<()>, buckets: AGE_SECONDS;
 
         /// Requests moved to a wait queue, by its delay.
@@ -99,6 +100,10 @@ families! {
 
         /// Connections to the broker made after the first.
         pub broker_reconnects_total: IntCounter<()>;
+
+        /// Log lines that were not written, since whoever reads standard error is too slow or has
+        /// stopped reading; the worker does not wait for them.
+        pub log_lines_dropped_total: IntCounter<()>;
 
         /// Always 1; the labels say what runs.
         pub build_info: IntGauge<Build>;

@@ -107,6 +107,12 @@ impl<L: Labels> Family<IntCounter, L> {
         }
     }
 
+    pub fn inc_by(&self, labels: L, by: u64) {
+        if let Some(counter) = self.child(labels) {
+            counter.inc_by(by);
+        }
+    }
+
     pub fn get(&self, labels: L) -> u64 {
         self.child(labels).map_or(0, IntCounter::get)
     }

@@ -76,6 +76,11 @@ impl Process {
             .env("RENAME_WORKER_API__CLIENT_ID", CLIENT_ID)
             .env("RENAME_WORKER_API__CLIENT_SECRET", CLIENT_SECRET)
             .env("RENAME_WORKER_ADMIN__LISTEN", &admin)
+            // Each try to connect has a line only then.
+            .env(
+                "RENAME_WORKER_LOG__LEVEL",
+                "info,rename_worker::telemetry::events=debug",
+            )
             .envs(more)
             .stdout(Stdio::null())
             .stderr(log)
