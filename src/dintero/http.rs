@@ -74,7 +74,7 @@ impl Http {
             idle_timeout: IDLE_TIMEOUT,
         };
         Ok(Self {
-            transport: Transport::new(tls, limits, None),
+            transport: Transport::new(tls, limits),
             timeout: api.timeout,
             paths,
             observer,

@@ -3,7 +3,7 @@
 mod calls;
 mod endless;
 mod names;
-pub(super) mod server;
+mod server;
 mod tls;
 mod tokens;
 

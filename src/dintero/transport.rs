@@ -14,11 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::HeaderValue;
-use hyper::http::uri::Scheme;
 use hyper::{Request, Response, Uri};
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -46,17 +43,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Connections to the API, kept for the next call.
 #[derive(Debug, Clone)]
 pub(super) struct Transport {
-    client: Client<WithTimeout<HttpsConnector<Route>>, Full<Bytes>>,
-}
-
-/// A proxy on the way. It is asked for a tunnel (CONNECT), so it sees the API's name and port and
-/// nothing else.
-#[derive(Debug, Clone)]
-pub(super) struct Proxy {
-    /// `http://host:port`.
-    pub(super) uri: Uri,
-    /// `Proxy-Authorization`.
-    pub(super) authorization: Option<HeaderValue>,
+    client: Client<WithTimeout<HttpsConnector<BoundedConnector>>, Full<Bytes>>,
 }
 
 /// What the pool goes by.
@@ -70,7 +57,7 @@ pub(super) struct Limits {
 }
 
 impl Transport {
-    pub(super) fn new(tls: ClientConfig, limits: Limits, proxy: Option<Proxy>) -> Self {
+    pub(super) fn new(tls: ClientConfig, limits: Limits) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -79,7 +66,7 @@ impl Transport {
         tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
         tcp.set_connect_timeout(Some(limits.connect_timeout));
         let connector = WithTimeout {
-            inner: HttpsConnector::from((Route::new(BoundedConnector { tcp }, proxy), tls)),
+            inner: HttpsConnector::from((BoundedConnector { tcp }, tls)),
             timeout: limits.connect_timeout,
         };
         let client = Client::builder(TokioExecutor::new())
@@ -121,62 +108,6 @@ impl Service<Uri> for BoundedConnector {
             Ok(TokioIo::new(Bounded::new(stream)))
         })
     }
-}
-
-/// To the API, straight or by a proxy's tunnel.
-#[derive(Debug, Clone)]
-enum Route {
-    Direct(BoundedConnector),
-    Tunnel(Tunnel<BoundedConnector>),
-}
-
-impl Route {
-    fn new(connector: BoundedConnector, proxy: Option<Proxy>) -> Self {
-        let Some(Proxy { uri, authorization }) = proxy else {
-            return Self::Direct(connector);
-        };
-        let tunnel = Tunnel::new(uri, connector);
-        Self::Tunnel(match authorization {
-            Some(authorization) => tunnel.with_auth(authorization),
-            None => tunnel,
-        })
-    }
-}
-
-impl Service<Uri> for Route {
-    type Response = TokioIo<Bounded<TcpStream>>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        match self {
-            Self::Direct(connector) => connector.poll_ready(cx),
-            Self::Tunnel(tunnel) => tunnel.poll_ready(cx).map_err(Into::into),
-        }
-    }
-
-    fn call(&mut self, to: Uri) -> Self::Future {
-        match self {
-            Self::Direct(connector) => connector.call(to),
-            Self::Tunnel(tunnel) => {
-                let connecting = tunnel.call(with_port(to));
-                Box::pin(async move { connecting.await.map_err(Into::into) })
-            }
-        }
-    }
-}
-
-/// With its port said where it is plain http: a tunnel leads to 443 otherwise.
-fn with_port(to: Uri) -> Uri {
-    if to.port().is_some() || to.scheme() != Some(&Scheme::HTTP) {
-        return to;
-    }
-    let Some(authority) = to.host().and_then(|host| format!("{host}:80").parse().ok()) else {
-        return to;
-    };
-    let mut parts = to.into_parts();
-    parts.authority = Some(authority);
-    Uri::from_parts(parts).expect("only the authority is another")
 }
 
 /// Gives up connecting after a while, TLS included.
@@ -284,76 +215,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
 impl<S: Connection> Connection for Bounded<S> {
     fn connected(&self) -> Connected {
         self.stream.connected()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http_body_util::BodyExt as _;
-    use tokio::io::AsyncWriteExt as _;
-    use tokio::net::TcpListener;
-
-    use super::*;
-    use crate::dintero::tests::server::read_request;
-
-    /// A transport by this proxy, and an answer to a request by it.
-    async fn ask_by(proxy: String) -> Result<Bytes, Error> {
-        let tls = crate::dintero::tls::config(false, None).expect("TLS is not used");
-        let limits = Limits {
-            connect_timeout: Duration::from_secs(10),
-            idle_max: 1,
-            idle_timeout: Duration::from_secs(10),
-        };
-        let proxy = Proxy {
-            uri: proxy.parse().expect("a URI"),
-            authorization: Some(HeaderValue::from_static("Basic c2VjcmV0")),
-        };
-        let transport = Transport::new(tls, limits, Some(proxy));
-        let request = Request::post("http://api.example.com/v1/x");
-        let request = request.body(Full::from("hello")).expect("a request");
-        let response = transport.execute(request).await?;
-        let body = response.into_body().collect().await;
-        Ok(body.expect("a body").to_bytes())
-    }
-
-    /// A proxy that answers the wish for a tunnel so, and is the API as well.
-    async fn proxy(says: &'static str) -> (String, tokio::task::JoinHandle<Vec<String>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let uri = format!("http://{}", listener.local_addr().unwrap());
-        let heard = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut heard = Vec::new();
-            for answer in [says, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"] {
-                let Some(request) = read_request(&mut stream).await else {
-                    return heard;
-                };
-                heard.push(request.head);
-                stream.write_all(answer.as_bytes()).await.unwrap();
-            }
-            heard
-        });
-        (uri, heard)
-    }
-
-    #[tokio::test]
-    async fn by_a_proxy_the_api_is_reached_in_a_tunnel() {
-        let (uri, heard) = proxy("HTTP/1.1 200 OK\r\n\r\n").await;
-        assert_eq!(ask_by(uri).await.unwrap(), "hi");
-        let heard = heard.await.unwrap();
-        assert!(
-            heard[0].starts_with("CONNECT api.example.com:80 HTTP/1.1\r\n"),
-            "{heard:?}"
-        );
-        let authorization = "proxy-authorization: basic c2vjcmv0";
-        assert!(heard[0].to_lowercase().contains(authorization), "{heard:?}");
-        assert!(heard[1].starts_with("POST /v1/x HTTP/1.1\r\n"), "{heard:?}");
-        let leaked = heard[1].to_lowercase().contains("proxy-authorization");
-        assert!(!leaked, "{heard:?}");
-    }
-
-    #[tokio::test]
-    async fn a_proxy_that_refuses_is_no_connection() {
-        let (uri, _) = proxy("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
-        assert!(ask_by(uri).await.unwrap_err().is_connect());
     }
 }
