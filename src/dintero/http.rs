@@ -1,31 +1,25 @@
 //! One HTTP exchange: a POST out, a status and a bounded body back, within one deadline.
 //!
-//! It sends each request once, so that a retry can never hide a call that may have been applied;
-//! what remains is the pool's, which takes another connection only when the one it had closed before
-//! any byte of the request was written.
+//! It sends each request once. reqwest's own retries are off, so that a retry can never hide a
+//! call that may have been applied; hyper-util's remain, which take another connection only when
+//! the one from the pool closed before any byte of the request was written.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Full};
-use hyper::Request;
-use hyper::body::{Body as _, Incoming};
-use hyper_util::client::legacy;
-use reqwest::Url;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
+use reqwest::{Method, Request, Url};
 use tokio::time::{Instant, timeout_at};
 
 use super::path::Paths;
-use super::transport::{Limits, Transport};
 use super::{ClientError, Observer, tls};
 use crate::config;
 use crate::core::answer::Silence;
 
-const WORKER: HeaderValue =
-    HeaderValue::from_static(concat!("rename-worker/", env!("CARGO_PKG_VERSION")));
+const USER_AGENT: &str = concat!("rename-worker/", env!("CARGO_PKG_VERSION"));
 
 /// The longest body that is read, in bytes; a user takes well under one KiB.
 const BODY_MAX: usize = 64 * 1024;
@@ -40,7 +34,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The way to the API.
 pub(super) struct Http {
-    transport: Transport,
+    client: reqwest::Client,
     timeout: Duration,
     pub(super) paths: Paths,
     pub(super) observer: Arc<dyn Observer>,
@@ -67,14 +61,24 @@ impl Http {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, ClientError> {
         let paths = Paths::new(&api.base_url)?;
-        let tls = tls::config(paths.is_https(), api.ca_file.as_deref())?;
-        let limits = Limits {
-            connect_timeout: api.connect_timeout,
-            idle_max: concurrency,
-            idle_timeout: IDLE_TIMEOUT,
-        };
+        let headers = HeaderMap::from_iter([(ACCEPT, JSON)]);
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::config(paths.is_https(), api.ca_file.as_deref())?)
+            .http1_only()
+            .user_agent(USER_AGENT)
+            .default_headers(headers)
+            .connect_timeout(api.connect_timeout)
+            .pool_max_idle_per_host(concurrency)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            // `max_retries_per_request(0)` also saves a copy of every request.
+            .retry(reqwest::retry::never().max_retries_per_request(0))
+            .no_proxy()
+            .build()
+            .map_err(ClientError::Http)?;
         Ok(Self {
-            transport: Transport::new(tls, limits),
+            client,
             timeout: api.timeout,
             paths,
             observer,
@@ -90,25 +94,22 @@ impl Http {
         body: Vec<u8>,
         traceparent: Option<HeaderValue>,
     ) -> Result<Reply, Silence> {
-        let mut request = Request::post(url.as_str())
-            .body(Full::from(body))
-            .map_err(|_| Silence::Connect)?;
+        let mut request = Request::new(Method::POST, url);
         let headers = request.headers_mut();
-        headers.insert(ACCEPT, JSON);
-        headers.insert(USER_AGENT, WORKER);
         headers.insert(AUTHORIZATION, authorization);
         headers.insert(CONTENT_TYPE, JSON);
         if let Some(traceparent) = traceparent {
             headers.insert(TRACEPARENT, traceparent);
         }
+        *request.body_mut() = Some(body.into());
 
         let deadline = Instant::now() + self.timeout;
-        let mut response = match timeout_at(deadline, self.transport.execute(request)).await {
+        let mut response = match timeout_at(deadline, self.client.execute(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(silence(&error)),
             Err(_elapsed) => return Err(Silence::Timeout),
         };
-        let body = timeout_at(deadline, read(response.body_mut()))
+        let body = timeout_at(deadline, read(&mut response))
             .await
             .unwrap_or(Err(Unread::Lost(Silence::Timeout)));
         Ok(Reply {
@@ -126,11 +127,12 @@ impl Reply {
 }
 
 /// The whole body, without a copy when it came in one piece, as most do.
-async fn read(body: &mut Incoming) -> Result<Bytes, Unread> {
-    if body.size_hint().lower() > BODY_MAX as u64 {
+async fn read(response: &mut reqwest::Response) -> Result<Bytes, Unread> {
+    let announced = response.content_length().unwrap_or(0);
+    if announced > BODY_MAX as u64 {
         return Err(Unread::TooLong);
     }
-    let Some(first) = chunk(body).await? else {
+    let Some(first) = chunk(response).await? else {
         return Ok(Bytes::new());
     };
     let mut whole = Whole::One(first);
@@ -138,23 +140,16 @@ async fn read(body: &mut Incoming) -> Result<Bytes, Unread> {
         if whole.len() > BODY_MAX {
             return Err(Unread::TooLong);
         }
-        match chunk(body).await? {
+        match chunk(response).await? {
             Some(next) => whole = whole.with(&next),
             None => return Ok(whole.into_bytes()),
         }
     }
 }
 
-/// The next piece; trailers are none.
-async fn chunk(body: &mut Incoming) -> Result<Option<Bytes>, Unread> {
-    while let Some(frame) = body.frame().await {
-        // Whatever breaks a body off breaks the connection.
-        let frame = frame.map_err(|_| Unread::Lost(Silence::Reset))?;
-        if let Ok(data) = frame.into_data() {
-            return Ok(Some(data));
-        }
-    }
-    Ok(None)
+async fn chunk(response: &mut reqwest::Response) -> Result<Option<Bytes>, Unread> {
+    let chunk = response.chunk().await;
+    chunk.map_err(|error| Unread::Lost(silence(&error)))
 }
 
 enum Whole {
@@ -189,9 +184,12 @@ impl Whole {
 
 /// Only what surely happened before the request was sent counts as [`Silence::Connect`]; in doubt
 /// the request may have been applied.
-fn silence(error: &legacy::Error) -> Silence {
-    if error.is_connect() {
+fn silence(error: &reqwest::Error) -> Silence {
+    // A timeout while connecting is both.
+    if error.is_connect() || error.is_builder() {
         Silence::Connect
+    } else if error.is_timeout() {
+        Silence::Timeout
     } else {
         Silence::Reset
     }

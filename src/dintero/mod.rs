@@ -1,5 +1,4 @@
-//! The API client: one call in, one [`Answer`] out. The only room that knows reqwest, and the pool
-//! that reqwest is made of.
+//! The API client: one call in, one [`Answer`] out. The only room that knows reqwest.
 //!
 //! It fetches tokens, encodes names into paths, bounds every wait and every body, and turns what
 //! comes back into facts. What the facts mean, when to try again and how fast to call are `core`'s
@@ -14,7 +13,6 @@ mod http;
 mod path;
 mod tls;
 mod token;
-mod transport;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! The client against servers on loopback that answer as told, or fail to.
 
 mod calls;
-mod endless;
 mod names;
 mod server;
 mod tls;

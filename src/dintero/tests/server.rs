@@ -3,12 +3,10 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
 /// What a client sent.
 #[derive(Debug, Clone)]
@@ -45,18 +43,12 @@ pub enum Then {
     SendAndHang(String),
     /// The connection is torn down.
     Reset,
-    /// These bytes, one after another with a pause before each.
-    Drip(String, Duration),
-    /// The first of these, and then the second again and again, until the client goes away.
-    SendEndlessly(String, String),
 }
 
 pub struct Server {
     pub base_url: String,
     connections: Arc<AtomicUsize>,
     requests: Arc<Mutex<Vec<Request>>>,
-    /// Tells the bytes of an endless answer once the client has gone away.
-    endless: watch::Sender<Option<usize>>,
 }
 
 type Script = Arc<dyn Fn(Request) -> BoxFuture<'static, Then> + Send + Sync>;
@@ -72,28 +64,20 @@ where
         base_url: format!("http://{}/v1", listener.local_addr().unwrap()),
         connections: Arc::default(),
         requests: Arc::default(),
-        endless: watch::Sender::default(),
     };
     let (connections, requests) = (server.connections.clone(), server.requests.clone());
-    let endless = server.endless.clone();
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             connections.fetch_add(1, Ordering::Relaxed);
             let (script, requests) = (script.clone(), requests.clone());
-            let endless = endless.clone();
-            tokio::spawn(async move { connection(stream, &script, &requests, &endless).await });
+            tokio::spawn(async move { connection(stream, &script, &requests).await });
         }
     });
     server
 }
 
-async fn connection(
-    mut stream: TcpStream,
-    script: &Script,
-    requests: &Mutex<Vec<Request>>,
-    endless: &watch::Sender<Option<usize>>,
-) {
+async fn connection(mut stream: TcpStream, script: &Script, requests: &Mutex<Vec<Request>>) {
     while let Some(request) = read_request(&mut stream).await {
         requests.lock().unwrap().push(request.clone());
         match script(request).await {
@@ -109,24 +93,6 @@ async fn connection(
             Then::Reset => {
                 // Closed with a wish to linger for no time, a connection is reset.
                 stream.set_zero_linger().unwrap();
-                return;
-            }
-            Then::Drip(bytes, pause) => {
-                for byte in bytes.as_bytes() {
-                    tokio::time::sleep(pause).await;
-                    if stream.write_all(&[*byte]).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            Then::SendEndlessly(first, again) => {
-                let mut sent = 0;
-                let mut next = first;
-                while stream.write_all(next.as_bytes()).await.is_ok() {
-                    sent += next.len();
-                    next.clone_from(&again);
-                }
-                endless.send_replace(Some(sent));
                 return;
             }
         }
@@ -161,14 +127,6 @@ impl Server {
 
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
-    }
-
-    /// Waits until the client of an endless answer has gone away; the bytes that were sent until
-    /// then, those in the sockets' buffers included.
-    pub async fn endless(&self) -> usize {
-        let mut endless = self.endless.subscribe();
-        let sent = *endless.wait_for(Option::is_some).await.unwrap();
-        sent.unwrap()
     }
 
     pub fn get_tokens(&self) -> usize {
