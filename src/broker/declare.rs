@@ -18,7 +18,7 @@ use super::topology::{
     Argument, DELIVERY_LIMIT_ARGUMENT, Difference, Object, Topology, Value, What,
     read_inequivalence,
 };
-use super::trouble::Trouble;
+use super::trouble::{Trouble, without_user};
 
 /// Declares everything; what exists already must be as it is to be.
 pub(super) async fn declare(wire: &Wire, topology: &Topology) -> Result<(), Trouble> {
@@ -264,7 +264,7 @@ fn misfit(error: &lapin::Error) -> Option<What> {
     match amqp.kind() {
         AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Some(What::Missing),
         AMQPErrorKind::Soft(_) => Some(read_inequivalence(told).unwrap_or_else(|| What::Refused {
-            told: told.to_owned(),
+            told: without_user(told),
         })),
         AMQPErrorKind::Hard(_) => None,
     }
