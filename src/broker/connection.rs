@@ -233,9 +233,10 @@ impl Door {
 
     fn read(amqp: &Amqp) -> Result<Self, Trouble> {
         let url = read_url(amqp)?;
-        let tls = match url.tls {
-            false => None,
-            true => Some(tls_connector(amqp)?),
+        let tls = if url.tls {
+            Some(tls_connector(amqp)?)
+        } else {
+            None
         };
         Ok(Self {
             uri: uri(&url),
@@ -266,9 +267,10 @@ fn read_url(amqp: &Amqp) -> Result<AmqpUrl, Trouble> {
 /// than [`AmqpUrl`], and an IPv6 address for `localhost`.
 fn uri(url: &AmqpUrl) -> AMQPUri {
     AMQPUri {
-        scheme: match url.tls {
-            false => AMQPScheme::AMQP,
-            true => AMQPScheme::AMQPS,
+        scheme: if url.tls {
+            AMQPScheme::AMQPS
+        } else {
+            AMQPScheme::AMQP
         },
         authority: AMQPAuthority {
             userinfo: AMQPUserInfo {
@@ -332,6 +334,8 @@ fn unusable(key: &str, what: &dyn std::fmt::Display) -> Trouble {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::config::{Secret, Settings};
 
@@ -358,18 +362,37 @@ mod tests {
         assert_eq!(heartbeat("amqp://mq/%2f?heartbeat=30"), Some(30));
     }
 
+    fn assert_read_as_lapin_reads_it(url: &str) {
+        let mut theirs: AMQPUri = url.parse().unwrap();
+        theirs.query.heartbeat.get_or_insert(HEARTBEAT);
+        // It is not used.
+        theirs.query.connection_timeout = None;
+        assert_eq!(parsed(url), theirs, "{url}");
+    }
+
     #[test]
-    fn lapin_s_own_parser_reads_the_same_from_a_url_that_is_accepted() {
+    fn lapin_s_own_parser_reads_the_same_from_a_url() {
         for url in [
             "amqp://localhost",
             "amqps://u%40x:p%2f%23@mq.example.com:5673/a%2fb?heartbeat=7&frame_max=8192",
-            "amqp://user@mq?channel_max=64&auth_mechanism=AMQPLAIN",
+            "amqp://user@mq?channel_max=64&auth_mechanism=AMQPLAIN&connection_timeout=5000",
             "amqps://:@mq/v?auth_mechanism=external",
             "amqp://u:p%25q@ho%61st/%2f",
         ] {
-            let mut theirs: AMQPUri = url.parse().unwrap();
-            theirs.query.heartbeat.get_or_insert(HEARTBEAT);
-            assert_eq!(parsed(url), theirs, "{url}");
+            assert_read_as_lapin_reads_it(url);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn lapin_s_own_parser_reads_the_same_from_whatever_is_accepted(
+            url in "amqps?://([a-z%2f:@+ /?#\\\\é]{0,8}@)?[a-z.%6]{1,6}(:[0-9]{1,5})?\
+                    (/[a-z%2f ]{0,6})?\
+                    (\\?(heartbeat|frame_max|channel_max|auth_mechanism|x)=[a-z0-9%+]{0,6})?",
+        ) {
+            if AmqpUrl::parse(&url).is_ok() {
+                assert_read_as_lapin_reads_it(&url);
+            }
         }
     }
 

@@ -269,3 +269,27 @@ fn misfit(error: &lapin::Error) -> Option<What> {
         AMQPErrorKind::Hard(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lapin::protocol::AMQPError;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_object_is_told_without_the_broker_s_user() {
+        let refused = AMQPError::new(
+            AMQPSoftError::ACCESSREFUSED.into(),
+            "ACCESS_REFUSED - configure access to queue 'q' in vhost '/' refused for user 'bob'"
+                .into(),
+        );
+        let what = misfit(&ErrorKind::ProtocolError(refused).into());
+        let Some(What::Refused { told }) = what else {
+            panic!("{what:?}");
+        };
+        assert_eq!(
+            told,
+            "ACCESS_REFUSED - configure access to queue 'q' in vhost '/' refused"
+        );
+    }
+}

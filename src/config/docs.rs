@@ -73,7 +73,9 @@ fn example() -> String {
 /// The default as TOML, or something that could stand there.
 fn sample(key: &Key) -> String {
     let text = key.default.unwrap_or(match key.kind {
-        Kind::Secret if key.path.ends_with(".proxy") => "http://proxy.example.com:3128",
+        Kind::Secret if key.path.rsplit('.').next() == Some("proxy") => {
+            "http://proxy.example.com:3128"
+        }
         Kind::Secret => "…",
         Kind::Url => "http://127.0.0.1:4318",
         Kind::File => "/run/secrets/rename-worker/…",

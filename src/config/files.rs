@@ -30,7 +30,7 @@ pub(super) fn faults(settings: &Settings) -> Vec<FileFault> {
 struct Faults(Vec<FileFault>);
 
 impl Faults {
-    fn add(&mut self, key: impl Into<String>, what: impl ToString) {
+    fn add(&mut self, key: impl Into<String>, what: &(impl ToString + ?Sized)) {
         self.0.push(FileFault {
             key: key.into(),
             what: what.to_string(),
@@ -53,8 +53,8 @@ impl Faults {
         if let (Some(certificate), Some(key)) = (&amqp.client_cert_file, &amqp.client_key_file) {
             match pem::identity(certificate, key) {
                 Ok(_) => {}
-                Err(BadIdentity::Certificate(bad)) => self.add("amqp.client_cert_file", bad),
-                Err(BadIdentity::Key(bad)) => self.add("amqp.client_key_file", bad),
+                Err(BadIdentity::Certificate(bad)) => self.add("amqp.client_cert_file", &bad),
+                Err(BadIdentity::Key(bad)) => self.add("amqp.client_key_file", &bad),
             }
         }
     }
@@ -79,7 +79,7 @@ impl Faults {
         let text = match (url.read(), url) {
             (Ok(text), _) => text,
             (Err(error), Secret::File(_)) => {
-                self.add("amqp.url_file", error);
+                self.add("amqp.url_file", &error);
                 return None;
             }
             // Told as a mistake of the settings already.
@@ -88,7 +88,7 @@ impl Faults {
         match (AmqpUrl::parse(text.expose_secret()), url) {
             (Ok(url), _) => Some(url.tls),
             (Err(bad), Secret::File(_)) => {
-                self.add("amqp.url_file", format!("what it holds {bad}"));
+                self.add("amqp.url_file", &format!("what it holds {bad}"));
                 None
             }
             (Err(_), Secret::Inline(_)) => None,
@@ -122,10 +122,10 @@ impl Faults {
         }
         let key = format!("{section}.{name}");
         match secret.read() {
-            Err(error) => self.add(key, error),
+            Err(error) => self.add(key, &error),
             Ok(token) if is_token => {
                 if let Some(fault) = token_fault(token.expose_secret()) {
-                    self.add(key, format!("what it holds {fault}"));
+                    self.add(key, &format!("what it holds {fault}"));
                 }
             }
             Ok(_) => {}
@@ -134,7 +134,7 @@ impl Faults {
 
     fn pem<T>(&mut self, key: &str, read: Result<T, BadPem>) {
         if let Err(bad) = read {
-            self.add(key, bad);
+            self.add(key, &bad);
         }
     }
 

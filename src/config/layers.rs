@@ -106,8 +106,7 @@ fn note_lines(text: &str, above: &str, table: &DeTable<'_>, lines: &mut Lines) {
 
 /// The line, from 1, of a place in a text, in bytes.
 fn line_of(text: &str, at: usize) -> usize {
-    let before = text.as_bytes().get(..at).unwrap_or_default();
-    before.iter().filter(|byte| **byte == b'\n').count() + 1
+    text.get(..at).unwrap_or_default().matches('\n').count() + 1
 }
 
 /// One variable as a layer: `RENAME_WORKER_API__TIMEOUT` is `api.timeout`.

@@ -8,6 +8,7 @@ mod broker_letters;
 mod broker_life;
 mod broker_link;
 mod broker_silence;
+mod check_and_run;
 mod cluster;
 mod commands;
 mod dashboard_data;

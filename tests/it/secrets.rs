@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rename_worker::broker;
 use rename_worker::config::Settings;
 use rename_worker::config::keys::KEYS;
 use rename_worker::dintero::{Client, Kind, Observer, Status};
+use tokio::time::Instant;
 
 use broken::{PEM, TEXT, pem_mutations, pieces, text_mutations};
 

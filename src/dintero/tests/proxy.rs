@@ -42,9 +42,9 @@ impl Proxy {
         proxy
     }
 
-    fn url(&self, user_info: &str) -> Option<ProxyUrl> {
+    fn url(&self, user_info: &str) -> ProxyUrl {
         let url = format!("http://{user_info}@{}", self.address);
-        Some(ProxyUrl::parse(&url).unwrap())
+        ProxyUrl::parse(&url).unwrap()
     }
 
     /// The first lines of what was asked for.
@@ -90,7 +90,7 @@ async fn https_goes_through_the_proxy_s_tunnel() {
     let mut api = api(&format!("https://{ELSEWHERE}/v1"));
     let (_dir, path) = ca_file(&authority.pem());
     api.ca_file = Some(path);
-    api.proxy = proxy.url("user:pa%2fss");
+    api.proxy = Some(proxy.url("user:pa%2fss"));
     let (client, _) = client_of(&api);
     assert_eq!(
         client.change_username(&rename("old", "new")).await,
@@ -99,7 +99,7 @@ async fn https_goes_through_the_proxy_s_tunnel() {
     assert_eq!(proxy.asked(), [format!("CONNECT {ELSEWHERE}:443 HTTP/1.1")]);
 
     // Without the tunnel the API was not reached, so nothing can have been applied.
-    api.proxy = proxy.url("user:wrong");
+    api.proxy = Some(proxy.url("user:wrong"));
     let (client, _) = client_of(&api);
     let not_sent = Answer::Silence(Silence::Connect);
     assert_eq!(
@@ -114,7 +114,7 @@ async fn plain_http_is_asked_of_the_proxy_by_its_whole_url() {
     let address = server.base_url["http://".len()..].trim_end_matches("/v1");
     let proxy = Proxy::to(address.parse().unwrap()).await;
     let mut api = api(&format!("http://{ELSEWHERE}/v1"));
-    api.proxy = proxy.url("user:pa%2fss");
+    api.proxy = Some(proxy.url("user:pa%2fss"));
     let (client, _) = client_of(&api);
     assert_eq!(
         client.change_username(&rename("old", "new")).await,
@@ -127,7 +127,7 @@ async fn plain_http_is_asked_of_the_proxy_by_its_whole_url() {
     );
 
     // Refused by the proxy, not by the API.
-    api.proxy = proxy.url("user:wrong");
+    api.proxy = Some(proxy.url("user:wrong"));
     let (client, _) = client_of(&api);
     let not_sent = Answer::Silence(Silence::Connect);
     assert_eq!(
@@ -141,7 +141,7 @@ async fn what_is_on_this_machine_is_called_without_the_proxy() {
     let server = serve(|_| async { Then::Send(ok("new")) }).await;
     let proxy = Proxy::to(([127, 0, 0, 1], 9).into()).await;
     let mut api = api(&server.base_url);
-    api.proxy = proxy.url("user:pa%2fss");
+    api.proxy = Some(proxy.url("user:pa%2fss"));
     let (client, _) = client_of(&api);
     assert_eq!(
         client.change_username(&rename("old", "new")).await,
