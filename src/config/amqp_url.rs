@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 use url::{Host, Url};
 
-use super::loopback::is_loopback;
+use super::loopback::{is_host, is_loopback};
 
 /// Where the broker is and how to get in.
 #[derive(Clone)]
@@ -160,16 +160,21 @@ fn user_info(user: &str) -> Result<SecretString, BadAmqpUrl> {
 }
 
 fn host(url: &Url) -> Result<String, BadAmqpUrl> {
-    let host = match url.host() {
-        Some(Host::Domain(name)) => decoded(name, NOT_UTF8)?.into_owned(),
-        Some(Host::Ipv4(address)) => address.to_string(),
-        Some(Host::Ipv6(address)) => address.to_string(),
-        None => String::new(),
+    let name = match url.host() {
+        Some(Host::Domain(name)) => decoded(name, NOT_UTF8)?,
+        Some(Host::Ipv4(address)) => return Ok(address.to_string()),
+        Some(Host::Ipv6(address)) => return Ok(address.to_string()),
+        None => Cow::default(),
     };
-    if host.is_empty() {
+    if name.is_empty() {
         return Err(BadAmqpUrl("has no host"));
     }
-    Ok(host)
+    if !is_host(&name) {
+        return Err(BadAmqpUrl(
+            "has a host that is neither a name nor an address",
+        ));
+    }
+    Ok(name.into_owned())
 }
 
 fn vhost(url: &Url) -> Result<String, BadAmqpUrl> {
@@ -270,6 +275,7 @@ mod tests {
             "broker:5672",
             "amqp:broker",
             "amqp:///x",
+            "amqp://b{roker",
             "http://broker",
             "amqp://broker/",
             "amqp://broker/?heartbeat=10",

@@ -1,4 +1,5 @@
-//! Which hosts are this machine: the one rule for whether a connection without TLS leaves it.
+//! Which hosts are this machine: the one rule for whether a connection without TLS leaves it. And
+//! what can be a host at all.
 
 use std::net::IpAddr;
 
@@ -17,9 +18,27 @@ pub fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
+/// Whether a URL's host can be one: an address, or a name of letters, digits, `.`, `-` and `_`. URL
+/// parsers take more, which then neither DNS, TLS nor an HTTP request can carry.
+pub(super) fn is_host(host: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let is_ipv6 = host.starts_with('[') && host.ends_with(']');
+    is_ipv6 || (!host.is_empty() && host.chars().all(plain))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_and_addresses_are_hosts() {
+        for host in ["mq.example.com", "rabbit_1", "10.0.0.1", "[::1]"] {
+            assert!(is_host(host), "{host}");
+        }
+        for host in ["", "a{", "a b", "b\u{fc}cher", "a%20", "a;b"] {
+            assert!(!is_host(host), "{host}");
+        }
+    }
 
     #[test]
     fn only_localhost_and_loopback_addresses_are_this_machine() {

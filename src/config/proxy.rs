@@ -10,6 +10,8 @@ use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 use url::Url;
 
+use super::loopback::is_host;
+
 /// A proxy that speaks HTTP, by itself or within TLS.
 #[derive(Clone)]
 pub struct ProxyUrl {
@@ -44,6 +46,9 @@ impl ProxyUrl {
                 "has a path, query or fragment; a proxy has a host and port only, and in user \
                  and password / ? # @ are written as %2f %3f %23 %40",
             );
+        }
+        if !url.host_str().is_some_and(is_host) {
+            return bad("has a host that is neither a name nor an address");
         }
         let decoded = |text: &str| {
             let text = percent_decode_str(text).decode_utf8();

@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 use url::Url;
 
 use super::amqp_url::AmqpUrl;
-use super::loopback::is_loopback;
+use super::loopback::{is_host, is_loopback};
 use super::proxy::ProxyUrl;
 use super::reader::Reader;
 use super::secret::{Secret, client_id_fault, token_fault};
@@ -164,6 +164,9 @@ fn http_url(text: &str) -> Result<Url, String> {
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err("has a query or fragment; leave it out".into());
+    }
+    if !url.host_str().is_some_and(is_host) {
+        return Err("has a host that is neither a name nor an address".into());
     }
     Ok(url)
 }

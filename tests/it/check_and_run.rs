@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::http::Uri;
 use proptest::prelude::*;
 use rename_worker::config::Settings;
 use rename_worker::dintero::{Client, Kind, Observer, Status};
@@ -43,6 +44,11 @@ proptest! {
         ] {
             if let Some(settings) = settings(env) {
                 prop_assert!(Client::new(&settings.api, 1, Unheard).is_ok(), "{:?}", env);
+                // As each request has to name it.
+                prop_assert!(settings.api.base_url.parse::<Uri>().is_ok(), "{:?}", env);
+                if let Some(proxy) = &settings.api.proxy {
+                    prop_assert!(proxy.url.as_str().parse::<Uri>().is_ok(), "{:?}", env);
+                }
             }
         }
     }

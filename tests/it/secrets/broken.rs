@@ -117,7 +117,7 @@ pub fn text_mutations(secret: &str) -> Vec<String> {
         format!("{secret},{secret}"),
         format!("{secret} {secret}"),
         format!("{secret}=1"),
-        secret.repeat(5_000),
+        secret.repeat(4_200),
     ]);
     broken
 }
