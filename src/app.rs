@@ -75,7 +75,11 @@ impl App {
         let admin = listener.local_addr().unwrap_or(at);
         let client = Client::new(&settings.api, concurrency, Calls(metrics.clone()))?;
         let logged_names = LoggedNames::new(&settings.log)?;
-        let tracer = Tracer::new(&settings, VERSION)?;
+        let tracer = Tracer::new(
+            &settings,
+            VERSION,
+            dintero::collector_client(&settings.otlp)?,
+        )?;
         let rules = rules(&settings);
         let (tell, events) = mpsc::channel::<BrokerEvent>(EVENTS);
         let link = Link::start(

@@ -1,15 +1,22 @@
 //! Settings: TOML and environment, parsed once into valid, immutable values.
 //!
 //! [`keys`] is the one table of what can be set; reading, the did-you-means, `config show` and
-//! `docs/settings.md` all come from it. Every mistake is collected before any is told. Nothing here
-//! opens a secret's file: that happens at each use, so that a rotated secret needs no restart.
+//! `docs/settings.md` all come from it. Every mistake is collected before any is told. A secret's
+//! file is opened at each use, so that a rotated secret needs no restart; here only to say beforehand
+//! what the run could not use. No mistake holds any part of a value.
 
+mod amqp_url;
+mod bom;
 mod check;
+mod files;
 pub mod keys;
 mod ladder;
 mod layers;
+mod loopback;
 mod mistakes;
 mod notes;
+pub mod pem;
+mod proxy;
 mod reader;
 mod secret;
 mod sections;
@@ -23,11 +30,16 @@ use std::time::Duration;
 
 use crate::core::request::AccountId;
 
+pub use amqp_url::{AmqpUrl, BadAmqpUrl, Mechanism};
+pub use bom::{text_without_bom, without_bom};
+pub use files::FileFault;
 pub use ladder::{BadLadder, Ladder};
 pub use layers::environment;
+pub use loopback::is_loopback;
 pub use mistakes::{Mistake, Mistakes, Origin};
+pub use proxy::{BadProxyUrl, ProxyUrl};
 pub use reader::Effective;
-pub use secret::{Secret, SecretError};
+pub use secret::{Secret, SecretError, token_fault};
 
 /// Everything that can be set, valid.
 #[derive(Debug, Clone)]
@@ -42,6 +54,8 @@ pub struct Settings {
     pub log: Log,
     pub events: Events,
     pub otlp: Otlp,
+    /// The environment's proxy variables that are set, by their names; none of them is used.
+    pub unused_proxy_variables: Vec<String>,
 }
 
 /// The broker, and the names on it.
@@ -64,6 +78,8 @@ pub struct Api {
     pub base_url: String,
     pub allow_insecure: bool,
     pub ca_file: Option<PathBuf>,
+    /// On the way to every host but this machine.
+    pub proxy: Option<ProxyUrl>,
     /// For every account that has none of its own.
     pub credentials: Option<Credentials>,
     pub accounts: BTreeMap<AccountId, Credentials>,
@@ -171,6 +187,8 @@ pub struct Events {
 pub struct Otlp {
     /// Where traces go; none are sent without it.
     pub endpoint: Option<String>,
+    /// On the way there, unless it is on this machine.
+    pub proxy: Option<ProxyUrl>,
 }
 
 impl Settings {
@@ -187,12 +205,41 @@ impl Settings {
         config_file: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<(Self, Vec<Effective>), Mistakes> {
+        let (settings, reader) = Self::read(config_file, env);
+        Ok((settings, reader.finish()?))
+    }
+
+    /// As [`Settings::explain`], and what the run could not use of the files that are named is
+    /// among the mistakes.
+    pub fn check(
+        config_file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<(Self, Vec<Effective>), Mistakes> {
+        let (settings, mut reader) = Self::read(config_file, env);
+        for FileFault { key, what } in settings.file_faults() {
+            reader.mistake(&key, what);
+        }
+        Ok((settings, reader.finish()?))
+    }
+
+    /// What the run could not use of the files that are named, as they are now.
+    #[must_use]
+    pub fn file_faults(&self) -> Vec<FileFault> {
+        files::faults(self)
+    }
+
+    fn read(
+        config_file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> (Self, reader::Reader) {
+        let env: Vec<_> = env.collect();
+        let unused_proxy_variables = proxy::variables(&env);
         let mut mistakes = Mistakes::default();
-        let layers = layers::gather(config_file, env, &mut mistakes);
+        let layers = layers::gather(config_file, env.into_iter(), &mut mistakes);
         let mut reader = reader::Reader::new(layers, mistakes);
-        let settings = sections::settings(&mut reader);
-        let effective = reader.finish()?;
-        Ok((settings, effective))
+        let mut settings = sections::settings(&mut reader);
+        settings.unused_proxy_variables = unused_proxy_variables;
+        (settings, reader)
     }
 }
 

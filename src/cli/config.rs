@@ -18,11 +18,16 @@ pub struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Check the settings and tell every mistake
+    /// Check the settings and the files they name, and report every mistake
+    ///
+    /// Certificates, keys and secrets are read as the run reads them; nothing of them is printed.
     Check {
-        /// Tell it as JSON
+        /// Report as JSON
         #[arg(long)]
         json: bool,
+        /// Leave out the files, where they are not on this machine
+        #[arg(long)]
+        skip_files: bool,
     },
     /// Show the settings in effect and where each comes from; secrets are left out
     Show {
@@ -39,20 +44,25 @@ pub fn settings(config_file: Option<&Path>) -> Result<Settings, Refusal> {
 }
 
 pub fn run(args: &ConfigArgs, config_file: Option<&Path>) -> Exit {
-    let found = Settings::explain(config_file, environment());
+    let found = match args.what {
+        What::Check {
+            skip_files: false, ..
+        } => Settings::check(config_file, environment()),
+        _ => Settings::explain(config_file, environment()),
+    };
     match (&args.what, found) {
-        (What::Check { json: false }, Ok((settings, effective))) => {
+        (What::Check { json: false, .. }, Ok((settings, effective))) => {
             for note in settings.notes() {
                 eprintln!("note: {note}");
             }
             print(&summary(&effective))
         }
-        (What::Check { json: true }, Ok((settings, _))) => print(&json_of(&json!({
+        (What::Check { json: true, .. }, Ok((settings, _))) => print(&json_of(&json!({
             "ok": true, "mistakes": [], "notes": settings.notes(),
         }))),
         (What::Show { json: false }, Ok((_, effective))) => print(&toml_of(&effective)),
         (What::Show { json: true }, Ok((_, effective))) => print(&json_of(&shown(&effective))),
-        (What::Check { json: true } | What::Show { json: true }, Err(mistakes)) => {
+        (What::Check { json: true, .. } | What::Show { json: true }, Err(mistakes)) => {
             match print(&json_of(&told(&mistakes))) {
                 Exit::Done => Exit::Usage,
                 failed => failed,

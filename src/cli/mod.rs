@@ -35,7 +35,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the worker until SIGTERM or SIGINT
+    /// Run the worker until SIGTERM, SIGINT or SIGHUP
     Run,
     /// See it work: the whole story in a few seconds, on a throw-away RabbitMQ
     Demo(demo::DemoArgs),

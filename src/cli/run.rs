@@ -1,4 +1,4 @@
-//! `run`: the worker, until it is told to stop.
+//! `run`: the worker, until a signal stops it.
 
 use std::path::Path;
 
@@ -8,10 +8,11 @@ use super::Exit;
 use crate::admin::descriptors::Descriptors;
 use crate::app::{App, StartError};
 use crate::broker;
+use crate::config::FileFault;
 use crate::telemetry::log;
 
-/// Runs the worker. The first SIGTERM or SIGINT lets it finish what is in flight; the second ends
-/// it at once.
+/// Runs the worker. The first SIGTERM, SIGINT or SIGHUP lets it finish what is in flight; a second
+/// SIGTERM or SIGINT ends it at once. A second SIGHUP does not: a terminal that closes may send two.
 pub async fn run(config: Option<&Path>) -> Exit {
     let settings = match super::config::settings(config) {
         Ok(settings) => settings,
@@ -27,7 +28,7 @@ pub async fn run(config: Option<&Path>) -> Exit {
         }
     };
     log::panics_too();
-    let (mut terminate, mut interrupt) = match signals() {
+    let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
             tracing::error!(%error, "cannot listen for signals");
@@ -38,6 +39,9 @@ pub async fn run(config: Option<&Path>) -> Exit {
     let too_few = descriptors.too_few_for(settings.consumer.concurrency.get());
     for note in settings.notes().into_iter().chain(too_few) {
         tracing::warn!("{note}");
+    }
+    for FileFault { key, what } in settings.file_faults() {
+        tracing::warn!("{key}: {what}");
     }
     let broker = broker::address(&settings.amqp);
     let app = match App::start(settings).await {
@@ -71,8 +75,7 @@ pub async fn run(config: Option<&Path>) -> Exit {
                 tracing::error!("the worker ended without being told to");
                 return Exit::Failed;
             }
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = signals.next(stop.is_cancelled()) => {}
         }
         if stop.is_cancelled() {
             tracing::warn!("told to stop a second time: ending at once");
@@ -82,9 +85,51 @@ pub async fn run(config: Option<&Path>) -> Exit {
     }
 }
 
-fn signals() -> std::io::Result<(Signal, Signal)> {
-    Ok((
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    ))
+/// The signals that stop the worker.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    /// None where whoever started the process had it ignored, as `nohup` does.
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let hangup = if is_hangup_ignored() {
+            None
+        } else {
+            Some(signal(SignalKind::hangup())?)
+        };
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup,
+        })
+    }
+
+    /// Waits for one that counts.
+    async fn next(&mut self, is_stopping: bool) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) if !is_stopping => drop(hangup.recv().await),
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            () = hangup => {}
+        }
+    }
+}
+
+/// What the process inherited, as Linux tells it; elsewhere it is taken for not ignored.
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // The lowest bit is signal 1, SIGHUP.
+    mask.is_some_and(|mask| mask & 1 == 1)
 }

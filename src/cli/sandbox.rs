@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use uuid::Uuid;
 
 use super::{Exit, Refusal};
+use crate::config::without_bom;
 use crate::core::request::{AccountId, BadAccountId, Username};
 use crate::sandbox::{
     CLIENT_ID, CLIENT_SECRET, Client, Fault, KEYS, KINDS, Latency, Sandbox, SandboxOptions, Seed,
@@ -181,7 +182,7 @@ fn read_users(file: &Path) -> anyhow::Result<Vec<Seed>> {
         anyhow::anyhow!("{}: cannot read users: {wrong}", file.display())
     };
     let text = std::fs::read(file).map_err(|error| wrong(&error))?;
-    serde_json::Deserializer::from_slice(&text)
+    serde_json::Deserializer::from_slice(without_bom(&text))
         .into_iter()
         .collect::<Result<_, _>>()
         .map_err(|error| wrong(&error))

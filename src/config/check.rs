@@ -1,4 +1,9 @@
 //! Finds, in one layer, the keys that are none, and says which may have been meant.
+//!
+//! A name in a file that is like no key's is told by its line: where quotes are broken, it may be a
+//! piece of a secret.
+
+use std::collections::BTreeMap;
 
 use figment::value::{Dict, Value};
 
@@ -7,13 +12,22 @@ use super::mistakes::{Mistakes, Origin};
 use crate::core::request::AccountId;
 
 /// Keeps what is known, tells what is not.
-pub(super) fn known(dict: Dict, origin: &Origin, mistakes: &mut Mistakes) -> Dict {
-    Check { origin, mistakes }.root(dict)
+pub(super) fn known(dict: Dict, origin: &Origin, lines: &Lines, mistakes: &mut Mistakes) -> Dict {
+    Check {
+        origin,
+        lines,
+        mistakes,
+    }
+    .root(dict)
 }
+
+/// The line of each key and table of a file, by its full path.
+pub(super) type Lines = BTreeMap<String, usize>;
 
 /// One layer's walk.
 struct Check<'a> {
     origin: &'a Origin,
+    lines: &'a Lines,
     mistakes: &'a mut Mistakes,
 }
 
@@ -25,8 +39,8 @@ impl Check<'_> {
                 let table = self.section(&name, table);
                 kept.extend(table.map(|table| (name, table.into())));
             } else {
-                let elsewhere = did_you_mean_key("", &name);
-                self.add(&name, format!("is in no section{elsewhere}"));
+                let meant = meant_key("", &name);
+                self.unknown(&name, "is in no section", meant);
             }
         }
         kept
@@ -36,8 +50,8 @@ impl Check<'_> {
         let prefix = format!("{section}.");
         if !KEYS.iter().any(|key| key.path.starts_with(&prefix)) {
             let sections = KEYS.iter().filter_map(|key| key.path.split('.').next());
-            let hint = did_you_mean(section, sections);
-            self.add(section, format!("is no section{hint}"));
+            let meant = nearest(section, sections).map(Into::into);
+            self.unknown(section, "is no section", meant);
             return None;
         }
         let mut kept = Dict::new();
@@ -48,8 +62,8 @@ impl Check<'_> {
             } else if keys::find(&path).is_some() && !path.contains('<') {
                 kept.extend(self.scalar(&path, value).map(|value| (name, value)));
             } else {
-                let hint = did_you_mean_key(section, &name);
-                self.add(&path, format!("is no key{hint}"));
+                let meant = meant_key(section, &name);
+                self.unknown(&path, "is no key", meant);
             }
         }
         Some(kept)
@@ -64,7 +78,7 @@ impl Check<'_> {
         for (aid, value) in tables {
             let path = format!("api.accounts.{aid}");
             match (AccountId::parse(&aid), value) {
-                (Err(bad), _) => self.add(&path, format!("is no account: {bad}")),
+                (Err(bad), _) => self.unknown(&path, &format!("is no account: {bad}"), None),
                 (Ok(_), Value::Dict(_, table)) => {
                     let table = self.account(&path, table);
                     kept.insert(aid, table.into());
@@ -83,8 +97,8 @@ impl Check<'_> {
                 kept.extend(self.scalar(&path, value).map(|value| (name, value)));
             } else {
                 let names = KEYS.iter().filter_map(|key| key.path.strip_prefix(ACCOUNT));
-                let hint = did_you_mean(&name, names);
-                self.add(&path, format!("is no key{hint}"));
+                let meant = nearest(&name, names).map(Into::into);
+                self.unknown(&path, "is no key", meant);
             }
         }
         kept
@@ -99,28 +113,33 @@ impl Check<'_> {
         None
     }
 
+    fn unknown(&mut self, path: &str, what: &str, meant: Option<String>) {
+        let key = match (self.origin, &meant) {
+            (Origin::File(_), None) => match self.lines.get(path) {
+                Some(line) => format!("line {line}"),
+                None => "a key".into(),
+            },
+            _ => path.into(),
+        };
+        let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+        self.add(&key, format!("{what}{hint}"));
+    }
+
     fn add(&mut self, key: &str, what: impl Into<String>) {
         self.mistakes.add(key, self.origin.clone(), what);
     }
 }
 
-/// "; did you mean …?", or nothing when nothing is near.
-fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    nearest(name, known).map_or_else(String::new, |near| format!("; did you mean {near}?"))
-}
-
-/// As [`did_you_mean`], and finds the key of that name in another section.
-fn did_you_mean_key(section: &str, name: &str) -> String {
+/// The key that may have been meant, of that section or of that name in another one.
+fn meant_key(section: &str, name: &str) -> Option<String> {
     let scalars = KEYS.iter().filter(|key| !key.path.contains('<'));
     let split = scalars.filter_map(|key| key.path.split_once('.'));
     let here = split.clone().filter(|(other, _)| *other == section);
     if let Some(near) = nearest(name, here.map(|(_, key)| key)) {
-        return format!("; did you mean {section}.{near}?");
+        return Some(format!("{section}.{near}"));
     }
     let elsewhere = split.clone().find(|(_, key)| *key == name);
-    elsewhere.map_or_else(String::new, |(other, key)| {
-        format!("; did you mean {other}.{key}?")
-    })
+    elsewhere.map(|(other, key)| format!("{other}.{key}"))
 }
 
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {

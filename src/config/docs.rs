@@ -19,8 +19,13 @@ fn page() -> String {
          In a variable a list is separated by commas.\n\n\
          `rename-worker config check` tells every mistake at once; `rename-worker config show` \
          tells what is in effect and where each value comes from. Unknown keys are mistakes. \
+         Neither quotes what it cannot read. Certificates, keys and secrets in files are read by \
+         `config check` as the run reads them (`--skip-files` leaves them out). \
          Secrets never print. A `*_file` is read anew when it is used, so a rotated secret needs \
-         no restart (but for `log.hash_key_file`); it excludes its twin without `_file`. A token and a client exclude each \
+         no restart (but for `log.hash_key_file`); it excludes its twin without `_file`. A byte order mark at the beginning of \
+         a file or value and line breaks at the end of a value are left out. \
+         `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are used for nothing: a proxy \
+         is `api.proxy` or `otlp.proxy`. A token and a client exclude each \
          other too. Paths are relative to the working directory.\n",
     );
     let mut section = "";
@@ -68,6 +73,9 @@ fn example() -> String {
 /// The default as TOML, or something that could stand there.
 fn sample(key: &Key) -> String {
     let text = key.default.unwrap_or(match key.kind {
+        Kind::Secret if key.path.rsplit('.').next() == Some("proxy") => {
+            "http://proxy.example.com:3128"
+        }
         Kind::Secret => "…",
         Kind::Url => "http://127.0.0.1:4318",
         Kind::File => "/run/secrets/rename-worker/…",

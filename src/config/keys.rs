@@ -68,7 +68,7 @@ pub const KEYS: &[Key] = &[
         "amqp.url",
         Kind::Secret,
         Some("amqp://guest:guest@127.0.0.1:5672/%2f"),
-        "The broker: `amqp://` or `amqps://`, user, password, host, port and virtual host. It holds a password, so it never prints.",
+        "The broker: `amqp://` or `amqps://`, user, password, host, port and virtual host. In user, password and virtual host, `/ ? # @ : %` are written as `%2f %3f %23 %40 %3a %25`. Without a path it is the virtual host `/`; a `/` with nothing behind it is refused. Parameters: `heartbeat` (seconds), `frame_max`, `channel_max`, `auth_mechanism`. It holds a password, so it never prints; `amqp://` to another machine is warned of.",
     ),
     key(
         "amqp.url_file",
@@ -123,6 +123,12 @@ pub const KEYS: &[Key] = &[
         Kind::File,
         None,
         "PEM certificates to trust instead of the system's, for the API; read anew at each handshake.",
+    ),
+    key(
+        "api.proxy",
+        Kind::Secret,
+        None,
+        "The proxy on the way to the API, `http://` or `https://`, with user and password if it asks for them, so it never prints. A `base_url` on this machine (`localhost`, 127.0.0.0/8, `::1`) is called without it. `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are used for nothing.",
     ),
     key(
         "api.token",
@@ -305,7 +311,7 @@ pub const KEYS: &[Key] = &[
         "retry.ladder",
         Kind::Durations,
         Some("5s,30s,2m,10m,1h"),
-        "The delays that have a queue of their own. Another ladder means other queues: drain the old ones first.",
+        "The delays that have a queue of their own. Each step is one duration without spaces. Another ladder means other queues: drain the old ones first.",
     ),
     key(
         "hold.failures",
@@ -390,6 +396,12 @@ pub const KEYS: &[Key] = &[
         Kind::Url,
         None,
         "Where traces are sent by OTLP over HTTP; none are sent when unset.",
+    ),
+    key(
+        "otlp.proxy",
+        Kind::Secret,
+        None,
+        "As `api.proxy`, on the way to `otlp.endpoint`.",
     ),
 ];
 

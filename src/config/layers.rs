@@ -8,8 +8,10 @@ use std::path::Path;
 
 use figment::value::{Dict, Map, Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider, Source};
+use toml::de::{DeTable, DeValue};
 
-use super::check;
+use super::bom::text_without_bom;
+use super::check::{self, Lines};
 use super::keys::KEYS;
 use super::mistakes::{Mistakes, Origin};
 
@@ -44,8 +46,8 @@ pub(super) fn gather(
     let mut figment = Figment::new();
     if let Some(path) = config_file {
         let origin = Origin::File(path.into());
-        let dict = file(path, mistakes);
-        figment = figment.merge(Layer::checked(dict, origin, mistakes));
+        let (dict, lines) = file(path, mistakes);
+        figment = figment.merge(Layer::checked(dict, origin, &lines, mistakes));
     }
     // Sorted, so that mistakes are told in the same order on every machine.
     let ours: BTreeMap<_, _> = env
@@ -54,34 +56,57 @@ pub(super) fn gather(
     for (name, value) in ours {
         let origin = Origin::Variable(name.clone());
         if let Some(dict) = variable(&name, value, mistakes) {
-            figment = figment.merge(Layer::checked(dict, origin, mistakes));
+            figment = figment.merge(Layer::checked(dict, origin, &Lines::new(), mistakes));
         }
     }
     flatten(&figment)
 }
 
-/// The file's tables; empty with a mistake when it has none to give.
-fn file(path: &Path, mistakes: &mut Mistakes) -> Dict {
+/// The file's tables and where they stand; empty with a mistake when it has none to give.
+fn file(path: &Path, mistakes: &mut Mistakes) -> (Dict, Lines) {
     let origin = || Origin::File(path.into());
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(cause) => {
             mistakes.add("--config", origin(), format!("cannot be read: {cause}"));
-            return Dict::new();
+            return (Dict::new(), Lines::new());
         }
     };
-    toml::from_str(&text).unwrap_or_else(|error| {
-        // The error's own text quotes the line, which may hold a secret.
-        let before = error.span().map_or("", |span| &text[..span.start]);
-        let line = before.matches('\n').count() + 1;
-        let message = error.message().replace('\n', ", ");
+    let text = text_without_bom(&text);
+    let mut lines = Lines::new();
+    if let Ok(table) = DeTable::parse(text) {
+        note_lines(text, "", table.get_ref(), &mut lines);
+    }
+    let dict = toml::from_str(text).unwrap_or_else(|error| {
+        // The error's own text may quote the line, which may hold a secret.
+        let at = error.span().map_or(0, |span| span.start);
         mistakes.add(
-            format!("line {line}"),
+            format!("line {}", line_of(text, at)),
             origin(),
-            format!("no TOML: {message}"),
+            "is not TOML: look for a quote, bracket or = that is missing, and for a key or table \
+             that stands twice",
         );
         Dict::new()
-    })
+    });
+    (dict, lines)
+}
+
+fn note_lines(text: &str, above: &str, table: &DeTable<'_>, lines: &mut Lines) {
+    for (name, value) in table {
+        let path = match above {
+            "" => name.get_ref().to_string(),
+            above => format!("{above}.{}", name.get_ref()),
+        };
+        if let DeValue::Table(table) = value.get_ref() {
+            note_lines(text, &path, table, lines);
+        }
+        lines.insert(path, line_of(text, name.span().start));
+    }
+}
+
+/// The line, from 1, of a place in a text, in bytes.
+fn line_of(text: &str, at: usize) -> usize {
+    text.get(..at).unwrap_or_default().matches('\n').count() + 1
 }
 
 /// One variable as a layer: `RENAME_WORKER_API__TIMEOUT` is `api.timeout`.
@@ -136,8 +161,8 @@ struct Layer {
 
 impl Layer {
     /// Keeps what is known, tells what is not.
-    fn checked(dict: Dict, origin: Origin, mistakes: &mut Mistakes) -> Self {
-        let dict = check::known(dict, &origin, mistakes);
+    fn checked(dict: Dict, origin: Origin, lines: &Lines, mistakes: &mut Mistakes) -> Self {
+        let dict = check::known(dict, &origin, lines, mistakes);
         Self { dict, origin }
     }
 }

@@ -1,43 +1,81 @@
-//! What is no mistake, yet worth a word before the worker runs: it may be as it should only where
-//! the settings were checked, or be meant.
+//! What is no mistake, yet worth a word before the worker runs.
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Credentials, Log, Secret, Settings, Usernames, sections};
+use super::amqp_url::AmqpUrl;
+use super::loopback::is_loopback;
+use super::{Log, Settings, Usernames};
 
 impl Settings {
-    /// Looks at files as they are now; none of its words holds a secret.
+    /// What an operator should know; none of its words holds a secret. What is wrong with files is
+    /// told by [`Settings::file_faults`].
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        note_amqp_url(&self.amqp.url, &mut notes);
-        for (key, file) in [
-            ("amqp.ca_file", &self.amqp.ca_file),
-            ("amqp.client_cert_file", &self.amqp.client_cert_file),
-            ("amqp.client_key_file", &self.amqp.client_key_file),
-            ("api.ca_file", &self.api.ca_file),
-        ] {
-            if let Some(path) = file
-                && let Err(cause) = std::fs::File::open(path)
-            {
-                notes.push(format!("{key}: cannot open {}: {cause}", path.display()));
-            }
-        }
-        if let Some(credentials) = &self.api.credentials {
-            note_credentials("api", credentials, &mut notes);
-        }
-        for (account, credentials) in &self.api.accounts {
-            note_credentials(&format!("api.accounts.{account}"), credentials, &mut notes);
-        }
+        self.note_broker(&mut notes);
+        self.note_proxies(&mut notes);
         if self.api.credentials.is_none() && self.api.accounts.is_empty() {
             notes.push("api: no credentials are set, so requests will wait for them".into());
         }
-        if self.api.allow_insecure && self.api.base_url.starts_with("http://") {
+        if self.api.base_url.starts_with("http://") && !is_here(&self.api.base_url) {
             notes.push("api.base_url: tokens and usernames travel in the clear".into());
         }
         note_logged_names(&self.log, &mut notes);
         notes
     }
+
+    fn note_broker(&self, notes: &mut Vec<String>) {
+        let key = match self.amqp.url.file() {
+            None => "amqp.url",
+            Some(_) => "amqp.url_file",
+        };
+        let Ok(text) = self.amqp.url.read() else {
+            return;
+        };
+        let Ok(url) = AmqpUrl::parse(text.expose_secret()) else {
+            return;
+        };
+        if url.is_in_the_clear() {
+            notes.push(format!(
+                "{key}: the broker's password and usernames travel in the clear to another \
+                 machine; say amqps://"
+            ));
+        }
+        if url.has_unused_parameters {
+            notes.push(format!(
+                "{key}: has parameters that are used for nothing; used are heartbeat, frame_max, \
+                 channel_max and auth_mechanism, and TLS has settings of its own"
+            ));
+        }
+    }
+
+    fn note_proxies(&self, notes: &mut Vec<String>) {
+        let api = (&self.api.proxy, Some(&self.api.base_url), "api.proxy");
+        let otlp = (&self.otlp.proxy, self.otlp.endpoint.as_ref(), "otlp.proxy");
+        let mut missing = Vec::new();
+        for (proxy, to, key) in [api, otlp] {
+            let leaves = to.is_some_and(|url| !is_here(url));
+            match proxy {
+                Some(_) if !leaves => notes.push(format!(
+                    "{key}: is used for nothing, since nothing leaves this machine for it"
+                )),
+                None if leaves => missing.push(key),
+                _ => {}
+            }
+        }
+        if !missing.is_empty() && !self.unused_proxy_variables.is_empty() {
+            let variables = self.unused_proxy_variables.join(", ");
+            let keys = missing.join(" and ");
+            notes.push(format!(
+                "{variables}: set in the environment and used for nothing; a proxy is named by {keys}"
+            ));
+        }
+    }
+}
+
+/// Whether a URL's host is this machine.
+fn is_here(url: &str) -> bool {
+    url::Url::parse(url).is_ok_and(|url| url.host_str().is_some_and(is_loopback))
 }
 
 fn note_logged_names(log: &Log, notes: &mut Vec<String>) {
@@ -53,35 +91,13 @@ fn note_logged_names(log: &Log, notes: &mut Vec<String>) {
              process match no other's; to compare them, set log.hash_key or log.hash_key_file"
                 .into(),
         ),
-        (Usernames::Hashed, Some(secret)) => match secret.read() {
-            Err(error) => notes.push(format!("log.hash_key_file: {error}")),
-            Ok(key) if key.expose_secret().len() < KEY_MIN => notes.push(format!(
-                "log.hash_key: the key is shorter than {KEY_MIN} bytes and can be guessed"
-            )),
-            Ok(_) => {}
-        },
-    }
-}
-
-fn note_amqp_url(url: &Secret, notes: &mut Vec<String>) {
-    let Secret::File(path) = url else { return };
-    match url.read() {
-        Err(error) => notes.push(format!("amqp.url_file: {error}")),
-        Ok(text) => {
-            if let Err(what) = sections::amqp_scheme(text.expose_secret()) {
-                let path = path.display();
-                notes.push(format!("amqp.url_file: what {path} holds {what}"));
+        (Usernames::Hashed, Some(secret)) => {
+            let is_short = |key: &SecretString| key.expose_secret().len() < KEY_MIN;
+            if secret.read().is_ok_and(|key| is_short(&key)) {
+                notes.push(format!(
+                    "log.hash_key: the key is shorter than {KEY_MIN} bytes and can be guessed"
+                ));
             }
         }
-    }
-}
-
-fn note_credentials(section: &str, credentials: &Credentials, notes: &mut Vec<String>) {
-    let (key, secret) = match credentials {
-        Credentials::Token(secret) => ("token_file", secret),
-        Credentials::Client { secret, .. } => ("client_secret_file", secret),
-    };
-    if let Err(error) = secret.read() {
-        notes.push(format!("{section}.{key}: {error}"));
     }
 }

@@ -8,10 +8,13 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
 use secrecy::ExposeSecret as _;
-use url::{Host, Url};
+use url::Url;
 
+use super::amqp_url::AmqpUrl;
+use super::loopback::{is_host, is_loopback};
+use super::proxy::ProxyUrl;
 use super::reader::Reader;
-use super::secret::Secret;
+use super::secret::{Secret, client_id_fault, token_fault};
 use super::values;
 use super::{
     Admin, Amqp, Api, Consumer, Credentials, DeadLetters, Events, Hold, Log, LogFormat, Otlp,
@@ -35,6 +38,7 @@ pub(super) fn settings(reader: &mut Reader) -> Settings {
         log: log(reader),
         events: events(reader),
         otlp: otlp(reader),
+        unused_proxy_variables: Vec::new(),
     }
 }
 
@@ -42,9 +46,9 @@ fn amqp(reader: &mut Reader) -> Amqp {
     let url = secret(reader, "amqp.url", "amqp.url_file");
     let mut plain = false;
     if let Some(Secret::Inline(text)) = &url {
-        match amqp_scheme(text.expose_secret()) {
-            Ok(scheme) => plain = scheme == AmqpScheme::Plain,
-            Err(what) => reader.mistake("amqp.url", what),
+        match AmqpUrl::parse(text.expose_secret()) {
+            Ok(url) => plain = !url.tls,
+            Err(bad) => reader.mistake("amqp.url", bad.to_string()),
         }
     }
     let [ca_file, client_cert_file, client_key_file] = [
@@ -58,12 +62,12 @@ fn amqp(reader: &mut Reader) -> Amqp {
         }
         file(reader, path)
     });
-    match (&client_cert_file, &client_key_file) {
-        (Some(_), None) => reader.mistake(
+    match ["amqp.client_cert_file", "amqp.client_key_file"].map(|path| reader.is_given(path)) {
+        [true, false] => reader.mistake(
             "amqp.client_cert_file",
             "needs its key: set amqp.client_key_file",
         ),
-        (None, Some(_)) => reader.mistake(
+        [false, true] => reader.mistake(
             "amqp.client_key_file",
             "needs its certificate: set amqp.client_cert_file",
         ),
@@ -83,31 +87,6 @@ fn amqp(reader: &mut Reader) -> Amqp {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AmqpScheme {
-    Plain,
-    Tls,
-}
-
-/// Checks an AMQP URL; what is wrong never quotes it, for the password in it.
-pub(super) fn amqp_scheme(text: &str) -> Result<AmqpScheme, String> {
-    let url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
-    let scheme = match url.scheme() {
-        "amqp" => AmqpScheme::Plain,
-        "amqps" => AmqpScheme::Tls,
-        _ => return Err("is no AMQP URL; it begins with amqp:// or amqps://".into()),
-    };
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err("has no host".into());
-    }
-    if url.path().matches('/').count() > 1 {
-        return Err(
-            "has more than one path segment; in a virtual host's name, write / as %2f".into(),
-        );
-    }
-    Ok(scheme)
-}
-
 fn check_prefix(prefix: &str) -> Result<(), &'static str> {
     /// Leaves room in a queue's name, 255 bytes at most, for what follows; in bytes.
     const MAX: usize = 64;
@@ -125,6 +104,7 @@ fn api(reader: &mut Reader) -> Api {
     let allow_insecure = reader.flag("api.allow_insecure");
     let base_url = base_url(reader, allow_insecure);
     let ca_file = file(reader, "api.ca_file");
+    let proxy = proxy(reader, "api.proxy");
     let credentials = credentials_at(reader, "api.");
     let mut accounts = BTreeMap::new();
     for aid in reader.accounts() {
@@ -143,6 +123,7 @@ fn api(reader: &mut Reader) -> Api {
         base_url,
         allow_insecure,
         ca_file,
+        proxy,
         credentials,
         accounts,
         timeout,
@@ -164,7 +145,8 @@ fn base_url(reader: &mut Reader, allow_insecure: bool) -> String {
             String::new()
         }
         Ok(url) => {
-            if url.scheme() == "http" && !is_loopback(&url) && !allow_insecure {
+            let here = url.host_str().is_some_and(is_loopback);
+            if url.scheme() == "http" && !here && !allow_insecure {
                 let what = "is plain http beyond this machine: tokens and usernames would travel \
                     in the clear; say https://, or set api.allow_insecure";
                 reader.mistake("api.base_url", what);
@@ -176,7 +158,7 @@ fn base_url(reader: &mut Reader, allow_insecure: bool) -> String {
 
 /// A URL that calls can be made below. What is wrong never quotes it.
 fn http_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+    let url = Url::parse(text).map_err(|_| "is not a URL".to_owned())?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("is no http URL; it begins with https:// or http://".into());
     }
@@ -186,16 +168,10 @@ fn http_url(text: &str) -> Result<Url, String> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err("has a query or fragment; leave it out".into());
     }
-    Ok(url)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
+    if !url.host_str().is_some_and(is_host) {
+        return Err("has a host that is neither a name nor an address".into());
     }
+    Ok(url)
 }
 
 /// A token, or a client, whole; `at` is where the keys are, with its last dot.
@@ -235,8 +211,11 @@ fn credentials_at(reader: &mut Reader, at: &str) -> Option<Credentials> {
     } else if let (false, Some(secret)) = (has_id, secret_path) {
         reader.mistake(secret, format!("needs its client: set {client_id}"));
     }
-    let token = secret(reader, &token, &token_file);
+    let token = token_of(reader, &token, &token_file);
     let id = reader.text(&client_id);
+    if let Some(fault) = id.as_deref().and_then(client_id_fault) {
+        reader.mistake(&client_id, fault);
+    }
     let client = secret(reader, &client_secret, &client_secret_file);
     match (token, id, client) {
         (Some(token), _, _) => Some(Credentials::Token(token)),
@@ -249,7 +228,12 @@ fn credentials_at(reader: &mut Reader, at: &str) -> Option<Credentials> {
 fn secret(reader: &mut Reader, inline: &str, file: &str) -> Option<Secret> {
     if !reader.is_given(file) {
         reader.unset(file);
-        return reader.text(inline).map(|text| Secret::inline(&text));
+        let given = Secret::inline(&reader.text(inline)?);
+        if let Err(error) = given.read() {
+            reader.mistake(inline, error.to_string());
+            return None;
+        }
+        return Some(given);
     }
     if reader.is_given(inline) {
         let other = reader.origin(inline);
@@ -257,18 +241,60 @@ fn secret(reader: &mut Reader, inline: &str, file: &str) -> Option<Secret> {
     }
     reader.unset(inline);
     let path = reader.text(file)?;
-    // A secret put where its file belongs would be told with the first "cannot read".
-    if path.contains("://") || path.starts_with("eyJ") || path.len() > 1024 {
+    if !can_be_a_path(&path) {
         reader.mistake(
             file,
-            format!("is no path; a secret itself belongs in {inline}"),
+            format!("is not a path; a secret itself belongs in {inline}"),
         );
+        return None;
     }
     Some(Secret::File(path.into()))
 }
 
+/// As [`secret`], of which a token is made.
+fn token_of(reader: &mut Reader, inline: &str, file: &str) -> Option<Secret> {
+    let token = secret(reader, inline, file)?;
+    if let Secret::Inline(text) = &token
+        && let Some(fault) = token_fault(text.expose_secret())
+    {
+        reader.mistake(inline, fault);
+    }
+    Some(token)
+}
+
 fn file(reader: &mut Reader, path: &str) -> Option<PathBuf> {
-    reader.text(path).map(Into::into)
+    let text = reader.text(path)?;
+    if can_be_a_path(&text) {
+        return Some(text.into());
+    }
+    reader.mistake(
+        path,
+        "is not a path; what the file would hold is not read from here",
+    );
+    None
+}
+
+/// Whether a text can be a file's path rather than what was to be in the file: `config show`
+/// shows paths.
+fn can_be_a_path(text: &str) -> bool {
+    /// No sensible path is longer, in bytes.
+    const PATH_MAX: usize = 1024;
+    let is_content = text.contains("://")
+        || text.contains("-----BEGIN")
+        || text.starts_with("eyJ")
+        || text.chars().any(char::is_control);
+    !is_content && text.len() <= PATH_MAX
+}
+
+fn proxy(reader: &mut Reader, path: &str) -> Option<ProxyUrl> {
+    let text = reader.text(path)?;
+    match ProxyUrl::parse(&text) {
+        Ok(proxy) => Some(proxy),
+        Err(bad) => {
+            reader.mistake(path, bad.to_string());
+            None
+        }
+    }
 }
 
 fn consumer(reader: &mut Reader) -> Consumer {
@@ -353,9 +379,14 @@ fn events(reader: &mut Reader) -> Events {
 }
 
 fn otlp(reader: &mut Reader) -> Otlp {
-    let endpoint = reader.text("otlp.endpoint");
-    if let Some(Err(what)) = endpoint.as_deref().map(http_url) {
-        reader.mistake("otlp.endpoint", what);
+    let endpoint = reader.text("otlp.endpoint").and_then(|text| {
+        let url = http_url(&text);
+        url.map_err(|what| reader.mistake("otlp.endpoint", what))
+            .ok()
+    });
+    Otlp {
+        // As it is parsed, since the exporter's own parser takes less.
+        endpoint: endpoint.map(String::from),
+        proxy: proxy(reader, "otlp.proxy"),
     }
-    Otlp { endpoint }
 }

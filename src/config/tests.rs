@@ -1,3 +1,5 @@
+use secrecy::ExposeSecret as _;
+
 use super::*;
 
 /// The mistakes name the file as `worker.toml`, wherever it lay.
@@ -135,6 +137,14 @@ fn broken_toml_is_told_by_its_line_and_never_quoted() {
     insta::assert_snapshot!(told.unwrap_err());
     let told = load("[api]\ntimeout = \"1s\"\ntimeout = \"hush\"", &[]);
     insta::assert_snapshot!(told.unwrap_err());
+    // Where a quote ends early, what was to be a secret is read as names.
+    let told = load("[api]\ntoken = \"x\"\nhush4 = 1\n[hush5]\n", &[]).unwrap_err();
+    assert!(told.contains("line 3 (worker.toml): is no key"), "{told}");
+    assert!(
+        told.contains("line 4 (worker.toml): is no section"),
+        "{told}"
+    );
+    assert!(!told.contains("hush"), "{told}");
 }
 
 #[test]
@@ -184,6 +194,8 @@ fn plain_http_is_for_this_machine_only() {
         "http://api.example.com",
         "http://10.0.0.1",
         "http://localhost.example.com",
+        "http://api.localhost",
+        "http://127.evil.com",
     ] {
         let toml = format!("[api]\nbase_url = \"{url}\"");
         assert!(
@@ -212,6 +224,10 @@ fn an_amqp_url_is_checked_without_being_shown() {
         ("amqps://u:p@broker:5671/vhost?heartbeat=10", true),
         ("amqp://u:p@broker/%2f", true),
         ("AMQP://broker", true),
+        ("amqp://u:hush@broker/", false),
+        ("amqp://u:hush@broker/%ff", false),
+        ("amqp://u:hush@broker?heartbeat=30s", false),
+        ("amqp://u:1/hush@broker", false),
         ("amqp://broker/a/b", false),
         ("amqp:///x", false),
         ("broker:5672", false),
@@ -242,25 +258,202 @@ fn nothing_shows_a_secret() {
     assert!(!format!("{settings:?}{effective:?}{:?}", settings.notes()).contains("hush"));
 }
 
-#[test]
-fn notes_tell_what_is_not_there_yet() {
-    assert_eq!(
-        Settings::default().notes(),
-        ["api: no credentials are set, so requests will wait for them"]
-    );
+fn check(toml: &str, env: &[(&str, &str)]) -> Result<Settings, String> {
     let dir = tempfile::tempdir().unwrap();
-    let url = dir.path().join("url");
-    std::fs::write(&url, "hush\n").unwrap();
-    let toml = format!(
-        "[amqp]\nurl_file = {url:?}\n[api]\ntoken_file = \"/nowhere\"\nca_file = \"/nowhere\""
+    let path = dir.path().join("worker.toml");
+    std::fs::write(&path, toml).unwrap();
+    let env = env.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+    Settings::check(Some(&path), env)
+        .map(|(settings, _)| settings)
+        .map_err(|mistakes| mistakes.to_string())
+}
+
+#[test]
+fn a_check_reads_every_file_that_the_run_would_and_reports_all_that_it_could_not_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(["mq".to_owned()]).unwrap();
+    let cert = params.self_signed(&key).unwrap().pem();
+    let other_key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let broken = format!(
+        "[amqp]\nurl = \"amqps://mq.example.com\"\nca_file = {:?}\nclient_cert_file = {:?}\n\
+         client_key_file = {:?}\n[api]\nca_file = \"/nowhere\"\ntoken_file = {:?}\n\
+         timeout = \"soon\"\n\
+         [api.accounts.T12345678]\nclient_id = \"me\"\nclient_secret_file = {:?}\n",
+        file("ca", "hush"),
+        file("cert", &cert),
+        file("key", &other_key),
+        file("token", "hush hush"),
+        file("secret", ""),
     );
-    let notes = load(&toml, &[]).unwrap().notes().join("\n");
+    let mistakes = check(&broken, &[]).unwrap_err();
     for part in [
-        "holds is no URL",
-        "api.ca_file: cannot open /nowhere",
-        "api.token_file: cannot read the secret in /nowhere",
+        "amqp.ca_file (",
+        "holds no PEM certificate",
+        "amqp.client_key_file (",
+        "is not the key of the certificate",
+        "api.ca_file (",
+        "cannot be read: No such file",
+        "api.timeout (",
+        "api.token_file (",
+        "what it holds holds a space",
+        "api.accounts.T12345678.client_secret_file (",
+        "is empty",
     ] {
-        assert!(notes.contains(part), "{notes}");
+        assert!(mistakes.contains(part), "{part}: {mistakes}");
     }
-    assert!(!notes.contains("hush"));
+    assert!(mistakes.starts_with("6 mistakes"), "{mistakes}");
+    assert!(!mistakes.contains("hush"), "{mistakes}");
+
+    let url = file("url", "amqp://u:hush@mq.example.com/\n");
+    let mistakes = check(
+        &format!("[amqp]\nurl_file = {url:?}\nca_file = {url:?}"),
+        &[],
+    );
+    let mistakes = mistakes.unwrap_err();
+    assert!(mistakes.contains("amqp.url_file ("), "{mistakes}");
+    assert!(mistakes.contains("names no virtual host"), "{mistakes}");
+    assert!(!mistakes.contains("hush"), "{mistakes}");
+
+    let usable = format!(
+        "\u{feff}[amqp]\nurl_file = {:?}\nca_file = {:?}\nclient_cert_file = {:?}\n\
+         client_key_file = {:?}\n[api]\ntoken_file = {:?}\nca_file = {:?}\n",
+        file("url", "\u{feff}amqps://u:hush@mq.example.com/%2f\n"),
+        file("ca", &format!("\u{feff}{cert}")),
+        file("cert", &cert),
+        file("key", &key.serialize_pem()),
+        file("token", "hush\n"),
+        file("api-ca", &cert),
+    );
+    check(&usable, &[]).unwrap();
+}
+
+#[test]
+fn the_line_end_of_a_variable_is_left_out_whatever_the_key() {
+    let env = [
+        ("RENAME_WORKER_AMQP__URL", "amqp://u:p@mq/v\n"),
+        ("RENAME_WORKER_API__CLIENT_ID", "me\n"),
+        ("RENAME_WORKER_API__CLIENT_SECRET", "hush\r\n"),
+        ("RENAME_WORKER_API__TIMEOUT", "4s\n"),
+        ("RENAME_WORKER_API__ALLOW_INSECURE", "true\n"),
+        (
+            "RENAME_WORKER_API__BASE_URL",
+            "https://api.example.com/v1\n",
+        ),
+        ("RENAME_WORKER_API__REQUESTS_PER_SECOND", "7\n"),
+        ("RENAME_WORKER_API__VERIFY_USER", "after\n"),
+        ("RENAME_WORKER_RETRY__LADDER", "5s,30s\n"),
+        ("RENAME_WORKER_RETRY__MULTIPLIER", "3\n"),
+        ("RENAME_WORKER_ADMIN__LISTEN", "0.0.0.0:9090\n"),
+        ("RENAME_WORKER_LOG__LEVEL", "debug\n"),
+        ("RENAME_WORKER_API__PROXY", "http://proxy:3128\n"),
+        ("RENAME_WORKER_EVENTS__SOURCE", "/here\n"),
+    ];
+    let settings = load("", &env).unwrap();
+    let secret = |secret: &Secret| secret.read().unwrap().expose_secret().to_owned();
+    assert_eq!(secret(&settings.amqp.url), "amqp://u:p@mq/v");
+    let Some(Credentials::Client { id, secret: given }) = &settings.api.credentials else {
+        panic!("no client");
+    };
+    assert_eq!((id.as_str(), secret(given).as_str()), ("me", "hush"));
+    assert_eq!(settings.events.source, "/here");
+    assert_eq!(settings.retry.ladder.steps().len(), 2);
+    assert!(settings.api.proxy.is_some());
+}
+
+#[test]
+fn a_secret_that_cannot_be_sent_is_a_mistake_that_shows_nothing_of_it() {
+    for (variable, value) in [
+        ("RENAME_WORKER_API__TOKEN", "hush\nhush"),
+        ("RENAME_WORKER_API__TOKEN", "Bearer hush"),
+        ("RENAME_WORKER_API__CLIENT_SECRET", "hush\thush"),
+        ("RENAME_WORKER_API__CLIENT_ID", "hush:hush"),
+        ("RENAME_WORKER_AMQP__CLIENT_KEY_FILE", "-----BEGIN hush"),
+        ("RENAME_WORKER_AMQP__CA_FILE", "hush\nhush"),
+        ("RENAME_WORKER_API__TOKEN_FILE", "eyJhush"),
+        ("RENAME_WORKER_API__PROXY", "http://hush:12/3@proxy"),
+        ("RENAME_WORKER_OTLP__PROXY", "hush"),
+        ("RENAME_WORKER_API__TIMEOUT", "hush"),
+    ] {
+        let mistakes = load("", &[(variable, value)]).unwrap_err();
+        assert!(mistakes.contains(variable), "{mistakes}");
+        assert!(!mistakes.contains("hush"), "{mistakes}");
+    }
+}
+
+#[test]
+fn a_duration_that_looks_like_two_is_not_taken_for_their_sum() {
+    for (variable, value, fits) in [
+        ("RENAME_WORKER_RETRY__LADDER", "5s,30s", true),
+        ("RENAME_WORKER_RETRY__LADDER", "5s, 1h30m", true),
+        ("RENAME_WORKER_RETRY__LADDER", "5s 30s", false),
+        ("RENAME_WORKER_RETRY__LADDER", "5s30s", false),
+        ("RENAME_WORKER_RETRY__LADDER", "1h 30m", false),
+        ("RENAME_WORKER_RETRY__LADDER", "5s;30s", false),
+        ("RENAME_WORKER_API__TIMEOUT", "1m 30s", true),
+        ("RENAME_WORKER_API__TIMEOUT", "1s 2s", false),
+        ("RENAME_WORKER_API__TIMEOUT", "1s 1m", false),
+    ] {
+        let loaded = load("", &[(variable, value)]);
+        assert_eq!(loaded.is_ok(), fits, "{variable}={value}");
+        if let Err(mistakes) = loaded {
+            assert!(mistakes.contains(variable), "{mistakes}");
+        }
+    }
+}
+
+#[test]
+fn notes_tell_of_what_travels_in_the_clear_and_of_proxies_that_are_not_used() {
+    let none = "api: no credentials are set, so requests will wait for them";
+    assert_eq!(Settings::default().notes(), [none]);
+    for (toml, env, part) in [
+        (
+            "[amqp]\nurl = \"amqp://u:hush@127.evil.com\"",
+            "",
+            "amqp.url: the broker's password",
+        ),
+        (
+            "[amqp]\nurl = \"amqp://u:hush@mq.localhost\"",
+            "",
+            "amqp.url: the broker's password",
+        ),
+        (
+            "[amqp]\nurl = \"amqps://u:hush@mq?verify=hush\"",
+            "",
+            "amqp.url: has parameters",
+        ),
+        (
+            "[api]\nbase_url = \"http://api.example.com\"\nallow_insecure = true",
+            "",
+            "api.base_url: tokens and usernames travel in the clear",
+        ),
+        (
+            "",
+            "HTTPS_PROXY",
+            "HTTPS_PROXY: set in the environment and used for nothing",
+        ),
+        (
+            "[api]\nbase_url = \"http://localhost\"\nproxy = \"http://hush@proxy\"",
+            "",
+            "api.proxy: is used for nothing",
+        ),
+    ] {
+        let notes = load(toml, &[(env, "http://hush@proxy")]).unwrap().notes();
+        let notes = notes.join("\n");
+        assert!(notes.contains(part), "{toml}: {notes}");
+        assert!(!notes.contains("hush"), "{notes}");
+    }
+    for (toml, env) in [
+        ("[amqp]\nurl = \"amqps://mq.example.com\"", "NO_PROXY"),
+        ("[api]\nproxy = \"http://hush@proxy\"", "HTTPS_PROXY"),
+        ("[api]\nbase_url = \"http://localhost\"", "https_proxy"),
+    ] {
+        let notes = load(toml, &[(env, "http://hush@proxy")]).unwrap().notes();
+        assert_eq!(notes, [none], "{toml}");
+    }
 }

@@ -7,6 +7,7 @@ use figment::value::Value;
 
 use super::keys::Kind;
 use super::ladder::Ladder;
+use super::secret::trimmed;
 
 /// A value as it was given.
 #[derive(Debug, Clone, Copy)]
@@ -30,9 +31,11 @@ pub(super) fn text(given: Given<'_>, kind: Kind) -> Parsed<String> {
 pub(super) fn flag(given: Given<'_>, kind: Kind) -> Parsed<bool> {
     let flag = match given {
         Given::Toml(value) => value.to_bool().ok_or_else(|| wrong_type(given, kind))?,
-        Given::Text("true") => true,
-        Given::Text("false") => false,
-        Given::Text(text) => return Err(unfit(text, kind)),
+        Given::Text(text) => match trimmed(text) {
+            "true" => true,
+            "false" => false,
+            _ => return Err(unfit(kind)),
+        },
     };
     Ok((flag, flag.into()))
 }
@@ -40,14 +43,14 @@ pub(super) fn flag(given: Given<'_>, kind: Kind) -> Parsed<bool> {
 pub(super) fn count(given: Given<'_>, kind: Kind) -> Parsed<u32> {
     let number = match given {
         Given::Toml(value) => value.to_i128().ok_or_else(|| wrong_type(given, kind))?,
-        Given::Text(text) => text.parse().map_err(|_| unfit(text, kind))?,
+        Given::Text(text) => trimmed(text).parse().map_err(|_| unfit(kind))?,
     };
     let Kind::Count { min, max } = kind else {
         unreachable!("a count's key is of the kind Count")
     };
     match u32::try_from(number) {
         Ok(fit) if (min..=max).contains(&fit) => Ok((fit, i64::from(fit).into())),
-        _ => Err(unfit(&number.to_string(), kind)),
+        _ => Err(unfit(kind)),
     }
 }
 
@@ -61,7 +64,7 @@ pub(super) fn decimal(given: Given<'_>, kind: Kind) -> Parsed<f64> {
             Some(whole) => whole as f64,
             None => value.to_f64().ok_or_else(|| wrong_type(given, kind))?,
         },
-        Given::Text(text) => text.parse().map_err(|_| unfit(text, kind))?,
+        Given::Text(text) => trimmed(text).parse().map_err(|_| unfit(kind))?,
     };
     let Kind::Decimal { min, max } = kind else {
         unreachable!("a decimal's key is of the kind Decimal")
@@ -69,7 +72,7 @@ pub(super) fn decimal(given: Given<'_>, kind: Kind) -> Parsed<f64> {
     if (min..=max).contains(&number) {
         Ok((number, number.into()))
     } else {
-        Err(unfit(&number.to_string(), kind))
+        Err(unfit(kind))
     }
 }
 
@@ -78,9 +81,9 @@ pub(super) fn duration(given: Given<'_>, kind: Kind) -> Parsed<Duration> {
     let Kind::Duration { min, max } = kind else {
         unreachable!("a duration's key is of the kind Duration")
     };
-    match humantime::parse_duration(text) {
-        Ok(fit) if (min..=max).contains(&fit) => Ok((fit, shown(fit))),
-        _ => Err(unfit(text, kind)),
+    match one_duration(text) {
+        Some(fit) if (min..=max).contains(&fit) => Ok((fit, shown(fit))),
+        _ => Err(unfit(kind)),
     }
 }
 
@@ -95,8 +98,14 @@ pub(super) fn ladder(given: Given<'_>, kind: Kind) -> Parsed<Ladder> {
     let steps: Result<Vec<Duration>, String> = texts
         .iter()
         .map(|text| {
-            humantime::parse_duration(text).map_err(|_| {
-                unfit(text, kind) + ": each step is a duration such as \"5s\" or \"2m\""
+            let text = trimmed(text);
+            // `5s 30s` would be one step of 35 s.
+            let spaced = text.contains(char::is_whitespace);
+            let step = if spaced { None } else { one_duration(text) };
+            step.ok_or_else(|| {
+                unfit(kind)
+                    + ": each step is one duration without spaces, such as 5s, 2m or 1h30m; in a \
+                       variable a comma stands between two steps"
             })
         })
         .collect();
@@ -111,7 +120,7 @@ pub(super) fn ladder(given: Given<'_>, kind: Kind) -> Parsed<Ladder> {
 
 pub(super) fn address(given: Given<'_>, kind: Kind) -> Parsed<SocketAddr> {
     let text = string(given, kind)?;
-    let address: SocketAddr = text.parse().map_err(|_| unfit(text, kind))?;
+    let address: SocketAddr = text.parse().map_err(|_| unfit(kind))?;
     Ok((address, address.to_string().into()))
 }
 
@@ -122,8 +131,20 @@ pub(super) fn choice(given: Given<'_>, kind: Kind) -> Parsed<usize> {
         unreachable!("a choice's key is of the kind Choice")
     };
     let place = choices.iter().position(|choice| *choice == text);
-    let place = place.ok_or_else(|| unfit(text, kind))?;
+    let place = place.ok_or_else(|| unfit(kind))?;
     Ok((place, text.into()))
+}
+
+/// One duration, each unit smaller than the one before: `1h 30m` is one, `5s 30s` looks like two.
+fn one_duration(text: &str) -> Option<Duration> {
+    let units: Option<Vec<Duration>> = text
+        .split(|c: char| !c.is_ascii_alphabetic())
+        .filter(|unit| !unit.is_empty())
+        .map(|unit| humantime::parse_duration(&format!("1{unit}")).ok())
+        .collect();
+    let descends = units?.is_sorted_by(|a, b| a > b);
+    let duration = humantime::parse_duration(text).ok();
+    duration.filter(|_| descends)
 }
 
 /// A duration as `config show` tells it, and as it can be read again.
@@ -133,8 +154,11 @@ pub(super) fn shown(duration: Duration) -> toml::Value {
 
 fn string(given: Given<'_>, kind: Kind) -> Result<&str, String> {
     match given {
-        Given::Text(text) => Ok(text),
-        Given::Toml(value) => value.as_str().ok_or_else(|| wrong_type(given, kind)),
+        Given::Text(text) => Ok(trimmed(text)),
+        Given::Toml(value) => value
+            .as_str()
+            .map(trimmed)
+            .ok_or_else(|| wrong_type(given, kind)),
     }
 }
 
@@ -150,15 +174,8 @@ fn wrong_type(given: Given<'_>, kind: Kind) -> String {
     format!("is {is}; say {}", kind.accepted())
 }
 
-/// Quotes the value when it is short and plain: a secret that strayed here is neither.
-fn unfit(value: &str, kind: Kind) -> String {
-    /// Longer than any value that is nearly right, shorter than any token, in bytes.
-    const QUOTED_MAX: usize = 16;
-    let plain = |c: char| c.is_ascii_alphanumeric() || " .,:_+-".contains(c);
-    let accepted = kind.accepted();
-    if value.len() <= QUOTED_MAX && value.chars().all(plain) {
-        format!("\"{value}\" does not fit; say {accepted}")
-    } else {
-        format!("does not fit (not shown here); say {accepted}")
-    }
+/// What a value that does not fit should be. The value is never quoted: it may be a secret that
+/// strayed.
+fn unfit(kind: Kind) -> String {
+    format!("does not fit; say {}", kind.accepted())
 }

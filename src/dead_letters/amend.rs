@@ -15,6 +15,7 @@ pub use object::editable;
 
 use self::object::Object;
 use super::letter::{Letter, LetterId};
+use crate::config::text_without_bom;
 use crate::wire::request::{self, FIELDS};
 
 /// Digits of a letter's id that a file has to name at least; as many as lists show.
@@ -98,8 +99,13 @@ impl Amendments {
         for (nth, line) in file.lines().enumerate() {
             let told = |what: String| format!("line {}: {what}", nth + 1);
             let line = line.map_err(|error| told(error.to_string()))?;
+            let line = if nth == 0 {
+                text_without_bom(&line)
+            } else {
+                &line
+            };
             if !line.trim().is_empty() {
-                by_file.add(&line).map_err(told)?;
+                by_file.add(line).map_err(told)?;
             }
         }
         Ok(())

@@ -18,6 +18,7 @@ use super::export::Exported;
 use super::letter::LetterId;
 use super::selection::Selection;
 use crate::broker::Trouble;
+use crate::config::without_bom;
 use crate::wire::headers::{ORIGINAL_CC, ORIGINAL_EXPIRATION, ORIGINAL_USER_ID};
 use crate::wire::message::{Field, Message};
 
@@ -133,8 +134,8 @@ fn lines(
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            let Exported { message } =
-                serde_json::from_slice(&line).map_err(|_| ImportTrouble::NoExport(number))?;
+            let Exported { message } = serde_json::from_slice(without_bom(&line))
+                .map_err(|_| ImportTrouble::NoExport(number))?;
             return Ok(Some(Line { message, end }));
         }
     };

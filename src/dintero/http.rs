@@ -11,11 +11,11 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
-use reqwest::{Method, Request, Url};
+use reqwest::{Method, Request, StatusCode, Url};
 use tokio::time::{Instant, timeout_at};
 
 use super::path::Paths;
-use super::{ClientError, Observer, tls};
+use super::{ClientError, Observer, proxy, tls};
 use crate::config;
 use crate::core::answer::Silence;
 
@@ -62,7 +62,12 @@ impl Http {
     ) -> Result<Self, ClientError> {
         let paths = Paths::new(&api.base_url)?;
         let headers = HeaderMap::from_iter([(ACCEPT, JSON)]);
-        let client = reqwest::Client::builder()
+        let builder = match proxy::to(&api.base_url, api.proxy.as_ref())? {
+            Some(proxy) => reqwest::Client::builder().proxy(proxy),
+            // Those of the environment are not obeyed either.
+            None => reqwest::Client::builder().no_proxy(),
+        };
+        let client = builder
             .tls_backend_preconfigured(tls::config(paths.is_https(), api.ca_file.as_deref())?)
             .http1_only()
             .user_agent(USER_AGENT)
@@ -74,7 +79,6 @@ impl Http {
             .referer(false)
             // `max_retries_per_request(0)` also saves a copy of every request.
             .retry(reqwest::retry::never().max_retries_per_request(0))
-            .no_proxy()
             .build()
             .map_err(ClientError::Http)?;
         Ok(Self {
@@ -109,6 +113,10 @@ impl Http {
             Ok(Err(error)) => return Err(silence(&error)),
             Err(_elapsed) => return Err(Silence::Timeout),
         };
+        if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            // A proxy on the way says so instead of passing the request on.
+            return Err(Silence::Connect);
+        }
         let body = timeout_at(deadline, read(&mut response))
             .await
             .unwrap_or(Err(Unread::Lost(Silence::Timeout)));

@@ -5,12 +5,13 @@
 //! decisions: nothing here retries, but for the one renewed token after a 401.
 //!
 //! Connections are HTTP/1.1, kept alive, one a call in flight. Redirects are not followed (a POST
-//! that wanders is no rename), cookies are not kept, and `HTTP_PROXY` and its kin are not obeyed:
-//! a proxy on the way is a decision for the network, not for an inherited variable.
+//! that wanders is no rename), and cookies are not kept. The settings alone name a proxy:
+//! `HTTP_PROXY` and its kin are not obeyed, here or by the exporter of traces.
 
 mod answer;
 mod http;
 mod path;
+mod proxy;
 mod tls;
 mod token;
 
@@ -18,7 +19,6 @@ mod token;
 mod tests;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use crate::config;
 use crate::core::answer::{Answer, CallKind, Refusal, Silence};
 use crate::core::request::{AccountId, Username};
 use http::Http;
+pub use proxy::collector_client;
 use token::{Bearer, Tokens};
 
 /// The client. Cheap to clone; clones share connections and tokens.
@@ -84,13 +85,8 @@ pub enum Status {
 pub enum ClientError {
     #[error("api.base_url {0}")]
     BaseUrl(&'static str),
-    #[error("cannot read api.ca_file {}: {cause}", path.display())]
-    CaUnreadable {
-        path: PathBuf,
-        cause: std::io::Error,
-    },
-    #[error("api.ca_file {} holds no usable PEM certificate", path.display())]
-    CaUseless { path: PathBuf },
+    #[error("api.ca_file {0}")]
+    CaFile(#[from] config::pem::BadPem),
     #[error(
         "this machine has no trusted certificates: install its ca-certificates package, \
          or set SSL_CERT_FILE or api.ca_file"
@@ -98,7 +94,7 @@ pub enum ClientError {
     NoRoots,
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
-    #[error("cannot set up the HTTP client: {0}")]
+    #[error("cannot set up the HTTP client")]
     Http(#[source] reqwest::Error),
 }
 

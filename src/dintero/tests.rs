@@ -2,6 +2,7 @@
 
 mod calls;
 mod names;
+mod proxy;
 mod server;
 mod tls;
 mod tokens;
@@ -37,6 +38,7 @@ fn api(base_url: &str) -> Api {
         base_url: base_url.into(),
         allow_insecure: false,
         ca_file: None,
+        proxy: None,
         credentials: Some(Credentials::Token(Secret::inline("sesame"))),
         accounts: BTreeMap::new(),
         timeout: Duration::from_secs(10),

@@ -2,25 +2,20 @@
 //!
 //! The file is read anew at each handshake, so that a rotated authority needs no restart.
 
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::ClientError;
+use crate::config::pem::{self, BadPem};
 
 /// Said in the handshake, so that no server chooses HTTP/2.
 const HTTP_1_1: &[u8] = b"http/1.1";
-
-/// The largest certificate file that is read, in bytes: a whole system's bundle has some 250 KiB.
-const CA_FILE_MAX: u64 = 4 * 1024 * 1024;
 
 pub(super) fn config(is_https: bool, ca_file: Option<&Path>) -> Result<ClientConfig, ClientError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -72,13 +67,8 @@ struct Held {
 
 impl CaFile {
     fn open(path: PathBuf, provider: Arc<CryptoProvider>) -> Result<Self, ClientError> {
-        let content = content(&path).map_err(|cause| ClientError::CaUnreadable {
-            path: path.clone(),
-            cause,
-        })?;
-        let Some(verifier) = verifier(&content, &provider) else {
-            return Err(ClientError::CaUseless { path });
-        };
+        let content = pem::content(&path)?;
+        let verifier = verifier(&content, &provider)?;
         Ok(Self {
             path,
             provider,
@@ -88,9 +78,9 @@ impl CaFile {
 
     fn current(&self) -> Arc<WebPkiServerVerifier> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(content) = content(&self.path)
+        if let Ok(content) = pem::content(&self.path)
             && content != held.content
-            && let Some(verifier) = verifier(&content, &self.provider)
+            && let Ok(verifier) = verifier(&content, &self.provider)
         {
             *held = Held { content, verifier };
         }
@@ -98,22 +88,14 @@ impl CaFile {
     }
 }
 
-fn content(path: &Path) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    File::open(path)?
-        .take(CA_FILE_MAX)
-        .read_to_end(&mut content)?;
-    Ok(content)
-}
-
-fn verifier(content: &[u8], provider: &Arc<CryptoProvider>) -> Option<Arc<WebPkiServerVerifier>> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(content) {
-        roots.add(certificate.ok()?).ok()?;
-    }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+fn verifier(
+    content: &[u8],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, BadPem> {
+    let roots = Arc::new(pem::authorities(content)?);
+    WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
         .build()
-        .ok()
+        .map_err(|_| BadPem::Content("holds no certificate that can be used"))
 }
 
 impl ServerCertVerifier for CaFile {

@@ -18,13 +18,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use url::Url;
 use uuid::Uuid;
 
 use self::context::TraceContext;
-pub use self::otlp::BadExporter;
+pub use self::otlp::{BadExporter, HttpClient};
 use self::otlp::{Exporter, Span};
-use crate::config::{Ladder, Settings};
+use crate::config::{AmqpUrl, Ladder, Settings};
 use crate::core::answer::{Answer, CallKind, NoToken, Silence};
 use crate::core::outcome::Outcome;
 use crate::core::request::{AccountId, RenameRequest};
@@ -131,17 +132,22 @@ impl Tracer {
     }
 
     /// Exports to `otlp.endpoint`; records nothing where that is not set.
-    pub fn new(settings: &Settings, version: &'static str) -> Result<Self, BadExporter> {
-        let Some(endpoint) = &settings.otlp.endpoint else {
+    /// It sends with what `client` makes.
+    pub fn new<C: HttpClient + 'static>(
+        settings: &Settings,
+        version: &'static str,
+        client: Option<C>,
+    ) -> Result<Self, BadExporter> {
+        let (Some(endpoint), Some(client)) = (&settings.otlp.endpoint, client) else {
             return Ok(Self::off());
         };
         let broker = settings.amqp.url.read().ok();
-        let broker = broker.map(|url| Server::of(secrecy::ExposeSecret::expose_secret(&url), 5672));
+        let broker = broker.and_then(|url| Server::of_broker(url.expose_secret()));
         let prefix = &settings.amqp.prefix;
         let steps = settings.retry.ladder.steps().iter();
         let wait = |&step| format!("{prefix}.wait.{}", Ladder::label(step));
         Ok(Self(Some(Arc::new(Shared {
-            exporter: Exporter::new(endpoint, version)?,
+            exporter: Exporter::new(endpoint, version, client)?,
             broker: broker.unwrap_or_default(),
             api: Server::of(&settings.api.base_url, 443),
             base_url: settings.api.base_url.clone(),
@@ -378,6 +384,14 @@ impl Server {
             address: url.host_str().map(str::to_owned),
             port: Some(url.port_or_known_default().unwrap_or(usual_port).into()),
         }
+    }
+
+    fn of_broker(url: &str) -> Option<Self> {
+        let url = AmqpUrl::parse(url).ok()?;
+        Some(Self {
+            address: Some(url.host),
+            port: Some(url.port.into()),
+        })
     }
 
     fn attributes(&self) -> impl Iterator<Item = Attribute> {

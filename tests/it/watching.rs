@@ -103,9 +103,7 @@ fn known_names() -> BTreeSet<String> {
         }
     });
     let brokers = RABBITMQ.iter().map(|name| format!("rabbitmq_{name}"));
-    let others = PROCESS
-        .iter()
-        .map(|&name| name.to_owned());
+    let others = PROCESS.iter().map(|&name| name.to_owned());
     ours.chain(brokers).chain(others).collect()
 }
 

@@ -149,7 +149,7 @@ like is values.schema.json's part, which Helm applies before it gets here. Never
 {{- end -}}
 
 {{- range .Values.extraEnv -}}
-{{- if hasPrefix "RENAME_WORKER_" .name -}}
+{{- if and (hasPrefix "RENAME_WORKER_" .name) (not (has .name (list "RENAME_WORKER_API__PROXY" "RENAME_WORKER_OTLP__PROXY"))) -}}
 {{- $mistakes = append $mistakes (printf "extraEnv: %s is a setting; set it under config, credentials or tls, where the chart sees it too" .name) -}}
 {{- end -}}
 {{- end -}}

@@ -13,27 +13,33 @@ use tokio_rustls::TlsAcceptor;
 
 use super::server::{ok, read_request};
 use super::*;
+use crate::config::pem::BadPem;
 use crate::core::answer::Silence;
 use crate::dintero::ClientError;
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         Self(CertifiedIssuer::self_signed(params, key).unwrap())
     }
 
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.0.pem()
     }
 
     /// A server on loopback whose certificate is of this authority.
     async fn serve(&self) -> String {
+        format!("https://{}/v1", self.serve_as("127.0.0.1").await)
+    }
+
+    /// The same, by that name.
+    pub async fn serve_as(&self, name: &str) -> std::net::SocketAddr {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -64,11 +70,11 @@ impl Authority {
                 });
             }
         });
-        format!("https://{address}/v1")
+        address
     }
 }
 
-fn ca_file(content: &str) -> (TempDir, PathBuf) {
+pub fn ca_file(content: &str) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ca.pem");
     write(&path, content);
@@ -123,8 +129,14 @@ fn an_authority_that_cannot_be_used_is_told_at_start() {
     let mut api = api("https://127.0.0.1:1/v1");
     api.ca_file = Some(path.clone());
     let error = Client::new(&api, 1, Told::default()).unwrap_err();
-    assert!(matches!(error, ClientError::CaUseless { .. }), "{error}");
+    assert!(
+        matches!(error, ClientError::CaFile(BadPem::Content(_))),
+        "{error}"
+    );
     api.ca_file = Some(path.with_extension("gone"));
     let error = Client::new(&api, 1, Told::default()).unwrap_err();
-    assert!(matches!(error, ClientError::CaUnreadable { .. }), "{error}");
+    assert!(
+        matches!(error, ClientError::CaFile(BadPem::Unreadable(_))),
+        "{error}"
+    );
 }

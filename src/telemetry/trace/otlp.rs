@@ -14,7 +14,8 @@ use opentelemetry::trace::{
     TraceState, Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+pub use opentelemetry_http::HttpClient;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
@@ -30,7 +31,7 @@ const SERVICE_NAME_VARIABLE: &str = "OTEL_SERVICE_NAME";
 
 /// Why spans cannot be exported.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot export traces to otlp.endpoint: {0}")]
+#[error("cannot export traces to otlp.endpoint; is one of the variables OTEL_* set wrong?")]
 pub struct BadExporter(#[from] opentelemetry_otlp::ExporterBuildError);
 
 /// Records spans and sends them.
@@ -45,11 +46,14 @@ pub struct Exporter {
 pub struct Span(Context);
 
 impl Exporter {
-    pub fn new(endpoint: &str, version: &'static str) -> Result<Self, BadExporter> {
-        // The exporter's HTTP client takes the process's provider; one that is there does as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+    pub fn new(
+        endpoint: &str,
+        version: &'static str,
+        client: impl HttpClient + 'static,
+    ) -> Result<Self, BadExporter> {
         let exporter = SpanExporter::builder()
             .with_http()
+            .with_http_client(client)
             .with_endpoint(traces_url(endpoint))
             .build()?;
         let mut resource = Resource::builder().with_attributes([

@@ -1,4 +1,5 @@
-//! SIGTERM: what was begun is finished and told, the rest is given back, and a second one ends it.
+//! SIGTERM and SIGHUP: what was begun is finished and told, the rest is given back, and a second
+//! SIGTERM ends it.
 
 use std::time::Duration;
 
@@ -84,17 +85,7 @@ async fn a_second_signal_ends_the_worker_at_once() {
     let called = tokio::time::timeout(PATIENCE, called).await;
     called.expect("the call is under way");
     worker.terminate().await;
-    let draining = async {
-        while !worker
-            .status()
-            .await
-            .is_some_and(|status| status["draining"] == true)
-        {
-            tokio::task::yield_now().await;
-        }
-    };
-    let draining = tokio::time::timeout(PATIENCE, draining).await;
-    draining.expect("the first signal is heard");
+    until_draining(&worker).await;
     assert!(worker.ended().is_none(), "it waits for the call");
     worker.terminate().await;
     let status = tokio::time::timeout(PATIENCE, worker.wait()).await;
@@ -107,6 +98,65 @@ async fn a_second_signal_ends_the_worker_at_once() {
     assert_eq!(stage.sandbox.ledger().len(), 1);
     stage.strike(next).await;
     let _ = std::fs::remove_file(&log);
+}
+
+#[tokio::test]
+async fn a_terminal_that_closes_drains_the_worker_as_a_stop_does() {
+    let stage = Stage::set(|_| {}).await;
+    stage.sandbox.set_faults([Fault::new(Kind::Gate)]).await;
+    stage.user("old");
+    stage.rename("old", "new", None).await;
+    let log = std::env::temp_dir().join(format!("hangup-{}.log", stage.settings.amqp.prefix));
+    let mut worker = Process::start(&settings(&stage), &log);
+    let called = stage.sandbox.calls_until(|calls| calls.in_flight == 1);
+    let called = tokio::time::timeout(PATIENCE, called).await;
+    called.expect("the call is under way");
+    worker.hang_up().await;
+    until_draining(&worker).await;
+    // A shell sends it beside the kernel: a second one is no second wish.
+    worker.hang_up().await;
+    assert!(
+        worker.status().await.is_some(),
+        "it is there to answer after the second one"
+    );
+    stage.sandbox.set_faults([]).await;
+    let status = tokio::time::timeout(PATIENCE, worker.wait()).await;
+    let status = status.expect("the worker ends");
+    assert!(status.success(), "{status}; log: {}", log.display());
+    assert_eq!(stage.event().await["type"], "user.renamed");
+    let _ = std::fs::remove_file(&log);
+}
+
+#[tokio::test]
+async fn a_worker_under_nohup_outlives_its_terminal() {
+    let stage = Stage::set(|_| {}).await;
+    let log = std::env::temp_dir().join(format!("nohup-{}.log", stage.settings.amqp.prefix));
+    let command = ["nohup", env!("CARGO_BIN_EXE_rename-worker")];
+    let mut worker = Process::start_under(&command, &settings(&stage), &log);
+    stage.user("old");
+    stage.rename("old", "new", None).await;
+    assert_eq!(stage.event().await["type"], "user.renamed");
+    worker.hang_up().await;
+    stage.rename("new", "newer", None).await;
+    assert_eq!(stage.event().await["type"], "user.renamed");
+    worker.terminate().await;
+    let status = tokio::time::timeout(PATIENCE, worker.wait()).await;
+    assert!(status.expect("the worker ends").success());
+    let _ = std::fs::remove_file(&log);
+}
+
+async fn until_draining(worker: &Process) {
+    let draining = async {
+        while !worker
+            .status()
+            .await
+            .is_some_and(|status| status["draining"] == true)
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    let draining = tokio::time::timeout(PATIENCE, draining).await;
+    draining.expect("the first signal is heard");
 }
 
 fn settings(stage: &Stage) -> Settings {

@@ -57,6 +57,11 @@ pub struct Process {
 impl Process {
     /// `log` gets what it says, after what others said there.
     pub fn start(settings: &Settings, log: &PathBuf) -> Self {
+        Self::start_under(&[env!("CARGO_BIN_EXE_rename-worker")], settings, log)
+    }
+
+    /// The same, started by another program such as `nohup`; the command ends with the worker.
+    pub fn start_under(command: &[&str], settings: &Settings, log: &PathBuf) -> Self {
         let [port] = free_ports().expect("a port is free");
         let admin = format!("127.0.0.1:{port}");
         let log = File::options()
@@ -68,7 +73,8 @@ impl Process {
             .more
             .iter()
             .map(|(key, value)| (format!("RENAME_WORKER_{key}"), value));
-        let child = Command::new(env!("CARGO_BIN_EXE_rename-worker"))
+        let child = Command::new(command[0])
+            .args(&command[1..])
             .arg("run")
             .env("RENAME_WORKER_AMQP__URL", &settings.amqp_url)
             .env("RENAME_WORKER_AMQP__PREFIX", &settings.prefix)
@@ -103,11 +109,17 @@ impl Process {
 
     /// Asks it to stop.
     pub async fn terminate(&self) {
+        self.signal("TERM").await;
+    }
+
+    /// What a terminal that closes sends.
+    pub async fn hang_up(&self) {
+        self.signal("HUP").await;
+    }
+
+    async fn signal(&self, name: &str) {
         let id = self.child.id().expect("it runs").to_string();
-        let told = Command::new("kill")
-            .args(["-s", "TERM", &id])
-            .status()
-            .await;
+        let told = Command::new("kill").args(["-s", name, &id]).status().await;
         assert!(told.is_ok_and(|status| status.success()), "no signal");
     }
 
