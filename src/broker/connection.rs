@@ -52,6 +52,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret as _;
 
 use super::ear::{Ear, Pulse};
+use super::flow::{Flow, Throttled};
 use super::greeting::Greeting;
 use super::reach;
 use super::runtime::{Heard, Tcp, listening};
@@ -76,6 +77,8 @@ pub(super) struct Wire {
     pub(super) events: Pin<Box<dyn Stream<Item = Event> + Send + Sync>>,
     /// What the broker said of itself.
     pub(super) greeting: Arc<Greeting>,
+    /// How much may come at a time; without a limit, unless somebody sets one.
+    pub(super) flow: Flow,
     cutter: Cutter,
 }
 
@@ -90,18 +93,21 @@ pub(super) async fn open_felt(amqp: &Amqp, name: &str, pulse: Pulse) -> Result<W
     let cutter = Cutter::default();
     let unless_open = cutter.cut_on_drop();
     let greeting = Arc::new(Greeting::default());
+    let flow = Flow::default();
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let connecting = Connection::connector(
         door.uri.clone(),
         listening(),
         {
             let (cutter, greeting) = (cutter.clone(), Arc::clone(&greeting));
+            let flow = flow.clone();
             async move |_, _| {
                 let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
                 let stream = tokio::time::timeout(CONNECT_TIMEOUT, door.enter(&cutter))
                     .await
                     .map_err(timed_out)
                     .flatten()?;
+                let stream = Throttled::new(stream, flow.clone());
                 // The TLS is below the ear.
                 let heard = Ear::new(stream, Arc::clone(&greeting), pulse.clone());
                 Ok(AsyncTcpStream::<Heard>::Plain(heard))
@@ -116,6 +122,7 @@ pub(super) async fn open_felt(amqp: &Amqp, name: &str, pulse: Pulse) -> Result<W
                 events: Box::pin(connection.events_listener()),
                 connection,
                 greeting,
+                flow,
                 cutter,
             })
         }

@@ -10,6 +10,7 @@ mod declare;
 mod delivery;
 mod ear;
 mod fit;
+mod flow;
 mod greeting;
 mod intake;
 mod link;
@@ -20,6 +21,7 @@ mod patience;
 mod pipe;
 mod proof;
 mod publisher;
+mod publishing;
 mod reach;
 mod review;
 mod runtime;
@@ -35,6 +37,7 @@ pub use link::{BrokerEvent, Link, LinkHandle, LinkSettings};
 pub use outgoing::{CopyTo, Outgoing, Request};
 pub use proof::{Confirmed, Publication, Settled};
 pub use publisher::Ticket;
+pub use publishing::{Alarm, Waiting};
 pub use review::{
     Back, Claim, Held, Look, QueueTrust, Recorded, Review, ReviewTrouble, Sender, Taken,
 };

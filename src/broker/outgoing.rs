@@ -7,12 +7,13 @@
 //! - the property `user_id`: the broker closes the channel when it is not our own user;
 //! - the header `CC` (and `BCC`): it would route further copies to other queues;
 //! - `x-delivery-count`, `x-acquired-count`: the broker's counts of the message that was;
-//! - in a copy, `x-death` and its kin: the broker's cycle detection reads them, and drops a
-//!   message that expires into a queue that it was dead-lettered from before;
+//! - `x-death` and its kin: the broker's cycle detection reads them, and drops a message that expires
+//!   into a queue that it was dead-lettered from before; and in a dead letter they say that the broker
+//!   put it there, which a publisher could pretend by sending them;
 //! - our own headers, which say what was true of the message that was. What is true now comes with
 //!   the order to publish.
 //!
-//! The first three are kept as `x-rename-original-…` headers, for review. And where all of them are
+//! The first three, and in a dead letter `x-death`, are kept as `x-rename-original-…` headers, for review. And where all of them are
 //! too much for one frame, the largest headers are left out: see [`fit`](super::fit).
 
 use std::collections::BTreeMap;
@@ -28,8 +29,9 @@ use super::fit::{fit, room};
 use super::topology::Names;
 use crate::wire::event::{CONTENT_TYPE, EventMessage};
 use crate::wire::headers::{
-    self, Header, HeaderValue, MAYBE_APPLIED, ORIGINAL_CC, ORIGINAL_EXCHANGE, ORIGINAL_EXPIRATION,
-    ORIGINAL_ROUTING_KEY, ORIGINAL_USER_ID, TRACEPARENT, tells_of_deaths,
+    self, Header, HeaderValue, MAYBE_APPLIED, ORIGINAL_CC, ORIGINAL_DEATHS, ORIGINAL_EXCHANGE,
+    ORIGINAL_EXPIRATION, ORIGINAL_ROUTING_KEY, ORIGINAL_USER_ID, TRACEPARENT, X_DEATH,
+    tells_of_deaths,
 };
 use crate::wire::message::Message;
 
@@ -304,7 +306,10 @@ fn kept_headers(of: &Received, keep: Keep) -> BTreeMap<ShortString, AMQPValue> {
         let name = match name.as_str() {
             DELIVERY_COUNT | ACQUIRED_COUNT | "BCC" => None,
             "CC" => Some(ORIGINAL_CC),
-            name if keep == Keep::NoDeaths && tells_of_deaths(name) => None,
+            // Only what the broker itself moves into the dead letters has the first of these.
+            X_DEATH if keep == Keep::Deaths => Some(ORIGINAL_DEATHS),
+            ORIGINAL_DEATHS => None,
+            name if tells_of_deaths(name) => None,
             // A replay of the letter has to know it.
             MAYBE_APPLIED if keep == Keep::Deaths => Some(MAYBE_APPLIED),
             name if headers::ALL.contains(&name) => None,

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lapin::Connection;
 use lapin::options::ConfirmSelectOptions;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 
 use super::declare::open_channel;
 use super::outgoing::{Addresses, Outgoing};
@@ -16,10 +18,15 @@ use super::trouble::Trouble;
 
 /// Publishes that wait to be handed over, so that a caller with many of them is held back.
 const QUEUE: usize = 256;
+/// A confirm takes milliseconds, and some seconds while a queue elects a leader. One that does not
+/// come for this long is worth a word.
+pub(super) const CONFIRMS_LATE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Pipe {
     inbox: mpsc::Sender<Asked>,
+    /// Since when nothing has been confirmed, while something waits to be.
+    waiting_since: watch::Receiver<Option<Instant>>,
     task: JoinHandle<Option<Trouble>>,
 }
 
@@ -41,8 +48,13 @@ impl Pipe {
             connection.configuration().frame_max(),
         );
         let (inbox, requests) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(serve(publisher, requests));
-        Ok(Self { inbox, task })
+        let (since, waiting_since) = watch::channel(None);
+        let task = tokio::spawn(serve(publisher, requests, since));
+        Ok(Self {
+            inbox,
+            waiting_since,
+            task,
+        })
     }
 
     /// Hands one message over, behind all that were handed over before; waits only while the pipe
@@ -57,22 +69,41 @@ impl Pipe {
         async { fate.await.unwrap_or(Publication::Lost) }
     }
 
-    /// Waits for what is under way, and says what ended the channel before, if anything did.
-    pub(super) async fn close(self) -> Option<Trouble> {
+    /// Whether confirms have not come for long.
+    pub(super) fn is_late(&self) -> bool {
+        let since = *self.waiting_since.borrow();
+        since.is_some_and(|since| since.elapsed() >= CONFIRMS_LATE)
+    }
+
+    /// Waits for what is under way, for as long as that, and says what ended the channel before, if
+    /// anything did.
+    pub(super) async fn close(mut self, patience: Duration) -> Option<Trouble> {
         drop(self.inbox);
-        // A panic in the task was reported where it happened.
-        self.task.await.ok().flatten()
+        match timeout(patience, &mut self.task).await {
+            // A panic in the task was reported where it happened.
+            Ok(ended) => ended.ok().flatten(),
+            Err(_) => {
+                self.task.abort();
+                None
+            }
+        }
     }
 }
 
 /// Ends when the channel does, or when nobody can ask any more and all is answered.
-async fn serve(mut publisher: Publisher, mut requests: mpsc::Receiver<Asked>) -> Option<Trouble> {
+async fn serve(
+    mut publisher: Publisher,
+    mut requests: mpsc::Receiver<Asked>,
+    waiting_since: watch::Sender<Option<Instant>>,
+) -> Option<Trouble> {
     let mut waiting: HashMap<Ticket, oneshot::Sender<Publication>> = HashMap::new();
     let mut next = 0;
     let mut open = true;
     while open || !publisher.is_idle() {
         tokio::select! {
             told = publisher.told(), if !publisher.is_idle() => {
+                let still = (!publisher.is_idle()).then(Instant::now);
+                waiting_since.send_replace(still);
                 for (ticket, publication) in told.publications {
                     if let Some(answer) = waiting.remove(&ticket) {
                         // Nobody may wait for it any more.
@@ -90,6 +121,11 @@ async fn serve(mut publisher: Publisher, mut requests: mpsc::Receiver<Asked>) ->
                     next += 1;
                     if publisher.publish(ticket, outgoing) {
                         waiting.insert(ticket, answer);
+                        waiting_since.send_if_modified(|since| {
+                            let is_first = since.is_none();
+                            since.get_or_insert_with(Instant::now);
+                            is_first
+                        });
                     }
                 }
                 None => open = false,

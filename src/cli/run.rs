@@ -17,7 +17,7 @@ pub async fn run(config: Option<&Path>) -> Exit {
         Err(refusal) => return refusal.tell(false),
     };
     if let Err(error) = log::init(&settings.log) {
-        eprintln!("{error}");
+        say!("{error}");
         return Exit::Usage;
     }
     let (mut terminate, mut interrupt) = match signals() {

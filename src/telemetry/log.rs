@@ -11,6 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{Log, LogFormat};
+use crate::wire::visible::EscapingWriter;
 
 /// What these say only matters when it is a warning, unless somebody asks. That traces are not
 /// taken, nobody else tells.
@@ -50,7 +51,7 @@ pub fn init(log: &Log) -> Result<(), BadLevel> {
     // A log that is set up already is kept: whoever did so wanted it.
     if text {
         let layer = tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
+            .with_writer(|| EscapingWriter::with_colours(std::io::stderr()))
             .with_target(false)
             .with_ansi(std::io::stderr().is_terminal());
         registry.with(layer).try_init().ok();
@@ -58,7 +59,7 @@ pub fn init(log: &Log) -> Result<(), BadLevel> {
         let layer = tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
-            .with_writer(std::io::stderr)
+            .with_writer(|| EscapingWriter::new(std::io::stderr()))
             .with_target(false);
         registry.with(layer).try_init().ok();
     }

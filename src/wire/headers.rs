@@ -47,6 +47,10 @@ pub const ORIGINAL_USER_ID: &str = "x-rename-original-user-id";
 /// What was the header `CC`, likewise.
 pub const ORIGINAL_CC: &str = "x-rename-original-cc";
 
+/// What was the header `x-death`: RabbitMQ's history, or what its publisher made up of one. Under its
+/// own name it would be taken for the history of the letter, see `dead_letters`.
+pub const ORIGINAL_DEATHS: &str = "x-rename-original-deaths";
+
 /// Every header of ours. A replay leaves them all out, so that the request starts anew.
 pub const ALL: [&str; 12] = [
     ATTEMPTS,
@@ -334,6 +338,7 @@ mod tests {
             ORIGINAL_EXPIRATION,
             ORIGINAL_USER_ID,
             ORIGINAL_CC,
+            ORIGINAL_DEATHS,
         ];
         let reasons = Reason::ALL.map(Reason::as_str);
         for name in ALL.into_iter().chain(beside).chain(reasons) {

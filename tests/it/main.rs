@@ -2,6 +2,7 @@
 
 mod bad_bytes;
 mod bad_input;
+mod alarms;
 mod broker_bench;
 mod broker_finder;
 mod broker_letters;
