@@ -68,9 +68,9 @@ impl Audit {
 
     /// Whether it can be opened, or made; does neither.
     pub fn can_be_opened(path: &Path) -> io::Result<()> {
-        match private::open_to_append(path) {
+        match private::can_be_appended_to(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => private::can_be_made(path),
-            opened => opened.map(drop),
+            checked => checked,
         }
     }
 

@@ -38,6 +38,20 @@ pub(super) fn create_new(path: &Path) -> io::Result<File> {
 
 /// Opens a file that is there, to add to its end, and takes from others what its mode lets them do.
 pub(super) fn open_to_append(path: &Path) -> io::Result<Opened> {
+    let opened = open_as_it_is(path)?;
+    if opened.was_open_to_others.is_some() {
+        let closed = Permissions::from_mode(FILE_MODE);
+        opened.file.set_permissions(closed)?;
+    }
+    Ok(opened)
+}
+
+/// Whether that can be done; changes nothing.
+pub(super) fn can_be_appended_to(path: &Path) -> io::Result<()> {
+    open_as_it_is(path).map(drop)
+}
+
+fn open_as_it_is(path: &Path) -> io::Result<Opened> {
     let file = options().open(path).map_err(|error| named(error, path))?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -49,13 +63,9 @@ pub(super) fn open_to_append(path: &Path) -> io::Result<Opened> {
         ));
     }
     let mode = metadata.mode() & 0o7777;
-    let is_open = mode & OTHERS != 0;
-    if is_open {
-        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    }
     Ok(Opened {
         file,
-        was_open_to_others: is_open.then_some(mode),
+        was_open_to_others: (mode & OTHERS != 0).then_some(mode),
     })
 }
 
@@ -231,6 +241,8 @@ mod tests {
         for wide in [0o604, 0o640, 0o666, 0o644] {
             fs::write(&path, "as it was").unwrap();
             fs::set_permissions(&path, Permissions::from_mode(wide)).unwrap();
+            can_be_appended_to(&path).unwrap();
+            assert_eq!(mode(&path), wide);
             let opened = open_or_create(&path).unwrap();
             assert_eq!(opened.was_open_to_others, Some(wide));
             assert_eq!(mode(&path), 0o600);

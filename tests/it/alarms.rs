@@ -196,7 +196,7 @@ async fn in_an_alarm_commands_say_why_they_wait_and_end_when_asked() {
     for args in [
         &["dead-letters", "list"][..],
         &["dead-letters", "show", "--json", &letter_of(file)],
-        &["topology", "check"],
+        &["topology", "declare"],
     ] {
         let output = scene.start(args).ended().await;
         assert!(output.status.success(), "{args:?}: {output:?}");

@@ -133,7 +133,7 @@ async fn nothing_of_an_edit_stays_however_it_ends() {
         assert_eq!(mode(&file), 0o600);
         assert_eq!(mode(file.parent().unwrap()), 0o700);
         assert!(std::fs::read_to_string(&file).unwrap().contains(NAME));
-        let kill = format!("kill -{signal} -- {whom}{process}");
+        let kill = format!("kill -s {signal} -- {whom}{process}");
         assert!(
             Command::new("sh")
                 .args(["-c", &kill])
@@ -156,7 +156,7 @@ async fn nothing_of_an_edit_stays_however_it_ends() {
         .unwrap();
     let process = child.id().unwrap();
     edited(&temporary).await;
-    let kill = format!("kill -KILL -- -{process}");
+    let kill = format!("kill -s KILL -- -{process}");
     assert!(
         Command::new("sh")
             .args(["-c", &kill])
