@@ -79,14 +79,12 @@ impl Pipe {
     /// anything did.
     pub(super) async fn close(mut self, patience: Duration) -> Option<Trouble> {
         drop(self.inbox);
-        match timeout(patience, &mut self.task).await {
+        if let Ok(ended) = timeout(patience, &mut self.task).await {
             // A panic in the task was reported where it happened.
-            Ok(ended) => ended.ok().flatten(),
-            Err(_) => {
-                self.task.abort();
-                None
-            }
+            return ended.ok().flatten();
         }
+        self.task.abort();
+        None
     }
 }
 

@@ -286,8 +286,12 @@ mod tests {
         fs::write(path.with_extension("json~"), "backup").unwrap();
         // Another review's is in use, a killed one's is not; one without a lock is just being made.
         let killed = EditFolder::within(parent.path()).unwrap();
-        let left = killed.folder.keep();
-        drop(killed._lock);
+        let EditFolder {
+            folder,
+            _lock: lock,
+        } = killed;
+        let left = folder.keep();
+        drop(lock);
         fs::create_dir(parent.path().join("rename-request-new")).unwrap();
         assert_eq!(count(), 3);
         let next = EditFolder::within(parent.path()).unwrap();

@@ -216,7 +216,12 @@ impl Sending {
         self.why.get_or_insert(why);
     }
 
-    fn end(self) -> Sent {
+    fn end(mut self) -> Sent {
+        // Asked to end when all was sent, and all was confirmed after all: nothing is left undone.
+        if self.read && self.unconfirmed.is_empty() && matches!(self.why, Some(Why::Interrupted(_)))
+        {
+            self.why = None;
+        }
         let at = self.unconfirmed.first().copied().unwrap_or(self.next_line);
         Sent {
             confirmed: self.confirmed,
@@ -299,6 +304,23 @@ mod tests {
         let skipped = sending(true, 3, Some("{}"));
         assert!(skipped.goes_on());
         assert_eq!(skipped.next_line, 5);
+    }
+
+    #[test]
+    fn an_interrupt_leaves_nothing_undone_where_all_was_confirmed() {
+        for (left, stops) in [(0, false), (1, true)] {
+            let mut sending = sending(false, 3, None);
+            sending.next(None);
+            while sending.unconfirmed.len() > left {
+                sending.unconfirmed.pop_first();
+            }
+            sending.stop(Why::Interrupted(None));
+            let sent = sending.end();
+            assert_eq!(
+                (sent.stop.is_some(), sent.unconfirmed),
+                (stops, left as u64)
+            );
+        }
     }
 
     #[test]
