@@ -61,6 +61,10 @@ pub fn escaped_for_editor(text: &str) -> Cow<'_, str> {
 }
 
 fn escaped_but(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
+    // Most text is this plain, and bodies may have many MB.
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Cow::Borrowed(text);
+    }
     let is_to_go = |c: char| is_hidden(c) && !stays(c);
     let Some(first) = text.find(is_to_go) else {
         return Cow::Borrowed(text);
