@@ -52,6 +52,7 @@ use lapin::{Connection, ConnectionProperties, Event};
 use secrecy::ExposeSecret as _;
 
 use super::ear::{Ear, Pulse};
+use super::flow::{Flow, Throttled};
 use super::frame_filter::{FRAME_MAX, FRAME_MIN, FRAME_MOST, FrameFilter, StreamLimits};
 use super::greeting::Greeting;
 use super::reach;
@@ -79,6 +80,8 @@ pub(super) struct Wire {
     pub(super) events: Pin<Box<dyn Stream<Item = Event> + Send + Sync>>,
     /// What the broker said of itself.
     pub(super) greeting: Arc<Greeting>,
+    /// How much may come at a time; without a limit, unless somebody sets one.
+    pub(super) flow: Flow,
     cutter: Cutter,
 }
 
@@ -99,6 +102,7 @@ pub(super) async fn open_limited(
     let cutter = Cutter::default();
     let unless_open = cutter.cut_on_drop();
     let greeting = Arc::new(Greeting::default());
+    let flow = Flow::default();
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let frame_max = door.uri.query.frame_max.unwrap_or(FRAME_MAX);
     let connecting = Connection::connector(
@@ -106,12 +110,14 @@ pub(super) async fn open_limited(
         listening(),
         {
             let (cutter, greeting) = (cutter.clone(), Arc::clone(&greeting));
+            let flow = flow.clone();
             async move |_, _| {
                 let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
                 let stream = tokio::time::timeout(CONNECT_TIMEOUT, door.enter(&cutter))
                     .await
                     .map_err(timed_out)
                     .flatten()?;
+                let stream = Throttled::new(stream, flow.clone());
                 // The TLS is below the ear.
                 let filter = FrameFilter::new(limits, frame_max, Arc::clone(&greeting));
                 let heard = Ear::new(stream, filter, pulse.clone());
@@ -127,6 +133,7 @@ pub(super) async fn open_limited(
                 events: Box::pin(connection.events_listener()),
                 connection: Arc::new(connection),
                 greeting,
+                flow,
                 cutter,
             })
         }

@@ -12,6 +12,7 @@ mod declare;
 mod delivery;
 mod ear;
 mod fit;
+mod flow;
 mod frame_filter;
 mod greeting;
 mod intake;
@@ -23,6 +24,7 @@ mod patience;
 mod pipe;
 mod proof;
 mod publisher;
+mod publishing;
 mod reach;
 mod review;
 mod runtime;
@@ -40,6 +42,7 @@ pub use link::{BrokerEvent, Link, LinkHandle, LinkSettings};
 pub use outgoing::{CopyTo, Outgoing, Request};
 pub use proof::{Confirmed, Publication, Settled};
 pub use publisher::Ticket;
+pub use publishing::{Alarm, Waiting};
 pub use review::{
     Back, Claim, Held, Look, QueueTrust, Recorded, Review, ReviewTrouble, Sender, Taken,
 };

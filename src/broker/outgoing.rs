@@ -10,14 +10,16 @@
 //! - the headers `CC` and `BCC`: they would route further copies to other queues, and the broker
 //!   closes the channel where they are no lists, as AMQP 1.0 lets them be;
 //! - `x-delivery-count`, `x-acquired-count`: the broker's counts of the message that was;
-//! - in a copy, `x-death` and its kin: the broker's cycle detection reads them, and drops a
-//!   message that expires into a queue that it was dead-lettered from before;
+//! - `x-death` and its kin: the broker's cycle detection reads them, and drops a message that expires
+//!   into a queue that it was dead-lettered from before; and in a dead letter they say that the broker
+//!   put it there, which a publisher could pretend by sending them;
 //! - our own headers, which say what was true of the message that was. What is true now comes with
 //!   the order to publish.
 //!
-//! The first four are kept as `x-rename-original-…` headers, for review. And where all of them are
-//! too much for one frame, the largest headers are left out: see [`fit`](super::fit). What the broker
-//! refuses all the same is published with less: see [`Parcel::reduced`].
+//! The first four, and in a dead letter `x-death`, are kept as `x-rename-original-…` headers, for
+//! review. And where all of them are too much for one frame, the largest headers are left out: see
+//! [`fit`](super::fit). What the broker refuses all the same is published with less: see
+//! [`Parcel::reduced`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,9 +36,9 @@ use crate::core::republish::Form;
 use crate::wire::event::{CONTENT_TYPE, EventMessage};
 use crate::wire::headers::{
     self, Header, HeaderSource as _, HeaderValue, LEFT_OUT_HEADERS, LEFT_OUT_PROPERTIES,
-    MAYBE_APPLIED, ORIGINAL_BCC, ORIGINAL_CC, ORIGINAL_EXCHANGE, ORIGINAL_EXPIRATION,
-    ORIGINAL_REPLY_TO, ORIGINAL_ROUTING_KEY, ORIGINAL_USER_ID, REQUEST_ID, TRACEPARENT,
-    tells_of_deaths,
+    MAYBE_APPLIED, ORIGINAL_BCC, ORIGINAL_CC, ORIGINAL_DEATHS, ORIGINAL_EXCHANGE,
+    ORIGINAL_EXPIRATION, ORIGINAL_REPLY_TO, ORIGINAL_ROUTING_KEY, ORIGINAL_USER_ID, REQUEST_ID,
+    TRACEPARENT, X_DEATH, tells_of_deaths,
 };
 use crate::wire::message::Message;
 
@@ -460,7 +462,10 @@ fn kept_headers(of: &Received, keep: Keep) -> BTreeMap<ShortString, AMQPValue> {
             DELIVERY_COUNT | ACQUIRED_COUNT => None,
             "CC" => Some(ORIGINAL_CC),
             "BCC" => Some(ORIGINAL_BCC),
-            name if keep == Keep::NoDeaths && tells_of_deaths(name) => None,
+            // Only what the broker itself moves into the dead letters has the first of these.
+            X_DEATH if keep == Keep::Deaths => Some(ORIGINAL_DEATHS),
+            ORIGINAL_DEATHS => None,
+            name if tells_of_deaths(name) => None,
             // Somebody else's, dressed up as the worker's.
             name if name.starts_with(headers::PREFIX) && !of.has_trusted_headers() => None,
             // A replay of the letter has to know it.

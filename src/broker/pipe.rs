@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lapin::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 
 use super::outgoing::{Addresses, Outgoing};
 use super::proof::Publication;
@@ -14,6 +16,9 @@ use super::trouble::Trouble;
 
 /// Publishes that wait to be handed over, so that a caller with many of them is held back.
 const QUEUE: usize = 256;
+/// A confirm takes milliseconds, and some seconds while a queue elects a leader. One that does not
+/// come for this long is worth a word.
+pub(super) const CONFIRMS_LATE: Duration = Duration::from_secs(10);
 
 /// Channels that may be closed for messages that the broker refuses. A connection has 2047, and a
 /// command's has no other use for them than its looks.
@@ -22,6 +27,8 @@ const CHANNELS: u32 = 1500;
 #[derive(Debug)]
 pub(super) struct Pipe {
     inbox: mpsc::Sender<Asked>,
+    /// Since when nothing has been confirmed, while something waits to be.
+    waiting_since: watch::Receiver<Option<Instant>>,
     task: JoinHandle<Option<Trouble>>,
 }
 
@@ -35,8 +42,13 @@ impl Pipe {
         let publisher = Publisher::open(connection, Arc::new(addresses)).await?;
         let publisher = publisher.with_channels(CHANNELS);
         let (inbox, requests) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(serve(publisher, requests));
-        Ok(Self { inbox, task })
+        let (since, waiting_since) = watch::channel(None);
+        let task = tokio::spawn(serve(publisher, requests, since));
+        Ok(Self {
+            inbox,
+            waiting_since,
+            task,
+        })
     }
 
     /// Hands one message over, behind all that were handed over before; waits only while the pipe
@@ -51,22 +63,39 @@ impl Pipe {
         async { fate.await.unwrap_or(Publication::Lost) }
     }
 
-    /// Waits for what is under way, and says what ended the channel before, if anything did.
-    pub(super) async fn close(self) -> Option<Trouble> {
+    /// Whether confirms have not come for long.
+    pub(super) fn is_late(&self) -> bool {
+        let since = *self.waiting_since.borrow();
+        since.is_some_and(|since| since.elapsed() >= CONFIRMS_LATE)
+    }
+
+    /// Waits for what is under way, for as long as that, and says what ended the channel before, if
+    /// anything did.
+    pub(super) async fn close(mut self, patience: Duration) -> Option<Trouble> {
         drop(self.inbox);
-        // A panic in the task was reported where it happened.
-        self.task.await.ok().flatten()
+        if let Ok(ended) = timeout(patience, &mut self.task).await {
+            // A panic in the task was reported where it happened.
+            return ended.ok().flatten();
+        }
+        self.task.abort();
+        None
     }
 }
 
 /// Ends when the channel does, or when nobody can ask any more and all is answered.
-async fn serve(mut publisher: Publisher, mut requests: mpsc::Receiver<Asked>) -> Option<Trouble> {
+async fn serve(
+    mut publisher: Publisher,
+    mut requests: mpsc::Receiver<Asked>,
+    waiting_since: watch::Sender<Option<Instant>>,
+) -> Option<Trouble> {
     let mut waiting: HashMap<Ticket, oneshot::Sender<Publication>> = HashMap::new();
     let mut next = 0;
     let mut open = true;
     while open || !publisher.is_idle() {
         tokio::select! {
             told = publisher.told(), if !publisher.is_idle() => {
+                let still = (!publisher.is_idle()).then(Instant::now);
+                waiting_since.send_replace(still);
                 for (ticket, publication) in told.publications {
                     if let Some(answer) = waiting.remove(&ticket) {
                         // Nobody may wait for it any more.
@@ -84,6 +113,11 @@ async fn serve(mut publisher: Publisher, mut requests: mpsc::Receiver<Asked>) ->
                     next += 1;
                     if publisher.publish(ticket, outgoing) {
                         waiting.insert(ticket, answer);
+                        waiting_since.send_if_modified(|since| {
+                            let is_first = since.is_none();
+                            since.get_or_insert_with(Instant::now);
+                            is_first
+                        });
                     }
                 }
                 None => open = false,

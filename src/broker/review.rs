@@ -11,7 +11,9 @@
 //!
 //! A look takes as many letters as were waiting when it began; what comes meanwhile is for the next
 //! one. It holds no letter in memory, but the ones on their way: they come in waves, a consumer
-//! each, so that even a queue of millions is never more than a wave ahead of its reader.
+//! each, so that even a queue of millions is never more than a wave ahead of its reader. A wave has
+//! as many letters as fit into some MB, going by the size of those before; and where they turn out
+//! to be larger, the rest waits at the broker (see [`super::flow`]).
 //!
 //! # One at a time
 //!
@@ -47,7 +49,7 @@ pub use sender::Sender;
 use super::connection::{self, Wire};
 use super::declare::{self, open_channel};
 use super::outgoing::Addresses;
-use super::pipe::Pipe;
+use super::publishing::PublishingConnection;
 use super::topology::{
     DELIVERY_LIMIT_ARGUMENT, Difference, Names, Object, Topology, TopologySettings, What,
 };
@@ -100,6 +102,8 @@ pub enum ReviewTrouble {
 /// A review, for as long as its lock is held.
 #[derive(Debug)]
 pub struct Review {
+    amqp: Amqp,
+    by: String,
     wire: Wire,
     control: Channel,
     names: Names,
@@ -111,8 +115,10 @@ impl Review {
     pub async fn begin(amqp: &Amqp, by: &str, trust: QueueTrust) -> Result<Self, ReviewTrouble> {
         let wire = connection::open(amqp, &format!("rename-worker review by {by}")).await?;
         let names = Names::new(&amqp.prefix);
-        match prepare(&wire, &names, trust, amqp.declare_topology).await {
+        match prepare(amqp, &wire, &names, trust).await {
             Ok(control) => Ok(Self {
+                amqp: amqp.clone(),
+                by: by.to_owned(),
                 wire,
                 control,
                 names,
@@ -148,12 +154,6 @@ impl Review {
         &self.names.dead_letters
     }
 
-    /// Whether the broker takes no messages for now: a memory or disk alarm.
-    #[must_use]
-    pub fn is_blocked(&self) -> bool {
-        self.wire.connection.status().blocked()
-    }
-
     /// How many letters are there to be looked at.
     pub async fn waiting(&self) -> Result<u64, Trouble> {
         Ok(self.depth().await?.ready)
@@ -168,7 +168,8 @@ impl Review {
     /// Begins to look.
     pub async fn look(&self) -> Result<Look, Trouble> {
         let channel = open_channel(&self.wire.connection).await?;
-        Look::begin(channel, self.names.dead_letters.clone())
+        let queue = self.names.dead_letters.clone();
+        Look::begin(channel, queue, self.wire.flow.clone())
             .await
             .map_err(|error| Trouble::of_session(&error))
     }
@@ -180,7 +181,8 @@ impl Review {
         // consumers and takes back their letters in one step.
         let deadline = Instant::now() + RETURN_PATIENCE;
         loop {
-            let depth = self.depth().await?;
+            let asked = tokio::time::timeout(RETURN_PATIENCE, self.depth()).await;
+            let depth = asked.unwrap_or(Err(Trouble::Silent(RETURN_PATIENCE.as_secs())))?;
             if depth.consumers <= closed.others || Instant::now() >= deadline {
                 return Ok(Back {
                     expected: closed.left,
@@ -191,11 +193,13 @@ impl Review {
         }
     }
 
-    /// A way to publish.
+    /// A way to publish: a connection of its own, so that a broker that takes no messages still
+    /// hears what is said of letters.
     pub async fn sender(&self) -> Result<Sender, Trouble> {
+        let name = format!("rename-worker review by {}, publishing", self.by);
         let addresses = Addresses::new(&self.names, &[]);
-        let pipe = Pipe::open(&self.wire.connection, addresses).await?;
-        Ok(Sender::new(pipe))
+        let connection = PublishingConnection::open(&self.amqp, &name, addresses).await?;
+        Ok(Sender::new(connection))
     }
 
     /// Leaves, and frees the lock.
@@ -205,10 +209,10 @@ impl Review {
 }
 
 async fn prepare(
+    amqp: &Amqp,
     wire: &Wire,
     names: &Names,
     trust: QueueTrust,
-    may_declare: bool,
 ) -> Result<Channel, ReviewTrouble> {
     let differences = dead_letter_differences(wire, names).await?;
     for difference in differences {
@@ -223,7 +227,7 @@ async fn prepare(
             _ => return Err(Trouble::Topology(vec![difference]).into()),
         }
     }
-    Ok(lock::acquire(wire, names, may_declare).await?)
+    Ok(lock::acquire(amqp, wire, names).await?)
 }
 
 /// In what the queue of the dead letters differs from one that can be looked at safely: as it is made

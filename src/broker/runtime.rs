@@ -15,12 +15,13 @@ use futures_util::{FutureExt as _, Stream};
 use lapin::tcp::AsyncTcpStream;
 
 use super::ear::{Ear, Pulse};
+use super::flow::{Flow, Throttled};
 use super::frame_filter::{FRAME_MAX, FrameFilter, StreamLimits};
 
 /// What tokio connects by TCP.
 pub(super) type Tcp = <Tokio as Reactor>::TcpStream;
 /// What lapin reads and writes: TCP, perhaps TLS over it, and over that an ear.
-pub(super) type Heard = Ear<AsyncTcpStream<Tcp>>;
+pub(super) type Heard = Ear<Throttled<AsyncTcpStream<Tcp>>>;
 pub(super) type Listening = RuntimeParts<Tokio, Streams>;
 
 /// On the tokio runtime that it is called in.
@@ -59,7 +60,7 @@ impl Reactor for Streams {
         let connecting = self.0.tcp_connect_addr(address);
         connecting.map(|tcp| {
             let filter = FrameFilter::new(StreamLimits::NONE, FRAME_MAX, Arc::default());
-            let stream = AsyncTcpStream::Plain(tcp?);
+            let stream = Throttled::new(AsyncTcpStream::Plain(tcp?), Flow::default());
             Ok(Ear::new(stream, filter, Pulse::default()))
         })
     }

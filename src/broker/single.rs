@@ -1,11 +1,11 @@
 //! Single visits to the broker, for commands: connect, do one thing, leave. No retry; a person or
 //! a script decides whether to try again.
 
-use super::connection::{self, Wire};
+use super::connection;
 use super::declare;
 use super::outgoing::{Addresses, Outgoing, Request};
-use super::pipe::Pipe;
 use super::proof::Publication;
+use super::publishing::{PublishingConnection, Waiting};
 use super::topology::{Difference, Names, Topology, TopologySettings};
 use super::trouble::Trouble;
 use crate::config::Amqp;
@@ -55,19 +55,17 @@ pub async fn count_dead_letters(amqp: &Amqp) -> Result<u32, Trouble> {
 /// Publishes requests, many at a time, each with its own answer.
 #[derive(Debug)]
 pub struct RequestPublisher {
-    wire: Wire,
-    pipe: Pipe,
+    connection: PublishingConnection,
 }
 
 impl RequestPublisher {
     /// Connects. The topology is left as it is: publishing to a missing exchange or queue is told
     /// as [`Publication::Lost`] or [`Publication::Returned`].
     pub async fn connect(amqp: &Amqp) -> Result<Self, Trouble> {
-        let wire = connection::open(amqp, CONNECTION_NAME).await?;
         // No ladder: requests only.
         let addresses = Addresses::new(&Names::new(&amqp.prefix), &[]);
-        let pipe = Pipe::open(&wire.connection, addresses).await?;
-        Ok(Self { wire, pipe })
+        let connection = PublishingConnection::open(amqp, CONNECTION_NAME, addresses).await?;
+        Ok(Self { connection })
     }
 
     /// Hands one request over, behind all that were handed over before; waits only while the pipe
@@ -76,7 +74,8 @@ impl RequestPublisher {
     /// Handing over is a step of its own, since of many futures that are polled together none need
     /// be first: tokio makes some of them wait to be fair to other tasks.
     pub async fn hand_over(&self, request: Request) -> impl Future<Output = Publication> + use<> {
-        self.pipe.hand_over(Outgoing::Request(request)).await
+        let outgoing = Outgoing::Request(request);
+        self.connection.hand_over(outgoing).await
     }
 
     /// Publishes one request and waits for its fate.
@@ -84,10 +83,14 @@ impl RequestPublisher {
         self.hand_over(request).await.await
     }
 
+    /// Why nothing is confirmed, where that is to be told.
+    #[must_use]
+    pub fn waiting(&self) -> Option<Waiting> {
+        self.connection.waiting()
+    }
+
     /// Leaves, and says what ended the connection before, if anything did.
     pub async fn close(self) -> Option<Trouble> {
-        let trouble = self.pipe.close().await;
-        self.wire.close().await;
-        trouble
+        self.connection.close().await
     }
 }

@@ -27,6 +27,8 @@ pub enum Trouble {
     Topology(Vec<Difference>),
     #[error("somebody else is reviewing the dead letters: wait until they are done")]
     Reviewed,
+    #[error("the broker has raised a memory or disk alarm and accepts no messages")]
+    Alarmed,
     #[error("the broker cancelled our consumer: its queue is gone or has lost its leader")]
     ConsumerCancelled,
     #[error(
@@ -64,6 +66,7 @@ impl Trouble {
             | Self::Refused(_)
             | Self::Topology(_)
             | Self::Reviewed
+            | Self::Alarmed
             | Self::ConsumerCancelled
             | Self::TooLarge(_)
             | Self::ChannelClosed(_) => Pace::Slow,

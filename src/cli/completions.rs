@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::{Cli, Exit, print};
+use super::{Cli, Exit, terminal};
 
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
@@ -18,5 +18,5 @@ pub fn run(args: &CompletionsArgs) -> Exit {
         "rename-worker",
         &mut script,
     );
-    print(&String::from_utf8_lossy(&script))
+    terminal::print_unchanged(&String::from_utf8_lossy(&script))
 }

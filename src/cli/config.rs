@@ -53,7 +53,7 @@ pub fn run(args: &ConfigArgs, config_file: Option<&Path>) -> Exit {
     match (&args.what, found) {
         (What::Check { json: false, .. }, Ok((settings, effective))) => {
             for note in settings.notes() {
-                eprintln!("note: {note}");
+                say!("note: {note}");
             }
             print(&summary(&effective))
         }
@@ -69,7 +69,7 @@ pub fn run(args: &ConfigArgs, config_file: Option<&Path>) -> Exit {
             }
         }
         (_, Err(mistakes)) => {
-            eprintln!("{mistakes}");
+            say!("{mistakes}");
             Exit::Usage
         }
     }

@@ -37,7 +37,7 @@ pub async fn run(args: DemoArgs) -> Exit {
         match log::init(&Settings::default().log) {
             Ok(guard) => _log = Some(guard),
             Err(error) => {
-                eprintln!("{error}");
+                say!("{error}");
                 return Exit::Usage;
             }
         }
@@ -53,7 +53,7 @@ async fn show(args: &DemoArgs) -> Result<Exit, DemoError> {
     if let Some(release) = &args.rabbitmq {
         finder = finder.without_url().with_release(Release::parse(release)?);
     }
-    eprintln!("setting the stage: a RabbitMQ, a stand-in for Dintero, the worker");
+    say!("setting the stage: a RabbitMQ, a stand-in for Dintero, the worker");
     let mut interrupt = std::pin::pin!(interrupted());
     let mut stage = tokio::select! {
         stage = Stage::set(Options { finder }) => stage?,
@@ -82,10 +82,10 @@ async fn show(args: &DemoArgs) -> Result<Exit, DemoError> {
         _ => Exit::Failed,
     };
     if args.keep && matches!(played, Ok(Some(_))) {
-        eprintln!("\n{}\nstanding until Ctrl-C", stage.places());
+        say!("\n{}\nstanding until Ctrl-C", stage.places());
         interrupt.await;
     } else if stage.broker_is_ours() && exit == Exit::Done && !args.json {
-        eprintln!("all of it is gone now; `rename-worker demo --keep` leaves it up to look around");
+        say!("all of it is gone now; `rename-worker demo --keep` leaves it up to look around");
     }
     let struck = stage.strike().await;
     played?;
@@ -137,12 +137,12 @@ impl Progress {
             (Some(bar), Moment::Begins(of)) => bar.set_length(of as u64),
             (Some(bar), Moment::Heard(outcomes)) => bar.set_position(outcomes as u64),
             (None, Moment::Begins(of)) => {
-                eprintln!("publishing {of} requests while the API has its troubles");
+                say!("publishing {of} requests while the API has its troubles");
                 self.lines.borrow_mut().of = of;
             }
             (None, Moment::Heard(outcomes)) => {
                 if let Some(tenths) = self.lines.borrow_mut().next(outcomes) {
-                    eprintln!("{tenths}0 %: {outcomes} outcomes");
+                    say!("{tenths}0 %: {outcomes} outcomes");
                 }
             }
         }

@@ -1,17 +1,23 @@
 //! The command line: what can be asked, and the exit code that answers.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod terminal;
+
 mod completions;
 pub mod config;
 mod demo;
 mod dead_letters;
+mod interrupt;
 mod publish;
 mod run;
 mod sandbox;
 mod schema;
+mod stalled;
 mod status;
 mod topology;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,6 +25,8 @@ use clap::{Parser, Subcommand};
 
 use serde_json::json;
 
+use self::interrupt::interrupted;
+use self::terminal::print;
 use crate::broker::{self, Trouble};
 use crate::config::Amqp;
 
@@ -86,6 +94,19 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// What the command line asks for; ends the process where it asks for nothing that can be done.
+#[must_use]
+pub fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|refused| {
+        if refused.use_stderr() {
+            // It quotes what was given, such as a file name that a shell has found.
+            terminal::say_text(&refused.render().to_string());
+            std::process::exit(refused.exit_code());
+        }
+        refused.exit()
+    })
+}
+
 /// Runs the command.
 pub async fn run(cli: Cli) -> Exit {
     let config_file = cli.config.as_deref();
@@ -118,7 +139,7 @@ impl Refusal {
 
     /// On standard error; for a program as a line of JSON on standard output as well.
     fn tell(&self, as_json: bool) -> Exit {
-        eprintln!("{}", self.why);
+        say!("{}", self.why);
         if as_json {
             print(&format!("{}\n", json!({"error": self.why})));
         }
@@ -133,24 +154,5 @@ fn with_broker(trouble: &Trouble, amqp: &Amqp) -> String {
             format!("{trouble}; the broker of amqp.url (RENAME_WORKER_AMQP__URL) is {address}")
         }
         None => trouble.to_string(),
-    }
-}
-
-/// Writes a result to standard output. A reader that has seen enough (`| head`) is no failure.
-fn print(text: &str) -> Exit {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            eprintln!("cannot write the result: {error}");
-            Exit::Failed
-        }
-        _ => Exit::Done,
-    }
-}
-
-/// Ctrl-C; never where signals can't be had.
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
     }
 }

@@ -11,11 +11,12 @@ use serde_json::json;
 use uuid::Uuid;
 
 use self::summary::Summary;
+use super::stalled::Stalled;
 use super::{Exit, Refusal, config, interrupted, with_broker};
 use crate::broker::RequestPublisher;
 use crate::broker::topology::Names;
 use crate::config::Amqp;
-use crate::publish::{Defaults, Input, Rules, check, send};
+use crate::publish::{Defaults, Input, Rules, Step, check, send};
 
 const ONE: [&str; 5] = [
     "account",
@@ -164,7 +165,14 @@ async fn publish(amqp: &Amqp, input: &mut Input, rules: &Rules, summary: &mut Su
         }
     };
     let bar = progress_bar(summary.valid);
-    let progress = |done| bar.set_position(done);
+    let stalled = Stalled::default();
+    let progress = |step| match step {
+        Step::Confirmed(confirmed) => {
+            stalled.goes_on();
+            bar.set_position(confirmed);
+        }
+        Step::Waiting(waiting) => stalled.tell(&bar, waiting),
+    };
     let sent = send(&publisher, input, rules, progress, interrupted()).await;
     let trouble = publisher.close().await;
     bar.finish_and_clear();

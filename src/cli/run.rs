@@ -23,7 +23,7 @@ pub async fn run(config: Option<&Path>) -> Exit {
     let _log = match log::init(&settings.log) {
         Ok(guard) => guard,
         Err(error) => {
-            eprintln!("{error}");
+            say!("{error}");
             return Exit::Usage;
         }
     };

@@ -106,7 +106,7 @@ pub async fn run(args: SandboxArgs) -> Exit {
     ) {
         (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
         (Err(wrong), _) | (_, Err(wrong)) => {
-            eprintln!("cannot listen for signals: {wrong}");
+            say!("cannot listen for signals: {wrong}");
             return Exit::Failed;
         }
     };
@@ -125,7 +125,7 @@ pub async fn run(args: SandboxArgs) -> Exit {
     first_of(&mut terminate, &mut interrupt).await;
     let (calls, renames) = (sandbox.calls().total(), sandbox.ledger().len());
     sandbox.shutdown().await;
-    eprintln!("the sandbox has ended: {calls} calls, {renames} renames took effect");
+    say!("the sandbox has ended: {calls} calls, {renames} renames took effect");
     Exit::Done
 }
 

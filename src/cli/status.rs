@@ -34,7 +34,7 @@ pub async fn run(args: StatusArgs, config: Option<&Path>) -> Exit {
         Ok(status) if args.json => match serde_json::to_string_pretty(&status) {
             Ok(text) => super::print(&format!("{text}\n")),
             Err(error) => {
-                eprintln!("{error}");
+                say!("{error}");
                 Exit::Failed
             }
         },

@@ -66,7 +66,7 @@ fn refuse(trouble: &Trouble, amqp: &Amqp, json: bool) -> Exit {
         return report(differences, json, "");
     }
     let error = with_broker(trouble, amqp);
-    eprintln!("{error}");
+    say!("{error}");
     if json {
         print(&to_json(&Report {
             differences: &[],

@@ -4,23 +4,26 @@
 //! Each line holds the whole letter, so that a file of them can be imported again. It holds
 //! usernames as well, so only its owner may read it.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::fs::File;
+use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::letter::Letter;
+use super::private::{self, Opened};
 use super::who::Who;
 use crate::broker::Recorded;
 use crate::wire::message::Message;
 use crate::wire::timestamp;
+use crate::wire::visible::EscapingWriter;
 
 /// Where discards are recorded.
 #[derive(Debug)]
 pub struct Audit {
     file: File,
+    was_open_to_others: Option<u32>,
     by: Who,
     because: String,
 }
@@ -41,22 +44,33 @@ struct Line<'a> {
 impl Audit {
     /// Opens the file, or makes it. A line that was cut off, as by a full disk, is ended first.
     pub fn open(path: &Path, by: Who, because: String) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true);
-        owner_only(&mut options);
-        let mut file = options.open(path)?;
+        let Opened {
+            mut file,
+            was_open_to_others,
+        } = private::open_or_create(path)?;
         if !ends_a_line(&mut file)? {
             file.write_all(b"\n")?;
         }
-        sync_folder(path)?;
-        Ok(Self { file, by, because })
+        private::sync_folder(path)?;
+        Ok(Self {
+            file,
+            was_open_to_others,
+            by,
+            because,
+        })
+    }
+
+    /// The mode that the file had, if it let others read it; it does so no longer.
+    #[must_use]
+    pub const fn was_open_to_others(&self) -> Option<u32> {
+        self.was_open_to_others
     }
 
     /// Whether it can be opened, or made; does neither.
     pub fn can_be_opened(path: &Path) -> io::Result<()> {
-        match OpenOptions::new().read(true).append(true).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => can_be_made(path),
-            opened => opened.map(drop),
+        match private::can_be_appended_to(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => private::can_be_made(path),
+            checked => checked,
         }
     }
 
@@ -67,7 +81,8 @@ impl Audit {
         queue: &str,
         now: Timestamp,
     ) -> io::Result<Recorded> {
-        let mut lines = Vec::new();
+        // Line by line, and not gathered: letters may be large.
+        let mut lines = EscapingWriter::new(BufWriter::new(&self.file));
         for letter in letters {
             let line = Line {
                 action: "discarded",
@@ -80,36 +95,12 @@ impl Audit {
                 message: &letter.message,
             };
             serde_json::to_writer(&mut lines, &line)?;
-            lines.push(b'\n');
+            lines.write_all(b"\n")?;
         }
-        self.file.write_all(&lines)?;
+        lines.flush()?;
+        drop(lines);
         Recorded::by_syncing(&self.file)
     }
-}
-
-/// Lets nobody else read what is made: it holds usernames.
-pub(super) fn owner_only(options: &mut OpenOptions) {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    #[cfg(not(unix))]
-    let _ = options;
-}
-
-/// Makes the disk keep the file's name as well: it may be new.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(folder(path))?.sync_all()
-}
-
-/// Whether a file can be made in that folder; leaves none.
-pub(super) fn can_be_made(path: &Path) -> io::Result<()> {
-    tempfile::tempfile_in(folder(path)).map(drop)
-}
-
-fn folder(path: &Path) -> &Path {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or(Path::new("."))
 }
 
 fn ends_a_line(file: &mut File) -> io::Result<bool> {
@@ -171,14 +162,17 @@ mod tests {
         assert_eq!(lines[0], "{\"cut off");
     }
 
-    #[cfg(unix)]
     #[test]
     fn only_its_owner_may_read_it() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
-        Audit::open(&path, who(), "because".into()).unwrap();
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let audit = Audit::open(&path, who(), "because".into()).unwrap();
+        assert_eq!((mode(), audit.was_open_to_others()), (0o600, None));
+        let wide = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(&path, wide).unwrap();
+        let audit = Audit::open(&path, who(), "because".into()).unwrap();
+        assert_eq!((mode(), audit.was_open_to_others()), (0o600, Some(0o644)));
     }
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::letter::{Letter, LetterId};
 use super::who::Who;
-use crate::broker::{QueueTrust, Review, ReviewTrouble, Trouble};
+use crate::broker::{QueueTrust, Review, ReviewTrouble, Trouble, Waiting};
 use crate::config::Amqp;
 
 /// A review in progress.
@@ -18,8 +18,8 @@ pub struct Desk {
 pub enum Step {
     /// So many of so many letters.
     Done { done: u64, of: u64 },
-    /// The broker takes no messages for now: it has a memory or disk alarm.
-    BrokerBlocked,
+    /// Nothing is confirmed for now, for this reason.
+    Waiting(Waiting),
 }
 
 /// Why an action ended before its end. What it did not get to is as it was.
@@ -27,6 +27,8 @@ pub enum Step {
 pub enum Stop {
     #[error("interrupted")]
     Interrupted,
+    #[error("interrupted; {0}")]
+    InterruptedWaiting(Waiting),
     #[error(
         "no queue {0} is bound to its exchange; `rename-worker topology declare` makes what is missing"
     )]
@@ -41,6 +43,13 @@ pub enum Stop {
     Record(std::io::Error),
     #[error(transparent)]
     Broker(#[from] Trouble),
+}
+
+impl Stop {
+    /// Somebody asked for the end, perhaps since nothing went on.
+    pub(super) fn interrupted(waiting: Option<Waiting>) -> Self {
+        waiting.map_or(Self::Interrupted, Self::InterruptedWaiting)
+    }
 }
 
 /// What a survey saw; see [`super::Searched`].

@@ -17,6 +17,8 @@ use crate::clock;
 
 /// Letters recorded at a time: each time costs the disk some milliseconds.
 const BATCH: usize = 256;
+/// What those weigh at most, but for a single one that weighs more.
+const BATCH_BYTES: usize = 8 << 20;
 /// How long letters are held in one go, see the replay's.
 const PASS_MAX: Duration = Duration::from_secs(5 * 60);
 
@@ -48,6 +50,7 @@ impl Desk {
             selection,
             progress,
             batch: Vec::with_capacity(BATCH),
+            weight: 0,
             unrecorded: 0,
             done: Done::default(),
             taking_again: false,
@@ -80,6 +83,8 @@ struct Work<'a, P> {
     of: u64,
     progress: P,
     batch: Vec<(Letter, Claim)>,
+    /// What it weighs.
+    weight: usize,
     /// Read, and not recorded for good.
     unrecorded: u64,
     done: Done,
@@ -124,9 +129,10 @@ impl<P: Fn(Step)> Work<'_, P> {
             if self.taking_again || !self.selection.take(letter.id) {
                 self.done.meet(letter.id, held.redelivered, held.claim);
             } else {
+                self.weight += letter.message.weight();
                 self.batch.push((letter, held.claim));
             }
-            if self.batch.len() == BATCH {
+            if self.batch.len() == BATCH || self.weight >= BATCH_BYTES {
                 self.record()?;
             }
         }
@@ -143,6 +149,7 @@ impl<P: Fn(Step)> Work<'_, P> {
             .audit
             .record(letters, queue, clock::now())
             .map_err(Stop::Record)?;
+        self.weight = 0;
         for (letter, claim) in self.batch.drain(..) {
             self.done.add(letter.id, claim.discarded(&recorded));
             self.outcome.discarded += 1;

@@ -3,22 +3,25 @@
 //! A line is `{"letter": "<id>", "message": {…}}`. An export that was cut off goes on where it was:
 //! letters that are in the file already are left out, as often as they are in it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::audit::{can_be_made, owner_only, sync_folder};
 use super::letter::{Letter, LetterId};
+use super::private::{self, Opened};
 use super::selection::Selection;
 use crate::wire::message::Message;
+use crate::wire::visible::EscapingWriter;
 
 /// Where letters are exported to.
 pub struct Export {
     to: Box<dyn Write>,
     /// To be synced in the end.
     file: Option<File>,
+    /// The mode that the file had, if it let others read it; it does so no longer.
+    pub was_open_to_others: Option<u32>,
     already: Selection,
     pub written: u64,
     pub skipped: u64,
@@ -50,23 +53,28 @@ pub(super) struct Exported {
 impl Export {
     /// To a new file, or to an earlier export that is gone on with.
     pub fn to_file(path: &Path, resume: bool) -> Result<Self, ExportTrouble> {
-        let mut options = OpenOptions::new();
-        options.read(true).append(true);
-        owner_only(&mut options);
-        let options = if resume {
-            options.create(true)
+        let opened = if resume {
+            private::open_or_create(path)
         } else {
-            options.create_new(true)
+            private::create_new(path).map(|file| Opened {
+                file,
+                was_open_to_others: None,
+            })
         };
-        let file = options.open(path).map_err(|error| match error.kind() {
+        let Opened {
+            file,
+            was_open_to_others,
+        } = opened.map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => ExportTrouble::Exists,
             _ => ExportTrouble::Io(error),
         })?;
         let already = already_in(&file)?;
-        sync_folder(path)?;
-        let to = Box::new(BufWriter::new(file.try_clone()?));
+        private::sync_folder(path)?;
+        let to = BufWriter::new(file.try_clone()?);
+        let to = Box::new(EscapingWriter::new(to));
         Ok(Self {
             file: Some(file),
+            was_open_to_others,
             already,
             ..Self::to(to)
         })
@@ -77,7 +85,7 @@ impl Export {
         if path.symlink_metadata().is_ok() {
             return Err(ExportTrouble::Exists);
         }
-        Ok(can_be_made(path)?)
+        Ok(private::can_be_made(path)?)
     }
 
     /// To anything that takes bytes.
@@ -86,6 +94,7 @@ impl Export {
         Self {
             to,
             file: None,
+            was_open_to_others: None,
             already: Selection::default(),
             written: 0,
             skipped: 0,

@@ -62,6 +62,8 @@ pub struct Imported {
     pub before: u64,
     /// Not imported when it stopped.
     pub left: u64,
+    /// Those of them that were sent and not confirmed: the broker may have them or not.
+    pub unconfirmed: u64,
     pub stop: Option<Stop>,
 }
 
@@ -100,6 +102,16 @@ impl Import {
     #[must_use]
     pub const fn size(&self) -> (u64, u64) {
         (self.total, self.progress.letters)
+    }
+
+    /// What comes of it where it has not begun yet.
+    fn interrupted(&self) -> Imported {
+        Imported {
+            before: self.progress.letters,
+            left: self.total - self.progress.letters,
+            stop: Some(Stop::Interrupted),
+            ..Imported::default()
+        }
     }
 
     fn save_progress(&self) -> Result<(), ImportTrouble> {
@@ -174,23 +186,27 @@ impl Desk {
         progress: impl Fn(Step),
         interrupt: impl Future<Output = ()>,
     ) -> Result<Imported, ImportTrouble> {
+        let mut interrupt = std::pin::pin!(interrupt);
         let mut there = Selection::default();
         if import.progress.letters < import.total {
-            self.survey(
+            let survey = self.survey(
                 |_| {},
                 |letter| {
                     there.add(letter);
                     ControlFlow::Continue(())
                 },
-            )
-            .await?;
+            );
+            tokio::select! {
+                surveyed = survey => surveyed?,
+                () = interrupt.as_mut() => return Ok(import.interrupted()),
+            };
         }
         // Before anything is sent, it is found out whether that can be.
         import.save_progress()?;
         let sender = self.review.sender().await?;
         let exchange = self.review.dead_letters();
         let work = work::Work::new(exchange, import, there, progress);
-        work.run(sender, std::pin::pin!(interrupt)).await
+        work.run(sender, interrupt).await
     }
 }
 

@@ -79,22 +79,56 @@ impl Letter {
         }
     }
 
+    /// Who put it here. The worker's headers alone prove nothing: a publisher may have sent them with
+    /// a request that the broker then moved here. But the broker notes in `x-death` what it moves,
+    /// the latest first, whatever a publisher wrote there; and what a publisher wrote there is under
+    /// another name in what the worker publishes.
     #[must_use]
     pub fn written_by(&self) -> WrittenBy {
-        if self.text(headers::REASON).is_some() {
-            WrittenBy::Worker
-        } else if self.last_death().is_some() {
-            WrittenBy::Broker
-        } else {
-            WrittenBy::Unknown
+        let has_reason = self.message.headers.text(headers::REASON).is_some();
+        match self.last_death() {
+            Some(death) if !has_reason || is_of_requests(death) => WrittenBy::Broker,
+            _ if has_reason => WrittenBy::Worker,
+            _ => WrittenBy::Unknown,
         }
+    }
+
+    /// A header that the worker adds to a letter; none where the worker did not write the letter.
+    fn by_worker(&self, name: &str) -> Option<&str> {
+        let is_told = self.written_by() == WrittenBy::Worker;
+        is_told.then(|| self.text(name)).flatten()
+    }
+
+    /// The same, for a whole number.
+    fn number_by_worker(&self, name: &str) -> Option<i64> {
+        let is_told = self.written_by() == WrittenBy::Worker;
+        is_told.then(|| self.message.headers.int(name)).flatten()
+    }
+
+    /// The status of the answer that decided, if the worker says so.
+    #[must_use]
+    pub fn http_status(&self) -> Option<i64> {
+        self.number_by_worker(headers::HTTP_STATUS)
+    }
+
+    /// How many attempts were made, if the worker says so.
+    #[must_use]
+    pub fn attempts(&self) -> Option<i64> {
+        self.number_by_worker(headers::ATTEMPTS)
+    }
+
+    /// When the first attempt was made, if the worker says so.
+    #[must_use]
+    pub fn first_attempt_at(&self) -> Option<Timestamp> {
+        let told = self.by_worker(headers::FIRST_ATTEMPT_AT)?;
+        timestamp::parse(told)
     }
 
     /// Why it is here, in one word: the worker's reason; `broker_delivery_limit` and its like; or
     /// `unknown`.
     #[must_use]
     pub fn reason(&self) -> Cow<'_, str> {
-        if let Some(reason) = self.text(headers::REASON) {
+        if let Some(reason) = self.by_worker(headers::REASON) {
             return reason.into();
         }
         match self.last_death().and_then(|death| death.get("reason")) {
@@ -106,7 +140,7 @@ impl Letter {
     /// What exactly was wrong. It holds no username, unless somebody forged it.
     #[must_use]
     pub fn detail(&self) -> Cow<'_, str> {
-        if let Some(detail) = self.text(headers::DETAIL) {
+        if let Some(detail) = self.by_worker(headers::DETAIL) {
             return detail.into();
         }
         match self.written_by() {
@@ -126,7 +160,11 @@ impl Letter {
     /// When it failed; for letters that do not say, when the broker took it, else when it was sent.
     #[must_use]
     pub fn failed_at(&self) -> Option<Timestamp> {
-        let told = self.text(headers::FAILED_AT).and_then(timestamp::parse);
+        let told = match self.written_by() {
+            // The broker's own word comes first, below.
+            WrittenBy::Broker => None,
+            _ => self.text(headers::FAILED_AT).and_then(timestamp::parse),
+        };
         let taken = || seconds(self.last_death()?.get("time")?.as_int());
         let sent = || {
             let sent = self.message.properties.timestamp?;
@@ -164,7 +202,7 @@ impl Letter {
     /// The request's id, as the headers or else the body has it.
     #[must_use]
     pub fn request_id(&self) -> Option<Cow<'_, str>> {
-        match self.text(headers::REQUEST_ID) {
+        match self.by_worker(headers::REQUEST_ID) {
             Some(id) => Some(id.into()),
             None => self.asked().request_id.map(Cow::Owned),
         }
@@ -187,10 +225,13 @@ impl Letter {
         Origin::of(&self.message.headers, delivered)
     }
 
-    /// RabbitMQ's own history, the latest first.
+    /// RabbitMQ's own history, the latest first; of a letter that the worker wrote, the history that
+    /// the request came with.
     #[must_use]
     pub fn deaths(&self) -> Vec<Death> {
-        let history = self.message.headers.get(headers::X_DEATH);
+        let headers = &self.message.headers;
+        let history = headers.get(headers::X_DEATH);
+        let history = history.or_else(|| headers.get(headers::ORIGINAL_DEATHS));
         let entries = history.and_then(Field::as_list).unwrap_or_default();
         let death = |entry: &Field| {
             let entry = entry.as_table()?;
@@ -216,6 +257,16 @@ impl Letter {
         let history = self.message.headers.get(headers::X_DEATH)?;
         history.as_list()?.first()?.as_table()
     }
+}
+
+/// What ends the names of the queues that requests are consumed from.
+const REQUEST_QUEUES: [&str; 2] = [".requests", ".due"];
+
+/// Whether it says that the broker moved a request out of a queue that the worker consumes. Whatever
+/// the message was before, it was none of the worker's letters.
+fn is_of_requests(death: &std::collections::BTreeMap<String, Field>) -> bool {
+    let queue = death.get("queue").and_then(Field::as_text);
+    queue.is_some_and(|queue| REQUEST_QUEUES.iter().any(|end| queue.ends_with(end)))
 }
 
 fn seconds(since_1970: Option<i64>) -> Option<Timestamp> {
@@ -337,6 +388,61 @@ pub(super) mod tests {
         assert_eq!(letter.deaths().len(), 1);
         // The worker's own word of that name means something else.
         assert_ne!(taken_by_the_broker("rejected").reason(), "rejected");
+    }
+
+    /// Such headers as the worker writes, sent by a publisher.
+    const FORGED: [(&str, &str); 6] = [
+        (headers::REASON, "username_taken"),
+        (headers::DETAIL, "ask the administrator"),
+        (headers::FAILED_AT, "2026-11-24T09:00:00.000Z"),
+        (headers::REQUEST_ID, "00000000-0000-4000-8000-000000000000"),
+        (headers::ATTEMPTS, "3"),
+        (headers::FIRST_ATTEMPT_AT, "2026-11-24T08:00:00.000Z"),
+    ];
+
+    #[test]
+    fn what_the_broker_moved_here_is_its_own_whatever_its_publisher_wrote() {
+        for reason in ["expired", "delivery_limit", "maxlen", "rejected"] {
+            let plain = taken_by_the_broker(reason);
+            let mut message = taken_by_the_broker(reason).message;
+            message.headers.extend(headers_of(&FORGED));
+            for name in [headers::HTTP_STATUS, headers::ATTEMPTS] {
+                message.headers.insert(name.to_owned(), Field::Int64(409));
+            }
+            let letter = Letter::new(message, 0);
+            assert_eq!(letter.written_by(), WrittenBy::Broker);
+            assert_eq!(letter.reason(), plain.reason());
+            assert_eq!(letter.detail(), plain.detail());
+            assert_eq!(letter.failed_at(), plain.failed_at());
+            assert_eq!(letter.request_id(), plain.request_id());
+            assert_eq!((letter.http_status(), letter.attempts()), (None, None));
+            assert_eq!(letter.first_attempt_at(), None);
+        }
+    }
+
+    #[test]
+    fn a_letter_of_the_worker_s_stays_so_whatever_history_it_has() {
+        let at = "2026-11-24T09:00:00.000Z";
+        let mut message = letter("username_taken", at).message;
+        let forged = taken_by_the_broker("expired").message.headers;
+        let forged = forged[headers::X_DEATH].clone();
+        // As the worker keeps what a publisher sent.
+        message
+            .headers
+            .insert(headers::ORIGINAL_DEATHS.to_owned(), forged);
+        let kept = Letter::new(message, 0);
+        assert_eq!(kept.written_by(), WrittenBy::Worker);
+        assert_eq!(kept.reason(), "username_taken");
+        assert_eq!(kept.deaths().len(), 1, "it is shown as history");
+        // As 0.1.0 left what had waited in its ladder; or moved from another queue of letters.
+        for queue in ["rename.retry.5s", "rename.dead-letters", "elsewhere"] {
+            let mut message = letter("username_taken", at).message;
+            let death = [("queue".to_owned(), Field::from(queue))];
+            let deaths = Field::List(vec![Field::Table(death.into())]);
+            message.headers.insert(headers::X_DEATH.to_owned(), deaths);
+            let letter = Letter::new(message, 0);
+            assert_eq!(letter.written_by(), WrittenBy::Worker, "{queue}");
+        }
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Replayed {
     pub gone: u64,
     /// Not sent or not confirmed when it stopped; they stay.
     pub left: u64,
+    /// Those of them that were sent and not confirmed: the broker may have them or not.
+    pub unconfirmed: u64,
     pub stop: Option<Stop>,
 }
 

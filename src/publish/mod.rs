@@ -9,4 +9,4 @@ mod send;
 
 pub use input::{BadInput, Input, Line, Lines};
 pub use prepare::{Defaults, Prepared, prepare};
-pub use send::{Checked, Rules, Sent, Stop, Why, check, send};
+pub use send::{Checked, Rules, Sent, Step, Stop, Why, check, send};

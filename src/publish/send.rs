@@ -10,14 +10,16 @@ use futures_util::stream::FuturesUnordered;
 
 use super::input::Input;
 use super::prepare::{Defaults, Prepared, prepare};
-use crate::broker::{Publication, Request, RequestPublisher};
+use crate::broker::{Publication, Request, RequestPublisher, Waiting};
 use crate::clock;
 
 /// Requests on their way at once: enough to hide the time that a confirm takes.
 const WINDOW: usize = 256;
 
 /// After an interrupt, how long confirms are still waited for.
-const LAST_WAIT: Duration = Duration::from_secs(5);
+const LAST_WAIT: Duration = Duration::from_secs(2);
+/// How often it is asked whether the broker confirms nothing.
+const WATCH: Duration = Duration::from_millis(500);
 
 /// Which lines are sent, and how they are filled in.
 #[derive(Debug, Clone)]
@@ -36,6 +38,8 @@ pub type Checked = (u64, Result<Prepared, Box<str>>);
 #[derive(Debug)]
 pub struct Sent {
     pub confirmed: u64,
+    /// Sent and not confirmed when it stopped: the broker may have them or not.
+    pub unconfirmed: u64,
     pub stop: Option<Stop>,
 }
 
@@ -55,10 +59,20 @@ pub enum Why {
     Refused,
     /// The connection ended; the publisher knows why.
     Lost,
-    Interrupted,
+    /// Somebody asked for the end, perhaps while nothing was confirmed.
+    Interrupted(Option<Waiting>),
     /// A line that was valid no longer is: the file was written to.
     Changed,
     Unreadable(io::Error),
+}
+
+/// How far sending is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// So many are confirmed.
+    Confirmed(u64),
+    /// Nothing is confirmed for now, for this reason.
+    Waiting(Waiting),
 }
 
 /// Every line that the rules want, looked at.
@@ -77,13 +91,13 @@ pub fn check(
     Ok(wanted.map(move |line| line.map(checked)))
 }
 
-/// Sends what the rules want and the check found valid. `progress` hears how many are done, and
+/// Sends what the rules want and the check found valid. `progress` hears how far it is, and
 /// when `interrupt` comes nothing more is begun.
 pub async fn send(
     publisher: &RequestPublisher,
     input: &mut Input,
     rules: &Rules,
-    progress: impl Fn(u64),
+    progress: impl Fn(Step),
     interrupt: impl Future<Output = ()>,
 ) -> Sent {
     let mut sending = Sending::new(rules);
@@ -96,6 +110,7 @@ pub async fn send(
     };
     let mut under_way = FuturesUnordered::new();
     let mut interrupt = std::pin::pin!(interrupt);
+    let mut watch = tokio::time::interval(WATCH);
     loop {
         while sending.goes_on() && under_way.len() < WINDOW {
             if let Some((line, prepared)) = sending.next(lines.next()) {
@@ -108,13 +123,23 @@ pub async fn send(
                 None => return sending.end(),
                 Some((line, publication)) => {
                     sending.told(line, &publication);
-                    progress(sending.confirmed);
+                    progress(Step::Confirmed(sending.confirmed));
                 }
             },
-            () = &mut interrupt, if sending.goes_on() => break,
+            () = &mut interrupt => break,
+            _ = watch.tick() => {
+                if let Some(waiting) = publisher.waiting() {
+                    progress(Step::Waiting(waiting));
+                }
+            }
         }
     }
-    sending.stop(Why::Interrupted);
+    let waiting = publisher.waiting();
+    sending.stop(Why::Interrupted(waiting));
+    if waiting.is_some() {
+        // Nothing will come, and who asked for the end does not want to wait for it.
+        return sending.end();
+    }
     let rest = async {
         while let Some((line, publication)) = under_way.next().await {
             sending.told(line, &publication);
@@ -191,10 +216,16 @@ impl Sending {
         self.why.get_or_insert(why);
     }
 
-    fn end(self) -> Sent {
+    fn end(mut self) -> Sent {
+        // Asked to end when all was sent, and all was confirmed after all: nothing is left undone.
+        if self.read && self.unconfirmed.is_empty() && matches!(self.why, Some(Why::Interrupted(_)))
+        {
+            self.why = None;
+        }
         let at = self.unconfirmed.first().copied().unwrap_or(self.next_line);
         Sent {
             confirmed: self.confirmed,
+            unconfirmed: self.unconfirmed.len() as u64,
             stop: self.why.map(|why| Stop { why, at }),
         }
     }
@@ -273,6 +304,23 @@ mod tests {
         let skipped = sending(true, 3, Some("{}"));
         assert!(skipped.goes_on());
         assert_eq!(skipped.next_line, 5);
+    }
+
+    #[test]
+    fn an_interrupt_leaves_nothing_undone_where_all_was_confirmed() {
+        for (left, stops) in [(0, false), (1, true)] {
+            let mut sending = sending(false, 3, None);
+            sending.next(None);
+            while sending.unconfirmed.len() > left {
+                sending.unconfirmed.pop_first();
+            }
+            sending.stop(Why::Interrupted(None));
+            let sent = sending.end();
+            assert_eq!(
+                (sent.stop.is_some(), sent.unconfirmed),
+                (stops, left as u64)
+            );
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use self::repeats::Repeats;
 use crate::config::{Log, LogFormat};
+use crate::wire::visible::EscapingWriter;
 
 /// What these say only matters when it is a warning, unless somebody asks. That traces are not
 /// taken, nobody else tells.
@@ -80,14 +81,16 @@ pub fn init(log: &Log) -> Result<LogGuard, BadLevel> {
         .thread_name("log-writer")
         .finish(std::io::stderr());
     let dropped = writer.error_counter();
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(writer)
-        .with_target(false);
+    let layer = tracing_subscriber::fmt::layer().with_target(false);
     // A log that is set up already is kept: whoever did so wanted it.
     let set_up = if text {
-        registry.with(layer.with_ansi(is_terminal)).try_init()
+        let writer = move || EscapingWriter::with_colours(writer.clone());
+        let layer = layer.with_writer(writer).with_ansi(is_terminal);
+        registry.with(layer).try_init()
     } else {
-        registry.with(layer.json().flatten_event(true)).try_init()
+        let writer = move || EscapingWriter::new(writer.clone());
+        let layer = layer.json().flatten_event(true).with_writer(writer);
+        registry.with(layer).try_init()
     };
     if set_up.is_ok() {
         DROPPED.set(dropped).ok();

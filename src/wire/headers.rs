@@ -62,6 +62,10 @@ pub const ORIGINAL_CC: &str = "x-rename-original-cc";
 /// What was the header `BCC`, likewise.
 pub const ORIGINAL_BCC: &str = "x-rename-original-bcc";
 
+/// What was the header `x-death`: RabbitMQ's history, or what its publisher made up of one. Under its
+/// own name it would be taken for the history of the letter, see `dead_letters`.
+pub const ORIGINAL_DEATHS: &str = "x-rename-original-deaths";
+
 /// Every header of ours. A replay leaves them all out, so that the request starts anew.
 pub const ALL: [&str; 16] = [
     ATTEMPTS,
@@ -355,6 +359,7 @@ mod tests {
             ORIGINAL_REPLY_TO,
             ORIGINAL_CC,
             ORIGINAL_BCC,
+            ORIGINAL_DEATHS,
         ];
         let reasons = Reason::ALL.map(Reason::as_str);
         for name in ALL.into_iter().chain(beside).chain(reasons) {

@@ -93,7 +93,36 @@ pub enum Field {
     Void,
 }
 
+/// Bytes that a header costs beside its name and value: a node of a tree and an allocation or two.
+const FIELD_WEIGHT: usize = 64;
+
+impl Message {
+    /// About how many bytes of memory it takes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.body.len() + table_weight(&self.headers)
+    }
+}
+
+fn table_weight(table: &BTreeMap<String, Field>) -> usize {
+    let fields = table.iter();
+    fields
+        .map(|(name, field)| name.len() + field.weight())
+        .sum()
+}
+
 impl Field {
+    fn weight(&self) -> usize {
+        FIELD_WEIGHT
+            + match self {
+                Self::ShortText(text) | Self::Text(text) => text.len(),
+                Self::RawText(bytes) | Self::Bytes(bytes) => bytes.len(),
+                Self::List(items) => items.iter().map(Self::weight).sum(),
+                Self::Table(table) => table_weight(table),
+                _ => 0,
+            }
+    }
+
     /// Text, of either kind.
     #[must_use]
     pub fn as_text(&self) -> Option<&str> {

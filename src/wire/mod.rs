@@ -10,3 +10,4 @@ mod object;
 pub mod request;
 pub mod schema;
 pub mod timestamp;
+pub mod visible;

@@ -3,6 +3,8 @@
 
 mod asking;
 mod carrying;
+mod files;
+mod hostile;
 mod killing;
 mod looking;
 mod replaying;

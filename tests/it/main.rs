@@ -3,6 +3,7 @@
 mod admin_port;
 mod bad_bytes;
 mod bad_input;
+mod alarms;
 mod broker_bench;
 mod broker_finder;
 mod broker_letters;

@@ -175,7 +175,7 @@ async fn nothing_is_sent_when_a_line_is_not_valid_unless_it_is_to_be_skipped() {
     assert_eq!(
         summary(&sent),
         json!({
-            "dry_run": false, "valid": 2, "invalid": 1, "published": 2,
+            "dry_run": false, "valid": 2, "invalid": 1, "published": 2, "unconfirmed": 0,
             "mistakes": [{
                 "line": 2,
                 "detail": "/account_id: is not P or T and eight digits; /username: is missing; \

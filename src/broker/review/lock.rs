@@ -1,9 +1,8 @@
 //! The lock of a review: whoever holds the token of `rename.review-lock` reviews, nobody else.
 //!
 //! The queue has a single active consumer, so RabbitMQ delivers its messages to one consumer at a
-//! time, and to the next one within milliseconds when the first is gone, however it went. Each review
-//! publishes one token before it consumes, since there may be none; the holder acknowledges spare
-//! ones.
+//! time, and to the next one within milliseconds when the first is gone, however it went. A review that
+//! finds no token and nobody who could hold it publishes one; the holder acknowledges spare ones.
 
 use std::time::Duration;
 
@@ -11,32 +10,33 @@ use futures_util::StreamExt as _;
 use lapin::options::ConfirmSelectOptions;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Channel};
 
-use super::super::connection::Wire;
+use super::super::connection::{self, Wire};
 use super::super::declare::{self, open_channel};
 use super::super::topology::{Names, Object, Topology, TopologySettings};
 use super::super::trouble::Trouble;
+use super::depth;
+use crate::config::Amqp;
 
 /// How long the token is waited for: a review that has just ended frees it within milliseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the broker may take to confirm a token.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Tokens taken at a time: the one that is held, and spare ones.
 const PREFETCH: u16 = 8;
 /// AMQP's mark of a message that survives the broker's restart.
 const PERSISTENT: u8 = 2;
 
 /// Takes the lock. The connection holds it from now on; the channel is free for questions.
-pub(super) async fn acquire(
-    wire: &Wire,
-    names: &Names,
-    may_declare: bool,
-) -> Result<Channel, Trouble> {
+pub(super) async fn acquire(amqp: &Amqp, wire: &Wire, names: &Names) -> Result<Channel, Trouble> {
     let needed = needed(names);
-    if may_declare {
+    if amqp.declare_topology {
         declare::declare(wire, &needed).await?;
     } else {
         declare::require(wire, &needed).await?;
     }
+    provide_token(amqp, wire, names).await?;
     let channel = open_channel(&wire.connection).await?;
     match take_token(&channel, names).await {
         Ok(true) => Ok(channel),
@@ -63,21 +63,6 @@ fn needed(names: &Names) -> Topology {
 /// `false` if somebody else has it.
 async fn take_token(channel: &Channel, names: &Names) -> lapin::Result<bool> {
     channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
-    let confirm = channel
-        .basic_publish(
-            names.internal.as_str().into(),
-            names.review_lock.as_str().into(),
-            BasicPublishOptions::default(),
-            b"",
-            BasicProperties::default().with_delivery_mode(PERSISTENT),
-        )
-        .await?;
-    if let Confirmation::Nack(_) = confirm.await? {
-        return Ok(false);
-    }
-    channel
         .basic_qos(PREFETCH, BasicQosOptions { global: false })
         .await?;
     let mut tokens = channel
@@ -100,4 +85,47 @@ async fn take_token(channel: &Channel, names: &Names) -> lapin::Result<bool> {
         }
     });
     Ok(true)
+}
+
+/// Publishes a token where the queue has none and nobody holds one: the first review of all does.
+///
+/// Not on the review's own connection: in an alarm RabbitMQ reads nothing more from a connection that
+/// has published, and then not even its questions.
+async fn provide_token(amqp: &Amqp, wire: &Wire, names: &Names) -> Result<(), Trouble> {
+    let channel = open_channel(&wire.connection).await?;
+    let lock = depth(channel.clone(), names.review_lock.clone())
+        .await
+        .map_err(|error| Trouble::of_session(&error))?;
+    channel.close(200, "OK".into()).await.ok();
+    if lock.ready > 0 || lock.consumers > 0 {
+        return Ok(());
+    }
+    let publishing = connection::open(amqp, "rename-worker review token").await?;
+    let published = tokio::time::timeout(TOKEN_TIMEOUT, publish_token(&publishing, names)).await;
+    let is_blocked = publishing.connection.status().blocked();
+    publishing.close().await;
+    match published {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Trouble::of_session(&error)),
+        Err(_) if is_blocked => Err(Trouble::Alarmed),
+        Err(_) => Err(Trouble::Silent(TOKEN_TIMEOUT.as_secs())),
+    }
+}
+
+async fn publish_token(wire: &Wire, names: &Names) -> lapin::Result<()> {
+    let channel = wire.connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+    let confirm = channel
+        .basic_publish(
+            names.internal.as_str().into(),
+            names.review_lock.as_str().into(),
+            BasicPublishOptions::default(),
+            b"",
+            BasicProperties::default().with_delivery_mode(PERSISTENT),
+        )
+        .await?;
+    // A token that the broker refuses is missed below, and reported as a review of somebody else's.
+    confirm.await.map(drop)
 }

@@ -17,13 +17,24 @@ use tokio::time::sleep;
 
 use super::super::convert::message_of;
 use super::super::delivery::{DELIVERY_COUNT, whole};
+use super::super::flow::Flow;
 use super::super::proof::Confirmed;
 use super::super::trouble::Trouble;
 use super::{Depth, depth};
 use crate::wire::message::Message;
 
-/// Letters a consumer may hold. The broker takes it for unlimited at most; a letter is about 1 KB.
-const WAVE: u16 = 2000;
+/// Letters of the first wave, of whose size nothing is known. Each wave has twice as many as the one
+/// before at most.
+const FIRST_WAVE: u16 = 8;
+/// Letters of a wave at most, however small they are: a wave costs two round trips, so more would
+/// save nothing.
+const WAVE_MAX: u16 = 500;
+/// Bytes of a wave, going by the heaviest letter of the one before.
+const WAVE_BYTES: usize = 8 << 20;
+/// Bytes that may come before they are read, whatever the letters weigh.
+const UNREAD_BYTES: usize = 16 << 20;
+/// Letters that are taken at most though they were not expected.
+const UNEXPECTED_MAX: u64 = 2000;
 /// How long a letter that was waiting may take to come, before it counts as somebody else's.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After all that were waiting have come, a look asks again so often whether more are there: a
@@ -40,8 +51,13 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Look {
     lane: Arc<Lane>,
     queue: String,
+    flow: Flow,
     consumers: SelectAll<Arriving>,
-    waves: u64,
+    /// How many letters the last wave may have, and all of them together.
+    wave: u16,
+    credit: u64,
+    /// The weight of the heaviest letter since the last wave began.
+    heaviest: usize,
     /// Consumers of others.
     others: u32,
     expected: u64,
@@ -98,10 +114,8 @@ pub struct Recorded(());
 
 impl Look {
     /// On a channel that nothing else is done on.
-    pub(super) async fn begin(channel: Channel, queue: String) -> lapin::Result<Self> {
-        channel
-            .basic_qos(WAVE, BasicQosOptions { global: false })
-            .await?;
+    pub(super) async fn begin(channel: Channel, queue: String, flow: Flow) -> lapin::Result<Self> {
+        flow.limit(UNREAD_BYTES);
         let depth = depth(channel.clone(), queue.clone()).await?;
         Ok(Self {
             lane: Arc::new(Lane {
@@ -109,13 +123,16 @@ impl Look {
                 taken: AtomicU64::new(0),
             }),
             queue,
+            flow,
             consumers: SelectAll::new(),
-            waves: 0,
+            wave: 0,
+            credit: 0,
+            heaviest: 0,
             others: depth.consumers,
             expected: depth.ready,
             seen: 0,
             second_looks: SECOND_LOOKS,
-            unexpected: u64::from(WAVE),
+            unexpected: UNEXPECTED_MAX,
             asking: None,
             starting: None,
             is_over: false,
@@ -141,24 +158,24 @@ impl Look {
                 return Ok(None);
             }
             if let Some(asking) = &mut self.asking {
-                let waiting = asking.await;
+                let waiting = self.flow.wait_for(asking).await;
                 self.asking = None;
                 let more = waiting.map_err(|error| Trouble::of_session(&error))?;
                 self.expected += more.ready;
             } else if let Some(starting) = &mut self.starting {
-                let started = starting.await;
+                let started = self.flow.wait_for(starting).await;
                 self.starting = None;
                 let consumer = started.map_err(|error| Trouble::of_session(&error))?;
                 let cancelled = stream::once(future::ready(None));
                 self.consumers
                     .push(Box::pin(consumer.map(Some).chain(cancelled)));
-                self.waves += 1;
+                self.credit += u64::from(self.wave);
             } else if self.seen == self.expected {
                 if let Some(held) = self.unexpected()? {
                     return Ok(Some(held));
                 }
                 self.ask_again();
-            } else if self.held() >= self.waves * u64::from(WAVE) {
+            } else if self.held() >= self.credit {
                 self.start_wave();
             } else if let Some(held) = self.arrival().await? {
                 return Ok(Some(held));
@@ -168,13 +185,17 @@ impl Look {
 
     /// Gives back what is not taken.
     pub(super) async fn close(self) -> Closed {
+        // What is on its way is dropped as it comes.
+        self.flow.unlimit();
+        drop(self.consumers);
         let channel = &self.lane.channel;
         let taken = self.lane.taken.load(Ordering::Relaxed);
         if taken > 0 {
             // An answer means that the broker has the acks, and the wait that it has, most likely,
             // handed them on to the queue.
             let options = BasicQosOptions { global: false };
-            channel.basic_qos(WAVE, options).await.ok();
+            let answered = channel.basic_qos(FIRST_WAVE, options);
+            tokio::time::timeout(CLOSE_TIMEOUT, answered).await.ok();
             sleep(ACKS_SETTLE).await;
         }
         let closing = channel.close(200, "OK".into());
@@ -200,10 +221,24 @@ impl Look {
         self.asking = Some(Box::pin(depth(channel, self.queue.clone())));
     }
 
+    /// How many letters the next wave may have.
+    fn next_wave(&self) -> u16 {
+        let fitting = WAVE_BYTES / self.heaviest.max(1);
+        let fitting = u16::try_from(fitting).unwrap_or(u16::MAX);
+        let twice = self.wave.saturating_mul(2).max(FIRST_WAVE);
+        fitting.min(twice).clamp(1, WAVE_MAX)
+    }
+
     fn start_wave(&mut self) {
+        let wave = self.next_wave();
+        (self.wave, self.heaviest) = (wave, 0);
         let channel = self.lane.channel.clone();
         let queue = self.queue.as_str().into();
         self.starting = Some(Box::pin(async move {
+            // It holds for the consumers that begin after it.
+            channel
+                .basic_qos(wave, BasicQosOptions { global: false })
+                .await?;
             let options = BasicConsumeOptions::default();
             channel
                 .basic_consume(queue, "".into(), options, FieldTable::default())
@@ -212,7 +247,8 @@ impl Look {
     }
 
     async fn arrival(&mut self) -> Result<Option<Held>, Trouble> {
-        let Ok(arrived) = tokio::time::timeout(PATIENCE, self.consumers.next()).await else {
+        let arriving = self.flow.wait_for(self.consumers.next());
+        let Ok(arrived) = tokio::time::timeout(PATIENCE, arriving).await else {
             self.is_over = true;
             return Ok(None);
         };
@@ -247,8 +283,10 @@ impl Look {
             tag: delivery.delivery_tag,
         };
         let deliveries = count.and_then(whole).unwrap_or(0);
+        let message = message_of(delivery);
+        self.heaviest = self.heaviest.max(message.weight());
         Ok(Held {
-            message: message_of(delivery),
+            message,
             redelivered,
             deliveries: u32::try_from(deliveries.max(0)).unwrap_or(u32::MAX),
             claim,

@@ -2,20 +2,20 @@
 
 use super::super::convert::{properties_of, short};
 use super::super::outgoing::Outgoing;
-use super::super::pipe::Pipe;
 use super::super::proof::Publication;
+use super::super::publishing::{PublishingConnection, Waiting};
 use super::super::trouble::Trouble;
 use crate::wire::message::Message;
 
 /// Publishes messages as they are, many at a time.
 #[derive(Debug)]
 pub struct Sender {
-    pipe: Pipe,
+    connection: PublishingConnection,
 }
 
 impl Sender {
-    pub(super) const fn new(pipe: Pipe) -> Self {
-        Self { pipe }
+    pub(super) const fn new(connection: PublishingConnection) -> Self {
+        Self { connection }
     }
 
     /// Whether AMQP can carry the message: no name and no property has more than 255 bytes.
@@ -30,11 +30,18 @@ impl Sender {
     /// hundreds are under way. What it returns waits for the message's fate, which is
     /// [`Publication::Lost`] also where AMQP cannot carry it.
     pub async fn hand_over(&self, message: Message) -> impl Future<Output = Publication> + use<> {
-        self.pipe.hand_over(Outgoing::Message(message)).await
+        let outgoing = Outgoing::Message(message);
+        self.connection.hand_over(outgoing).await
     }
 
-    /// Waits for what is under way, and says what ended the channel before, if anything did.
+    /// Why nothing is confirmed, where that is to be told.
+    #[must_use]
+    pub fn waiting(&self) -> Option<Waiting> {
+        self.connection.waiting()
+    }
+
+    /// Leaves, and says what ended the connection before, if anything did.
     pub async fn close(self) -> Option<Trouble> {
-        self.pipe.close().await
+        self.connection.close().await
     }
 }

@@ -1,12 +1,15 @@
 //! What replay and discard have in common: choosing, asking before, telling after.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
+use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
+use super::super::interrupt::answer_to;
+use super::super::terminal::say_text;
 use super::super::{Exit, Refusal, print};
 use super::args::FilterArgs;
 use super::text::{clean, counted, letters, table};
@@ -55,7 +58,7 @@ impl Chosen {
 }
 
 /// Asks, where more than a few letters are meant and nobody has said yes.
-pub fn agreed(verb: &str, groups: &[Group], count: u64, yes: bool) -> Result<(), Refusal> {
+pub async fn agreed(verb: &str, groups: &[Group], count: u64, yes: bool) -> Result<(), Refusal> {
     if yes || count <= UNASKED {
         return Ok(());
     }
@@ -66,13 +69,10 @@ pub fn agreed(verb: &str, groups: &[Group], count: u64, yes: bool) -> Result<(),
         );
         return Err(Refusal::new(Exit::Usage, told));
     }
-    eprint!("{}", table(groups));
-    eprint!("{} are to be {verb}. Go on? [y/N] ", letters(count));
-    let mut answer = String::new();
-    let read = io::stderr()
-        .flush()
-        .and_then(|()| io::stdin().read_line(&mut answer));
-    if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
+    say_text(&table(groups));
+    let question = format!("{} are to be {verb}. Go on? [y/N] ", letters(count));
+    let answer = answer_to(&question).await;
+    if matches!(answer.as_deref(), Some("y" | "Y" | "yes")) {
         return Ok(());
     }
     Err(Refusal::new(Exit::Failed, "nothing was done"))
@@ -81,7 +81,7 @@ pub fn agreed(verb: &str, groups: &[Group], count: u64, yes: bool) -> Result<(),
 /// Tells of them, if there are any.
 pub fn tell_all(troubles: &[NameTrouble]) -> bool {
     for trouble in troubles {
-        eprintln!("{trouble}");
+        say!("{trouble}");
     }
     !troubles.is_empty()
 }
@@ -98,6 +98,14 @@ pub fn clear(troubles: &[NameTrouble], outcome: &str) -> Result<(), Refusal> {
 
 pub fn failed(trouble: &Trouble) -> Refusal {
     Refusal::new(Exit::of(trouble), trouble.to_string())
+}
+
+/// Says of a file that it was open to others, if it was, and that it no longer is.
+pub fn tell_closed(file: &Path, was_open_to_others: Option<u32>) {
+    if let Some(mode) = was_open_to_others {
+        let file = file.display();
+        say!("{file} could be read by others (mode {mode:04o}); now only its owner can (0600)");
+    }
 }
 
 /// How a command ends that a file of its own ends.
@@ -130,6 +138,8 @@ pub struct Summary {
     pub gone: u64,
     /// Letters that it did not get to.
     pub left: u64,
+    /// Those of them that were sent and not confirmed: the broker may have the replay or not.
+    pub unconfirmed: u64,
     /// Letters that could not be looked at, since something else holds them.
     pub missing: u64,
     /// What all replays of this run have in common.
@@ -166,9 +176,9 @@ impl Summary {
 
     /// Tells it, and how the command ends.
     pub fn tell(mut self, verb: &str, stop: Option<&Stop>, as_json: bool) -> Exit {
-        eprint!("{}", self.refusals());
+        say_text(&self.refusals());
         if let Some(stop) = stop {
-            eprintln!("stopped: {stop}");
+            say!("stopped: {stop}");
         }
         self.error = stop.map(ToString::to_string);
         let exit = match stop {
@@ -226,6 +236,7 @@ impl Summary {
             (self.refused_count, "stay, see above"),
             (self.gone, "gone before it was their turn"),
             (self.left, "left as before"),
+            (self.unconfirmed, "of these sent without a confirm"),
             (self.missing, "more held by something else"),
         ]);
         let audit = self.audit.as_ref().filter(|_| self.done > 0);
@@ -274,6 +285,7 @@ mod tests {
             refused_count: 2,
             gone: 1,
             left: 2,
+            unconfirmed: 1,
             missing: 3,
             audit: Some("/tmp/audit.jsonl".into()),
             ..Summary::default()

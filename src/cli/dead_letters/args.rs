@@ -94,7 +94,7 @@ impl FilterArgs {
         if searched.matched == 0
             && let Some(hint) = self.hint()
         {
-            eprintln!("{hint}");
+            say!("{hint}");
         }
     }
 

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
+use super::super::terminal::{results, say_text};
 use super::super::{Exit, Refusal, interrupted, print};
-use super::acting::{WITHOUT_PROPERTIES, agreed, exit_of_file, failed, tell_all};
+use super::acting::{WITHOUT_PROPERTIES, agreed, exit_of_file, failed, tell_all, tell_closed};
 use super::args::{Common, FilterArgs};
 use super::text::{Bar, counted, letters};
 use crate::dead_letters::{
@@ -62,7 +63,7 @@ pub fn open_export(args: &ExportArgs) -> Result<Option<Export>, Refusal> {
             let told = "--resume goes on with a file: name it";
             return Err(Refusal::new(Exit::Usage, told));
         }
-        return Ok(Some(Export::to(Box::new(io::stdout()))));
+        return Ok(Some(Export::to(Box::new(results()))));
     }
     let opened = if args.resume && args.file.exists() {
         Export::to_file(&args.file, true).map(Some)
@@ -83,6 +84,7 @@ pub async fn export(
         Some(export) => export,
         None => Export::to_file(&args.file, args.resume).map_err(|why| args.refused(&why))?,
     };
+    tell_closed(&args.file, export.was_open_to_others);
     let filter = args.filter.filter(&args.letters);
     let mut written = Ok(());
     let bar = Bar::new("exporting");
@@ -140,7 +142,7 @@ fn tell_export(export: &Export, missing: u64, to_stdout: bool, as_json: bool) ->
     };
     let exit = if to_stdout {
         // The letters are on standard output.
-        eprint!("{told}");
+        say_text(&told);
         Exit::Done
     } else {
         print(&told)
@@ -174,7 +176,7 @@ pub async fn import(
     desk: &Desk,
 ) -> Result<Exit, Refusal> {
     let (total, before) = import.size();
-    agreed("imported", &[], total - before, args.yes)?;
+    agreed("imported", &[], total - before, args.yes).await?;
     let bar = Bar::new("importing");
     let imported = desk
         .import(&mut import, |step| bar.show(step), interrupted())
@@ -182,7 +184,7 @@ pub async fn import(
         .map_err(|trouble| args.refused(&trouble))?;
     drop(bar);
     if before > 0 && before == total {
-        eprintln!(
+        say!(
             "all of them were imported before, says {}; remove it to import them again",
             import.progress_file().display()
         );
@@ -197,10 +199,11 @@ fn conclude(imported: &Imported, as_json: bool) -> Exit {
         there,
         before,
         left,
+        unconfirmed,
         stop,
     } = imported;
     if let Some(stop) = stop {
-        eprintln!("stopped: {stop}; the same command goes on");
+        say!("stopped: {stop}; the same command goes on");
     }
     let told = if as_json {
         let error = stop.as_ref().map(ToString::to_string);
@@ -210,6 +213,7 @@ fn conclude(imported: &Imported, as_json: bool) -> Exit {
             "there_already": there,
             "imported_before": before,
             "left": left,
+            "unconfirmed": unconfirmed,
             "error": error,
         });
         format!("{told:#}\n")
@@ -219,6 +223,7 @@ fn conclude(imported: &Imported, as_json: bool) -> Exit {
             (*there, "were in the queue already"),
             (*before, "were imported before"),
             (*left, "are left"),
+            (*unconfirmed, "of these were sent without a confirm"),
         ];
         format!("{} imported{}\n", letters(*done), counted(others))
     };

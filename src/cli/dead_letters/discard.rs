@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::super::{Exit, Refusal, interrupted};
-use super::acting::{Chosen, Summary, agreed, clear, exit_of_file, failed};
+use super::acting::{Chosen, Summary, agreed, clear, exit_of_file, failed, tell_closed};
 use super::args::Common;
 use super::text::Bar;
 use crate::dead_letters::{Audit, Desk, Groups, Selection, Visit, Who};
@@ -68,12 +68,13 @@ pub async fn run(
         summary.groups = Some(groups.sorted());
         return Ok(summary.tell("discarded", None, common.json));
     }
-    agreed("discarded", &groups.sorted(), summary.done, args.chosen.yes)?;
+    agreed("discarded", &groups.sorted(), summary.done, args.chosen.yes).await?;
     if summary.done == 0 {
         return Ok(summary.tell("discarded", None, common.json));
     }
     let audit = Audit::open(&args.audit, who, args.because);
     let mut audit = audit.map_err(|error| no_record(&args.audit, &error))?;
+    tell_closed(&args.audit, audit.was_open_to_others());
     let bar = Bar::new("discarding");
     let discarded = desk
         .discard(selection, &mut audit, |step| bar.show(step), interrupted())

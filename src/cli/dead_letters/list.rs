@@ -1,18 +1,19 @@
 //! `dead-letters list`
 
 use std::fmt::Write as _;
-use std::io::{self, BufWriter, Write as _};
+use std::io::Write as _;
 
 use clap::Args;
 use serde_json::json;
 
+use super::super::terminal::{results, written};
 use super::super::{Exit, Refusal, print};
 use super::acting::failed;
 use super::args::{Common, FilterArgs};
 use super::text::{Bar, DETAIL_MAX, counted, letters, short, table, time};
 use crate::core::request::AccountId;
 use crate::dead_letters::{Desk, Groups, Letter, Searched, Visit, WrittenBy};
-use crate::wire::headers::{self, HeaderSource as _};
+use crate::wire::headers;
 use crate::wire::timestamp;
 
 /// Characters of a username in a table.
@@ -87,8 +88,8 @@ fn conclusion(searched: &Searched) -> String {
 
 /// Written as they come, so that a list of any length needs no memory.
 async fn each(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate::broker::Trouble> {
-    let mut out = BufWriter::new(io::stdout());
-    let mut written = Ok(());
+    let mut out = results();
+    let mut result = Ok(());
     let mut title = if json {
         String::new()
     } else {
@@ -105,8 +106,8 @@ async fn each(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate::b
                 } else {
                     std::mem::take(&mut title) + &text_line(letter, args.show_usernames)
                 };
-                written = out.write_all(line.as_bytes());
-                if written.is_ok() {
+                result = out.write_all(line.as_bytes());
+                if result.is_ok() {
                     Visit::Counted
                 } else {
                     Visit::Enough
@@ -115,19 +116,10 @@ async fn each(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate::b
         )
         .await?;
     args.filter.tell_reasons(&searched);
-    let mut written = written.and_then(|()| out.flush());
-    if !json && written.is_ok() {
-        written = out
-            .write_all(conclusion(&searched).as_bytes())
-            .and_then(|()| out.flush());
+    if !json && result.is_ok() {
+        result = out.write_all(conclusion(&searched).as_bytes());
     }
-    Ok(match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("cannot write the result: {error}");
-            Exit::Failed
-        }
-        _ => Exit::Done,
-    })
+    Ok(written(result.and_then(|()| out.flush())))
 }
 
 fn title(show_usernames: bool) -> String {
@@ -177,8 +169,8 @@ fn json_line(letter: &Letter, show_usernames: bool) -> String {
         "failed_at": letter.failed_at().map(timestamp::print),
         "reason": letter.reason(),
         "detail": letter.detail(),
-        "http_status": letter.message.headers.int(headers::HTTP_STATUS),
-        "attempts": letter.message.headers.int(headers::ATTEMPTS),
+        "http_status": letter.http_status(),
+        "attempts": letter.attempts(),
         "written_by": written_by(letter),
         "request_id": request(letter, show_usernames),
         "account_id": account(asked.account_id, show_usernames),

@@ -17,8 +17,9 @@ use crate::dead_letters::{
     Amendments, Desk, Groups, Letter, Refused, Replay, Searched, Selection, Set, Visit,
 };
 
-/// Letters that are edited by hand in one go.
+/// Letters that are edited by hand in one go, and what they weigh at most: they are kept for it.
 const EDITS_MAX: usize = 50;
+const EDITS_BYTES: usize = 16 << 20;
 
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
@@ -65,6 +66,8 @@ struct Survey {
     refused_count: u64,
     /// To be edited; empty unless asked for.
     to_edit: Vec<Letter>,
+    /// What those weigh.
+    weight: usize,
     searched: Searched,
 }
 
@@ -80,7 +83,7 @@ pub async fn run(
     };
     let mut survey = survey(&args, &replay, desk).await?;
     if args.edit {
-        edit_all(&mut survey, &mut replay, desk)?;
+        edit_all(&mut survey, &mut replay, desk).await?;
     }
     let groups = std::mem::take(&mut survey.groups).sorted();
     let mut summary = Summary {
@@ -93,7 +96,7 @@ pub async fn run(
         summary.groups = Some(groups);
         return Ok(summary.tell("replayed", None, common.json));
     }
-    agreed("replayed", &groups, summary.done, args.chosen.yes)?;
+    agreed("replayed", &groups, summary.done, args.chosen.yes).await?;
     let bar = Bar::new("replaying");
     let selection = survey.selection;
     let replayed = desk
@@ -113,6 +116,7 @@ pub async fn run(
     summary.refused.extend(replayed.refused);
     summary.gone = replayed.gone;
     summary.left = replayed.left;
+    summary.unconfirmed = replayed.unconfirmed;
     Ok(summary.tell("replayed", replayed.stop.as_ref(), common.json))
 }
 
@@ -159,7 +163,8 @@ async fn survey(args: &ReplayArgs, replay: &Replay, desk: &Desk) -> Result<Surve
 impl Survey {
     fn meet(&mut self, letter: &Letter, edit: bool, replay: &Replay, desk: &Desk) {
         if edit {
-            if self.to_edit.len() <= EDITS_MAX {
+            if self.to_edit.len() <= EDITS_MAX && self.weight <= EDITS_BYTES {
+                self.weight += letter.message.weight();
                 let copy = Letter::new(letter.message.clone(), letter.deliveries);
                 self.to_edit.push(copy);
             }
@@ -183,14 +188,19 @@ impl Survey {
     }
 }
 
-fn edit_all(survey: &mut Survey, replay: &mut Replay, desk: &Desk) -> Result<(), Refusal> {
+async fn edit_all(survey: &mut Survey, replay: &mut Replay, desk: &Desk) -> Result<(), Refusal> {
     if survey.to_edit.len() > EDITS_MAX {
         let told =
             format!("more than {EDITS_MAX} letters are meant; --limit {EDITS_MAX} edits the first");
         return Err(Refusal::new(Exit::Usage, told));
     }
+    if survey.weight > EDITS_BYTES {
+        let told = "they have more than 16 MiB, too many to be edited in one go: name fewer";
+        return Err(Refusal::new(Exit::Usage, told));
+    }
     for letter in std::mem::take(&mut survey.to_edit) {
-        let edited = edit::edit(&letter, replay, desk.requests()).map_err(|error| {
+        let edited = edit::edit(&letter, replay, desk.requests()).await;
+        let edited = edited.map_err(|error| {
             Refusal::new(Exit::Failed, format!("{error:#}; nothing was replayed"))
         })?;
         match edited {
@@ -199,7 +209,7 @@ fn edit_all(survey: &mut Survey, replay: &mut Replay, desk: &Desk) -> Result<(),
                 survey.groups.add(&letter);
             }
             Edited::LeftOut => {
-                eprintln!("{} is left out: its file is empty or as it was", letter.id);
+                say!("{} is left out: its file is empty or as it was", letter.id);
             }
             Edited::Refused(why) => survey.refuse(&letter, why),
         }

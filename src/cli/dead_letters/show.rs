@@ -1,25 +1,30 @@
 //! `dead-letters show`
 
 use std::fmt::Write as _;
+use std::io::{self, Write};
 
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::super::{Exit, Refusal, print};
+use super::super::terminal::{results, written};
+use super::super::{Exit, Refusal};
 use super::acting::{clear, failed};
 use super::args::Common;
 use super::list::written_by;
-use super::text::{Bar, clean, dump, time};
-use crate::dead_letters::{Desk, Filter, Letter, Named, Visit, editable, explain};
-use crate::wire::headers::{self, HeaderSource as _};
+use super::text::{Bar, clean, dump, letters, time};
+use crate::broker::Trouble;
+use crate::dead_letters::{Desk, Filter, Letter, Named, Selection, Visit, editable, explain};
+use crate::wire::headers;
 use crate::wire::message::{Field, Properties};
 use crate::wire::timestamp;
 
 /// Letters that one call shows; a request may have failed many times.
-const LETTERS_MAX: usize = 50;
+const LETTERS_MAX: u64 = 50;
 /// Bytes of a body that are dumped; an export has all of them.
 const DUMP_MAX: usize = 4096;
+/// Bytes of a JSON body that is laid out; requests have 64 KiB at most. More is dumped.
+const JSON_MAX: usize = 256 << 10;
 /// Characters in a line of prose.
 const PROSE_WIDTH: usize = 76;
 
@@ -35,7 +40,9 @@ pub async fn run(args: &ShowArgs, common: &Common, desk: &Desk) -> Result<Exit, 
         names: args.letters.clone(),
         ..Filter::default()
     };
-    let mut shown = Vec::new();
+    // Found first and read once more to be shown: all of them at a time would take what memory they
+    // take, and a letter may have many MB.
+    let mut meant = Selection::default();
     let mut more = 0;
     let bar = Bar::new("looking");
     let searched = desk
@@ -44,8 +51,8 @@ pub async fn run(args: &ShowArgs, common: &Common, desk: &Desk) -> Result<Exit, 
             u64::MAX,
             |step| bar.show(step),
             |letter| {
-                if shown.len() < LETTERS_MAX {
-                    shown.push(Letter::new(letter.message.clone(), letter.deliveries));
+                if meant.total() < LETTERS_MAX {
+                    meant.add(letter);
                 } else {
                     more += 1;
                 }
@@ -53,19 +60,64 @@ pub async fn run(args: &ShowArgs, common: &Common, desk: &Desk) -> Result<Exit, 
             },
         )
         .await;
-    drop(bar);
     let searched = searched.map_err(|trouble| failed(&trouble))?;
     clear(&searched.troubles, "nothing is shown")?;
     if more > 0 {
-        eprintln!("{more} more are not shown: it shows {LETTERS_MAX} at a time");
+        say!("{more} more are not shown: it shows {LETTERS_MAX} at a time");
     }
-    Ok(print(&if common.json {
-        let shown: Vec<_> = shown.iter().map(as_json).collect();
-        format!("{:#}\n", json!(shown))
-    } else {
-        let shown: Vec<_> = shown.iter().map(as_text).collect();
-        shown.join("\n")
-    }))
+    show(meant, common.json, desk)
+        .await
+        .map_err(|trouble| failed(&trouble))
+}
+
+/// Writes each letter as it comes.
+async fn show(mut meant: Selection, json: bool, desk: &Desk) -> Result<Exit, Trouble> {
+    let mut to = results();
+    let mut result = Ok(());
+    let mut shown: u64 = 0;
+    let searched = desk
+        .search(
+            &Filter::default(),
+            u64::MAX,
+            |_| {},
+            |letter| {
+                if meant.is_empty() {
+                    return Visit::Enough;
+                }
+                if !meant.take(letter.id) {
+                    return Visit::PassedOver;
+                }
+                result = write_letter(&mut to, letter, json, shown == 0);
+                shown += 1;
+                if result.is_ok() && !meant.is_empty() {
+                    Visit::Counted
+                } else {
+                    Visit::Enough
+                }
+            },
+        )
+        .await;
+    if json {
+        let end = if shown == 0 { "[]\n" } else { "\n]\n" };
+        result = result.and_then(|()| to.write_all(end.as_bytes()));
+    }
+    let exit = written(result.and_then(|()| to.flush()));
+    searched?;
+    if meant.is_empty() {
+        return Ok(exit);
+    }
+    say!("{} went while they were looked for", letters(meant.total()));
+    Ok(Exit::Failed)
+}
+
+fn write_letter(to: &mut impl Write, letter: &Letter, json: bool, first: bool) -> io::Result<()> {
+    if !json {
+        let between = if first { "" } else { "\n" };
+        return write!(to, "{between}{}", as_text(letter));
+    }
+    to.write_all(if first { b"[\n" } else { b",\n" })?;
+    serde_json::to_writer_pretty(to, &as_json(letter))?;
+    Ok(())
 }
 
 fn as_json(letter: &Letter) -> serde_json::Value {
@@ -104,7 +156,8 @@ fn as_text(letter: &Letter) -> String {
         properties(&letter.message.properties),
     );
     let headers = letter.message.headers.iter();
-    let headers = headers.filter(|(name, _)| *name != headers::X_DEATH);
+    let headers = headers
+        .filter(|(name, _)| ![headers::X_DEATH, headers::ORIGINAL_DEATHS].contains(&name.as_str()));
     section(
         &mut text,
         "Headers",
@@ -126,18 +179,17 @@ fn as_text(letter: &Letter) -> String {
 /// What is worth knowing first.
 fn facts(letter: &Letter) -> Vec<(&'static str, String)> {
     let asked = letter.asked();
-    let number = |name: &str| letter.message.headers.int(name);
     let mut reason = letter.reason().into_owned();
-    if let Some(status) = number(headers::HTTP_STATUS) {
+    if let Some(status) = letter.http_status() {
         // Writing to a string cannot fail.
         let _ = write!(reason, " (HTTP {status})");
     }
     let mut failed = time(letter.failed_at());
-    if let Some(attempts) = number(headers::ATTEMPTS) {
+    if let Some(attempts) = letter.attempts() {
         let _ = write!(failed, ", attempts: {attempts}");
     }
-    if let Some(first) = letter.text(headers::FIRST_ATTEMPT_AT) {
-        let _ = write!(failed, ", the first at {}", time(timestamp::parse(first)));
+    if let Some(first) = letter.first_attempt_at() {
+        let _ = write!(failed, ", the first at {}", time(Some(first)));
     }
     let origin = letter.origin();
     let exchange = match origin.exchange {
@@ -179,7 +231,8 @@ fn body(letter: &Letter) -> String {
     let bytes = &letter.message.body;
     let title = format!("Body ({} bytes)\n", bytes.len());
     let text = std::str::from_utf8(bytes).ok();
-    let json = text.filter(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
+    let is_json = |text: &&str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    let json = text.filter(|text| text.len() <= JSON_MAX && is_json(text));
     let mut shown: Vec<String> = if let Some(json) = json {
         editable(json).lines().map(clean).collect()
     } else {

@@ -1,37 +1,24 @@
 //! Text for a terminal: lines, bars, and nothing that a letter could do to the screen.
 
-use std::cell::Cell;
 use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 
+use super::super::stalled::Stalled;
 use crate::dead_letters::{Group, Step};
 use crate::wire::timestamp;
+use crate::wire::visible::escaped_line;
 
 /// Characters of a detail on a line; `show` and `--json` have all of it.
 pub const DETAIL_MAX: usize = 70;
 /// Bytes on a line of a dump.
 const DUMP_WIDTH: usize = 16;
 
-/// The text without anything that a terminal takes for more than text: escapes, line ends, marks
-/// that turn the direction of writing.
+/// The text on one line, without anything that a terminal takes for more than text.
 pub fn clean(text: &str) -> String {
-    let mut cleaned = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || turns_direction(c) {
-            // Writing to a string cannot fail.
-            let _ = write!(cleaned, "{}", c.escape_default());
-        } else {
-            cleaned.push(c);
-        }
-    }
-    cleaned
-}
-
-const fn turns_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    escaped_line(text).into_owned()
 }
 
 /// The same, and no longer than so many characters.
@@ -122,7 +109,7 @@ pub fn dump(bytes: &[u8]) -> String {
 /// A bar on a terminal; elsewhere nothing is drawn.
 pub struct Bar {
     bar: ProgressBar,
-    told_blocked: Cell<bool>,
+    stalled: Stalled,
 }
 
 impl Bar {
@@ -135,20 +122,18 @@ impl Bar {
         bar.set_message(what);
         Self {
             bar,
-            told_blocked: Cell::new(false),
+            stalled: Stalled::default(),
         }
     }
 
     pub fn show(&self, step: Step) {
         match step {
             Step::Done { done, of } => {
+                self.stalled.goes_on();
                 self.bar.set_length(of);
                 self.bar.set_position(done);
             }
-            Step::BrokerBlocked if self.told_blocked.replace(true) => {}
-            Step::BrokerBlocked => self.bar.suspend(|| {
-                eprintln!("the broker takes no messages (memory or disk alarm); waiting");
-            }),
+            Step::Waiting(waiting) => self.stalled.tell(&self.bar, waiting),
         }
     }
 }
@@ -167,7 +152,7 @@ mod tests {
     fn a_letter_cannot_write_on_the_screen_what_it_wants() {
         assert_eq!(
             clean("Øystein\u{1b}[2J\r\n\u{202e}x"),
-            "Øystein\\u{1b}[2J\\r\\n\\u{202e}x"
+            "Øystein\\u001b[2J\\r\\n\\u202ex"
         );
         assert_eq!(short("Øystein", 7), "Øystein");
         assert_eq!(short("Øystein", 6), "Øyste…");

@@ -21,6 +21,8 @@ pub struct Summary {
     /// The first of the invalid lines.
     pub mistakes: Vec<Mistake>,
     pub published: u64,
+    /// Sent and not confirmed when it stopped: the broker may have them or not.
+    pub unconfirmed: u64,
     /// Of the one request, when there is just one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -41,9 +43,9 @@ impl Summary {
     pub fn refuse(&mut self, line: u64, mut detail: Box<str>) {
         if self.request_id.is_some() {
             detail = by_flags(&detail);
-            eprintln!("{detail}");
+            say!("{detail}");
         } else {
-            eprintln!("line {line}: {detail}");
+            say!("line {line}: {detail}");
         }
         self.invalid += 1;
         if self.mistakes.len() < LISTED_MAX {
@@ -74,7 +76,7 @@ impl Summary {
     }
 
     pub fn fail(&mut self, error: String) -> Exit {
-        eprintln!("{error}");
+        say!("{error}");
         self.error = Some(error);
         Exit::Failed
     }
@@ -83,6 +85,7 @@ impl Summary {
     pub fn conclude(&mut self, sent: Sent, trouble: Option<Trouble>, exchange: &str) -> Exit {
         const DECLARE: &str = "`rename-worker topology declare` makes what is missing";
         self.published = sent.confirmed;
+        self.unconfirmed = sent.unconfirmed;
         let Some(Stop { why, at }) = sent.stop else {
             return Exit::Done;
         };
@@ -94,7 +97,8 @@ impl Summary {
             Why::Refused => {
                 "the broker refused a request: its queue is full, or has no leader".to_owned()
             }
-            Why::Interrupted => "interrupted".to_owned(),
+            Why::Interrupted(None) => "interrupted".to_owned(),
+            Why::Interrupted(Some(waiting)) => format!("interrupted; {waiting}"),
             Why::Changed => "the file was changed while it was read".to_owned(),
             Why::Unreadable(error) => format!("the requests cannot be read: {error}"),
             Why::Lost => match trouble {
@@ -113,8 +117,12 @@ impl Summary {
             ),
             None => String::new(),
         };
+        let unconfirmed = match self.unconfirmed {
+            0 => String::new(),
+            sent => format!(", {sent} sent without a confirm"),
+        };
         self.fail(format!(
-            "{published} of {valid} requests were confirmed: {why}{again}"
+            "{published} of {valid} requests were confirmed{unconfirmed}: {why}{again}"
         ));
         exit
     }
@@ -178,6 +186,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::broker::{Alarm, Waiting};
 
     fn valid(from: u64) -> Summary {
         Summary {
@@ -214,7 +223,12 @@ mod tests {
         let whys = [
             (Why::Returned, None, Exit::Failed),
             (Why::Refused, None, Exit::Failed),
-            (Why::Interrupted, None, Exit::Failed),
+            (Why::Interrupted(None), None, Exit::Failed),
+            (
+                Why::Interrupted(Some(Waiting::Alarm(Alarm::Memory))),
+                None,
+                Exit::Failed,
+            ),
             (Why::Changed, None, Exit::Failed),
             (Why::Lost, None, Exit::Failed),
             (
@@ -243,6 +257,7 @@ mod tests {
             let mut summary = valid(6);
             let sent = Sent {
                 confirmed: 6,
+                unconfirmed: 3,
                 stop: Some(Stop { why, at: 7 }),
             };
             assert_eq!(summary.conclude(sent, trouble, "rename.requests"), exit);

@@ -4,6 +4,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::wire::visible::escaped_for_editor;
+
 /// A JSON object whose values are kept as they are written, repeated names included.
 pub(super) struct Object(Vec<(String, Box<RawValue>)>);
 
@@ -91,7 +93,16 @@ pub fn editable(body: &str) -> String {
         Some(format!("{{\n{fields}\n{margin}}}"))
     }
 
-    let mut text = lay_out(body, "").unwrap_or_else(|| body.to_owned());
+    let is_json = serde_json::from_str::<serde::de::IgnoredAny>(body).is_ok();
+    let text = lay_out(body, "").unwrap_or_else(|| body.to_owned());
+    let text = if is_json {
+        // In JSON these two can only stand between values.
+        text.replace("\r\n", "\n").replace(['\r', '\t'], " ")
+    } else {
+        text.replace("\r\n", "\n")
+    };
+    // An editor is on a terminal as well. Within JSON it is the same text.
+    let mut text = escaped_for_editor(&text).into_owned();
     text.push('\n');
     text
 }
@@ -106,5 +117,22 @@ mod tests {
             r#"{"specversion":"1.0","data":{"a":1e400,"a":[1, 2],"b":{}}}"#
         ));
         assert_eq!(editable("no JSON"), "no JSON\n");
+    }
+
+    #[test]
+    fn nothing_in_a_body_acts_on_the_editor_s_terminal_and_json_stays_the_same() {
+        let hostile = "a\u{9b}2J\u{202e}b\u{200b}\u{e0041}";
+        let value = serde_json::json!({"name": hostile, hostile: [hostile]});
+        let body = value.to_string().replace('[', "[\r\n\t");
+        let text = editable(&body);
+        assert!(
+            text.chars().all(|c| matches!(c, '\n' | ' '..='~')),
+            "{text}"
+        );
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, value);
+        let text = editable(&format!("{{\r\n\t\"name\": \"{hostile}\u{1b}[2J\r"));
+        let wanted = r"a\u009b2J\u202eb\u200b\udb40\udc41\u001b[2J\r";
+        assert_eq!(text, format!("{{\n\t\"name\": \"{wanted}\n"));
     }
 }

@@ -1,13 +1,15 @@
 //! How far an import came, in a file beside the one it reads.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::audit::sync_folder;
+use super::super::private;
+
+/// A progress file has about 80 bytes; whatever is longer is none.
+const LENGTH_MAX: u64 = 4096;
 
 /// Everything before `bytes` is imported.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,21 +27,19 @@ impl Progress {
 
     /// Nothing, where there is none.
     pub(super) fn load(file: &Path) -> io::Result<Self> {
-        match fs::read(Self::path(file)) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error),
-        }
+        let found = match private::open_to_read(&Self::path(file)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            found => found?,
+        };
+        let mut content = Vec::new();
+        found.take(LENGTH_MAX).read_to_end(&mut content)?;
+        Ok(serde_json::from_slice(&content)?)
     }
 
     /// Whole or not at all: it is written beside and then renamed.
     pub(super) fn save(&self, file: &Path) -> io::Result<()> {
-        let draft = beside(file, ".progress.new");
-        let mut to = fs::File::create(&draft)?;
-        to.write_all(&serde_json::to_vec(self)?)?;
-        to.sync_all()?;
-        fs::rename(&draft, Self::path(file))?;
-        sync_folder(file)
+        let content = serde_json::to_vec(self)?;
+        private::replace(&Self::path(file), &beside(file, ".progress.new"), &content)
     }
 }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, interval};
 
 use super::super::desk::{Step, Stop};
 use super::super::letter::LetterId;
@@ -16,11 +16,13 @@ use crate::broker::{Publication, Sender};
 
 /// Letters on their way at once: enough to hide the time that a confirm takes.
 const WINDOW: usize = 256;
+/// Bytes on their way at once, but for a single letter that has more.
+const WINDOW_BYTES: usize = 8 << 20;
+/// How often it is asked whether the broker confirms nothing.
+const WATCH: Duration = Duration::from_millis(500);
 /// After so many confirms it is written down how far it came: seldom enough to cost nothing, often
 /// enough that a restart has little to look up in the queue.
 const NOTE_EVERY: u64 = 1000;
-/// After a stop, how long confirms are still waited for.
-const LAST_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Work<'a, P> {
     exchange: &'a str,
@@ -30,6 +32,8 @@ pub(super) struct Work<'a, P> {
     /// By where their lines end: sent and not confirmed, each with what lies before it.
     unconfirmed: BTreeMap<u64, Option<Reached>>,
     under_way: FuturesUnordered<Fate>,
+    /// What those weigh.
+    weight: usize,
     /// All that was read in this run.
     read: Option<Reached>,
     /// Done since it was written down how far it came.
@@ -38,7 +42,7 @@ pub(super) struct Work<'a, P> {
 }
 
 /// A line that was sent, by where it ends, and what comes of it.
-type Fate = Pin<Box<dyn Future<Output = (u64, Publication)> + Send>>;
+type Fate = Pin<Box<dyn Future<Output = (u64, usize, Publication)> + Send>>;
 
 /// The file up to the end of a line, as [`Progress`] tells it.
 #[derive(Clone, Copy)]
@@ -66,6 +70,7 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
             progress,
             unconfirmed: BTreeMap::new(),
             under_way: FuturesUnordered::new(),
+            weight: 0,
             read: None,
             unnoted: 0,
         }
@@ -78,8 +83,9 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
     ) -> Result<Imported, ImportTrouble> {
         let mut lines = lines(&self.import.path, self.import.progress.bytes)?;
         let mut more = true;
+        let mut watch = interval(WATCH);
         loop {
-            while more && self.goes_on() && self.unconfirmed.len() < WINDOW {
+            while more && self.goes_on() && self.has_room() {
                 match lines.next().transpose()? {
                     Some(line) => self.send(&sender, line).await,
                     None => more = false,
@@ -90,17 +96,26 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
             }
             tokio::select! {
                 biased;
-                () = interrupt.as_mut() => self.stop(Stop::Interrupted),
-                Some((end, fate)) = self.under_way.next() => self.told(end, &fate),
+                () = interrupt.as_mut() => self.stop(Stop::interrupted(sender.waiting())),
+                Some((end, weight, fate)) = self.under_way.next() => {
+                    self.weight -= weight;
+                    self.told(end, &fate);
+                }
+                _ = watch.tick() => {
+                    if let Some(waiting) = sender.waiting() {
+                        (self.progress)(Step::Waiting(waiting));
+                    }
+                }
             }
             if self.unnoted >= NOTE_EVERY {
                 self.note()?;
             }
         }
         self.note()?;
-        self.under_way.clear();
         // Those under way are looked up in the queue by the next run.
-        let trouble = timeout(LAST_WAIT, sender.close()).await.ok().flatten();
+        self.outcome.unconfirmed += self.under_way.len() as u64;
+        self.under_way.clear();
+        let trouble = sender.close().await;
         // What ended the channel says more than that a confirm did not come.
         if let (Some(Stop::Lost), Some(trouble)) = (&self.outcome.stop, trouble) {
             self.outcome.stop = Some(trouble.into());
@@ -126,10 +141,12 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
         self.unconfirmed.insert(line.end, before);
         let letter = as_letter(line.message, self.exchange);
         if Sender::carries(&letter) {
+            let weight = letter.weight();
+            self.weight += weight;
             let fate = sender.hand_over(letter).await;
             let end = line.end;
             self.under_way
-                .push(Box::pin(async move { (end, fate.await) }));
+                .push(Box::pin(async move { (end, weight, fate.await) }));
         } else {
             self.stop(Stop::Unsendable(id));
         }
@@ -145,12 +162,19 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
             }
             Publication::Returned => self.stop(Stop::Returned(self.exchange.to_owned())),
             Publication::Refused => self.stop(Stop::Refused),
-            Publication::Lost => self.stop(Stop::Lost),
+            Publication::Lost => {
+                self.outcome.unconfirmed += 1;
+                self.stop(Stop::Lost);
+            }
         }
         (self.progress)(Step::Done {
             done: self.done(),
             of: self.import.total,
         });
+    }
+
+    fn has_room(&self) -> bool {
+        self.unconfirmed.len() < WINDOW && self.weight < WINDOW_BYTES
     }
 
     const fn done(&self) -> u64 {

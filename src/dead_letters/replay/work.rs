@@ -18,13 +18,15 @@ use crate::wire::message::Message;
 
 /// Replays on their way at once: enough to hide the time that a confirm takes.
 const WINDOW: usize = 256;
+/// Bytes on their way at once, but for a single letter that has more.
+const WINDOW_BYTES: usize = 8 << 20;
 /// How long letters are held in one go. A broker ends a channel that holds a message for longer
 /// than its `consumer_timeout`, 30 min unless somebody set it lower; a slow replay takes several.
 const PASS_MAX: Duration = Duration::from_secs(5 * 60);
 /// After a stop, how long confirms are still waited for.
-const LAST_WAIT: Duration = Duration::from_secs(5);
-/// How often it is asked whether the broker is blocked.
-const WATCH: Duration = Duration::from_secs(1);
+const LAST_WAIT: Duration = Duration::from_secs(2);
+/// How often it is asked whether the broker confirms nothing.
+const WATCH: Duration = Duration::from_millis(500);
 
 pub(super) struct Work<'a, P> {
     review: &'a Review,
@@ -36,6 +38,8 @@ pub(super) struct Work<'a, P> {
     progress: P,
     ready: Option<Ready>,
     under_way: FuturesUnordered<Fate>,
+    /// What those weigh.
+    weight: usize,
     done: Done,
     /// Nothing is sent any more; what was taken and has come back is taken again.
     taking_again: bool,
@@ -45,7 +49,7 @@ pub(super) struct Work<'a, P> {
 }
 
 /// A letter that was sent, and what comes of it.
-type Fate = Pin<Box<dyn Future<Output = (LetterId, Claim, Publication)> + Send>>;
+type Fate = Pin<Box<dyn Future<Output = (LetterId, usize, Claim, Publication)> + Send>>;
 
 /// A letter that is sent as soon as the rate allows.
 struct Ready {
@@ -76,6 +80,7 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
             progress,
             ready: None,
             under_way: FuturesUnordered::new(),
+            weight: 0,
             done: Done::default(),
             taking_again: false,
             outcome: Replayed::default(),
@@ -110,7 +115,7 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
             }
         }
         self.under_way.clear();
-        let trouble = timeout(LAST_WAIT, sender.close()).await.ok().flatten();
+        let trouble = sender.close().await;
         // What ended the channel says more than that a confirm did not come.
         if let (Some(Stop::Lost), Some(trouble)) = (&self.outcome.stop, trouble) {
             self.outcome.stop = Some(trouble.into());
@@ -135,13 +140,22 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
             }
             if !self.goes_on() {
                 self.drop_ready();
-                last_wait.get_or_insert_with(|| Instant::now() + LAST_WAIT);
+                let patience = match sender.waiting() {
+                    Some(_) => Duration::ZERO,
+                    None => LAST_WAIT,
+                };
+                last_wait.get_or_insert_with(|| Instant::now() + patience);
             }
-            let room = self.under_way.len() < WINDOW;
+            let room = self.under_way.len() < WINDOW && self.weight < WINDOW_BYTES;
             tokio::select! {
                 biased;
-                () = interrupt.as_mut(), if self.goes_on() => self.stop(Stop::Interrupted),
-                Some((id, claim, fate)) = self.under_way.next() => self.told(id, claim, fate),
+                () = interrupt.as_mut(), if self.goes_on() => {
+                    self.stop(Stop::interrupted(sender.waiting()));
+                }
+                Some((id, weight, claim, fate)) = self.under_way.next() => {
+                    self.weight -= weight;
+                    self.told(id, claim, fate);
+                }
                 () = until(last_wait) => break,
                 () = sleep_until(deadline), if reading => reading = false,
                 () = tick(&mut self.pace), if self.ready.is_some() && room => {
@@ -152,8 +166,8 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
                     None => reading = false,
                 },
                 _ = watch.tick() => {
-                    if self.review.is_blocked() {
-                        (self.progress)(Step::BrokerBlocked);
+                    if let Some(waiting) = sender.waiting() {
+                        (self.progress)(Step::Waiting(waiting));
                     }
                 }
             }
@@ -164,8 +178,16 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
     async fn give_back(&mut self, look: Look) -> Result<Back, Trouble> {
         // Their confirms came too late, if at all; the letters go back.
         self.unconfirmed += self.under_way.len() as u64;
+        self.outcome.unconfirmed += self.under_way.len() as u64;
         self.under_way.clear();
-        self.review.give_back(look).await
+        self.weight = 0;
+        let back = self.review.give_back(look);
+        if self.goes_on() {
+            return back.await;
+        }
+        // Who asked for the end is not to wait for a broker that does not answer.
+        let silent = Trouble::Silent(LAST_WAIT.as_secs());
+        timeout(LAST_WAIT, back).await.unwrap_or(Err(silent))
     }
 
     /// Makes the letter ready, if it is one of the selected and can be sent.
@@ -204,9 +226,11 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
 
     async fn send(&mut self, sender: &Sender) {
         if let Some(Ready { id, message, claim }) = self.ready.take() {
+            let weight = message.weight();
+            self.weight += weight;
             let fate = sender.hand_over(message).await;
             self.under_way
-                .push(Box::pin(async move { (id, claim, fate.await) }));
+                .push(Box::pin(async move { (id, weight, claim, fate.await) }));
         }
     }
 
@@ -221,7 +245,10 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
             }
             Publication::Returned => Stop::Returned(self.review.due().to_owned()),
             Publication::Refused => Stop::Refused,
-            Publication::Lost => Stop::Lost,
+            Publication::Lost => {
+                self.outcome.unconfirmed += 1;
+                Stop::Lost
+            }
         };
         self.unconfirmed += 1;
         self.stop(why);
