@@ -9,6 +9,7 @@
 //! a proxy on the way is a decision for the network, not for an inherited variable.
 
 mod answer;
+mod encoding;
 mod http;
 mod path;
 mod tls;
