@@ -88,6 +88,10 @@ pub trait HeaderSource {
     /// Any whole number, however wide it was sent.
     fn int(&self, name: &str) -> Option<i64>;
     fn bool(&self, name: &str) -> Option<bool>;
+    /// The message's property `content_encoding`, where the headers come with a message.
+    fn content_encoding(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// No headers at all.
