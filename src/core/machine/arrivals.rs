@@ -40,13 +40,19 @@ impl Machine {
             cx.emit(Effect::GiveBack { job: id });
             return;
         }
-        let maybe_applied = carried.maybe_applied || redelivered || delivery_count > 0;
+        let delivered_before = redelivered || delivery_count > 0;
+        let maybe_applied = carried.maybe_applied || delivered_before;
+        // Whoever sends a message again that says "maybe applied" and is no copy, such as a review,
+        // knows nothing more of its effect.
+        let sent_again = carried.maybe_applied && carried.copy.is_none();
+        let unclear = carried.unclear || delivered_before || sent_again;
         let mut job = Job {
             request: None,
             identity: None,
             ticket: None,
             carried: super::Carried {
                 maybe_applied,
+                unclear,
                 ..carried
             },
             received_at: cx.now,
@@ -74,6 +80,7 @@ impl Machine {
         let Arrival { ticket, is_twin } = self.line.arrive(identity, job.carried.copy);
         // Whatever was tried for the other message was tried for this one.
         job.carried.maybe_applied |= is_twin;
+        job.carried.unclear |= is_twin;
         job.maybe_twin |= is_twin;
         let maybe_twin = job.maybe_twin;
         job.request = Some(request);

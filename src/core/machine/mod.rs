@@ -7,6 +7,7 @@
 //! - `job`: one request in hand and the phases of its life
 //! - `arrivals`: what a delivery is, whose turn it is
 //! - `tries`: when a try starts, what an answer does
+//! - `limits`: when attempts or time are used up
 //! - `orphans`: calls whose delivery became void while they ran
 //! - `telling`: publishing an outcome or a copy, then the ack
 //! - `circumstances`: the broker comes and goes, the hold, the drain
@@ -14,6 +15,7 @@
 mod arrivals;
 mod circumstances;
 mod job;
+mod limits;
 mod orphans;
 mod telling;
 mod tries;
