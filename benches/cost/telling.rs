@@ -88,6 +88,7 @@ fn tell(reporter: &Reporter, request: &RenameRequest) {
             how: How::Applied,
             confirmed_by: ConfirmedBy::Answer,
             user_id: None,
+            username: None,
             attempts: 1,
             completed_at: now,
         }),

@@ -251,6 +251,10 @@ impl HeaderSource for Received {
             _ => None,
         }
     }
+
+    fn content_encoding(&self) -> Option<&str> {
+        short(self.properties.content_encoding())
+    }
 }
 
 impl Delivery {

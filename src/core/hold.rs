@@ -38,6 +38,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// One account's credentials are refused while another's work: that account alone waits so long.
 const ACCOUNT_PAUSE: Duration = Duration::from_secs(60);
 
+/// So long an answer to another account shows that the API answers others: several laps of a request
+/// whose account is refused, so that one of them falls into it.
+const LATELY: Duration = Duration::from_secs(5 * 60);
+
 /// Why the worker is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
@@ -166,6 +170,23 @@ impl Hold {
             }
             State::Held { .. } | State::Probing { .. } => true,
         }
+    }
+
+    /// Whether a request that has used up its attempts or its time is tried once more, since the
+    /// API looks unwell beyond it. Not if that happened before (`spared`) and the API has answered
+    /// others since its last failure: those that fail must not keep each other alive forever.
+    #[must_use]
+    pub fn spares(&self, request: u64, failed_before: Option<Timestamp>, spared: bool) -> bool {
+        self.suspects_the_api(request) && (!spared || self.is_news(failed_before))
+    }
+
+    /// Whether the API has answered another account since then, and lately.
+    #[must_use]
+    pub fn answers_others(&self, account: &AccountId, since: Timestamp, now: Timestamp) -> bool {
+        self.others_are_fine(account)
+            && self
+                .alive_at
+                .is_some_and(|at| since < at && now <= later(at, LATELY))
     }
 
     pub fn on(&mut self, event: Event<'_>, now: Timestamp) -> Result<Change, IllegalTransition> {

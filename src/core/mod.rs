@@ -11,6 +11,8 @@ pub mod request_time;
 pub mod answer;
 // How a request ends, and what travels with it until then.
 pub mod outcome;
+// When two spellings are one name.
+pub mod names;
 // What an answer means: the table.
 pub mod verdict;
 // When to try again, where to wait, when to give up.

@@ -96,6 +96,8 @@ struct Way {
     by: By,
     /// It enters the due queue (or, of `Front`, its own) not before this.
     earliest: Timestamp,
+    /// How long that was to take when it left.
+    delay: Duration,
     /// It has entered that queue by then, at the latest.
     latest: Timestamp,
 }
@@ -134,8 +136,37 @@ pub enum Turn {
     /// Somebody before it is here: wait for them.
     Wait,
     /// Those before it are away: go after them. Without a `due`, they stand at the tail of the due
-    /// queue; with one, they are not back before then, and it is to wait in a wait queue.
-    Follow { due: Option<Timestamp> },
+    /// queue; with one, they are not back before then, and it waits in a wait queue.
+    Follow { due: Option<Due> },
+}
+
+/// When the last of those that are away may be back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    at: Timestamp,
+    /// The longest delay that one of them left with.
+    delay: Duration,
+}
+
+impl Due {
+    /// How long a request that follows them must wait. It leaves after them, so their own delay is
+    /// always long enough, even if the clock was set back in between: were its wait to exceed that by
+    /// a moment, each follower would land one step of the ladder further than the one before it.
+    #[must_use]
+    pub fn wait(self, now: Timestamp) -> Duration {
+        let left = Duration::try_from(self.at.duration_since(now));
+        left.unwrap_or_default().min(self.delay)
+    }
+
+    fn latest(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(Self {
+                at: one.at.max(other.at),
+                delay: one.delay.max(other.delay),
+            }),
+            (one, other) => one.or(other),
+        }
+    }
 }
 
 /// Numbers the copies that go away, so that each is known when it comes back, and when it was sent.
@@ -270,7 +301,7 @@ impl Line {
                 (Turn::Wait, _) => return Turn::Wait,
                 (Turn::Follow { due }, Turn::Follow { due: other }) => {
                     turn = Turn::Follow {
-                        due: due.max(other),
+                        due: Due::latest(due, other),
                     };
                 }
                 (follow, _) => turn = follow,
@@ -290,6 +321,7 @@ impl Line {
                 By::Tail
             },
             earliest: later(now, delay.unwrap_or_default()),
+            delay: delay.unwrap_or_default(),
             latest: Timestamp::MAX,
         };
         let copy = self.copies.next(now);
@@ -329,6 +361,7 @@ impl Line {
             holder.whereabouts = Whereabouts::Away(Way {
                 by: By::Front,
                 earliest: now,
+                delay: Duration::ZERO,
                 latest: later(now, CUT_SLACK),
             });
             // A copy of it that may be about is no proof of this way.
@@ -424,7 +457,10 @@ impl Line {
             // not, so this one does not turn in circles behind it, but waits in a wait queue.
             let at_the_tail = way.by == By::Tail && holder.copy > copy;
             return Turn::Follow {
-                due: (!at_the_tail).then_some(way.earliest),
+                due: (!at_the_tail).then_some(Due {
+                    at: way.earliest,
+                    delay: way.delay,
+                }),
             };
         }
         Turn::Run

@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::request::Username;
+
 /// The one end of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -15,6 +17,8 @@ pub struct Renamed {
     pub how: How,
     pub confirmed_by: ConfirmedBy,
     pub user_id: Option<Uuid>,
+    /// The new name as the API spells it, where it keeps names in a form of its own.
+    pub username: Option<Username>,
     pub attempts: u32,
     pub completed_at: Timestamp,
 }
@@ -31,11 +35,16 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// The rename took effect on another user than it was to, or may have.
+    /// The rename may have taken effect, or took effect on another user than it was meant for.
     #[must_use]
     pub fn may_have_taken_effect(&self) -> bool {
-        self.reason == Reason::UserMismatch
-            && [TOOK_EFFECT_ELSEWHERE, MAYBE_ELSEWHERE].contains(&&*self.detail)
+        match self.reason {
+            Reason::OutcomeUnknown => true,
+            Reason::UserMismatch => {
+                [TOOK_EFFECT_ELSEWHERE, MAYBE_ELSEWHERE].contains(&&*self.detail)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -74,6 +83,8 @@ pub enum Reason {
     Forbidden,
     Rejected,
     UserMismatch,
+    /// The rename may have taken effect, and the API never made clear whether it did.
+    OutcomeUnknown,
     DeadlineExceeded,
     RetriesExhausted,
     Poison,
@@ -101,13 +112,14 @@ impl ConfirmedBy {
 }
 
 impl Reason {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::InvalidRequest,
         Self::UserNotFound,
         Self::UsernameTaken,
         Self::Forbidden,
         Self::Rejected,
         Self::UserMismatch,
+        Self::OutcomeUnknown,
         Self::DeadlineExceeded,
         Self::RetriesExhausted,
         Self::Poison,
@@ -122,6 +134,7 @@ impl Reason {
             Self::Forbidden => "forbidden",
             Self::Rejected => "rejected",
             Self::UserMismatch => "user_mismatch",
+            Self::OutcomeUnknown => "outcome_unknown",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::RetriesExhausted => "retries_exhausted",
             Self::Poison => "poison",
@@ -136,6 +149,11 @@ pub struct Carried {
     pub first_attempt_at: Option<Timestamp>,
     /// An earlier try, or a twin of this message, may have been applied.
     pub maybe_applied: bool,
+    /// More than that: a rename was sent whose effect is unknown, or the message was delivered to a
+    /// worker that never reported back. A request that only waited in the ladder is not unclear.
+    pub unclear: bool,
+    /// Since when its account's credentials have been refused, as far as this request has seen.
+    pub refused_since: Option<Timestamp>,
     /// A worker published this message, to be tried later: the number it gave that copy.
     pub copy: Option<u64>,
     /// The replay this message belongs to: a person has sent its dead letter again.

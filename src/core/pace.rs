@@ -25,7 +25,18 @@ type Limiter = RateLimiter<
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     Go,
-    NotBefore(Timestamp),
+    NotBefore(Timestamp, Brake),
+}
+
+/// What keeps an account's calls back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Brake {
+    /// `api.requests_per_second`.
+    Rate,
+    /// The API asked for it by 429.
+    Throttle,
+    /// The API refuses the account's credentials.
+    Credentials,
 }
 
 /// The pace of every account.
@@ -33,7 +44,7 @@ pub enum Pace {
 pub struct Pacer {
     limiter: Option<(Limiter, FakeRelativeClock)>,
     clock_at: Option<Timestamp>,
-    paused: HashMap<AccountId, Timestamp>,
+    paused: HashMap<AccountId, (Timestamp, Brake)>,
     asked: u32,
 }
 
@@ -63,9 +74,9 @@ impl Pacer {
 
     /// Asks for `calls` calls of this account; a `Go` spends them.
     pub fn ask(&mut self, account: &AccountId, calls: NonZeroU32, now: Timestamp) -> Pace {
-        if let Some(&until) = self.paused.get(account) {
+        if let Some(&(until, brake)) = self.paused.get(account) {
             if now < until {
-                return Pace::NotBefore(until);
+                return Pace::NotBefore(until, brake);
             }
             self.paused.remove(account);
         }
@@ -81,16 +92,19 @@ impl Pacer {
             Ok(Ok(())) | Err(_) => Pace::Go,
             Ok(Err(not_until)) => {
                 let wait = not_until.wait_time_from(clock.now());
-                Pace::NotBefore(super::retry::later(now, wait))
+                Pace::NotBefore(super::retry::later(now, wait), Brake::Rate)
             }
         }
     }
 
-    /// The API asked this account to slow down: nothing of it goes before `until`.
-    pub fn pause(&mut self, account: &AccountId, until: Timestamp, now: Timestamp) {
-        self.paused.retain(|_, &mut until| now < until);
-        let paused = self.paused.entry(account.clone()).or_insert(until);
-        *paused = until.max(*paused);
+    /// No call of this account goes before `until`.
+    pub fn pause(&mut self, account: &AccountId, until: Timestamp, brake: Brake, now: Timestamp) {
+        self.paused.retain(|_, &mut (until, _)| now < until);
+        let paused = self.paused.entry(account.clone());
+        let paused = paused.or_insert((until, brake));
+        if paused.0 < until {
+            *paused = (until, brake);
+        }
     }
 
     /// Drops what is kept for accounts that have been quiet.
@@ -144,12 +158,12 @@ mod tests {
     fn an_account_that_was_asked_to_slow_down_pauses_and_the_others_do_not() {
         let mut pacer = Pacer::new(None);
         let (slow, other) = (account("T00000001"), account("P00000002"));
-        pacer.pause(&slow, at(5_000), at(0));
+        pacer.pause(&slow, at(5_000), Brake::Throttle, at(0));
         // A shorter pause does not end a longer one.
-        pacer.pause(&slow, at(1_000), at(0));
+        pacer.pause(&slow, at(1_000), Brake::Credentials, at(0));
         assert_eq!(
             one_call(&mut pacer, &slow, at(4_999)),
-            Pace::NotBefore(at(5_000))
+            Pace::NotBefore(at(5_000), Brake::Throttle)
         );
         assert_eq!(one_call(&mut pacer, &other, at(0)), Pace::Go);
         assert_eq!(one_call(&mut pacer, &slow, at(5_000)), Pace::Go);
@@ -160,7 +174,7 @@ mod tests {
         let mut pacer = Pacer::new(NonZeroU32::new(1));
         let (account, two) = (account("T00000001"), NonZeroU32::new(2).unwrap());
         assert_eq!(pacer.ask(&account, two, at(0)), Pace::Go);
-        let Pace::NotBefore(then) = pacer.ask(&account, two, at(0)) else {
+        let Pace::NotBefore(then, Brake::Rate) = pacer.ask(&account, two, at(0)) else {
             panic!("both are spent")
         };
         assert_eq!(pacer.ask(&account, two, then), Pace::Go);
@@ -180,7 +194,7 @@ mod tests {
                 now += wait;
                 match one_call(&mut pacer, &account, at(now)) {
                     Pace::Go => gone.push(now),
-                    Pace::NotBefore(then) => {
+                    Pace::NotBefore(then, _) => {
                         prop_assert!(then > at(now));
                         prop_assert!(then <= at(now + 1_001));
                     }

@@ -111,6 +111,7 @@ mod tests {
             how: How::Applied,
             confirmed_by: ConfirmedBy::Answer,
             user_id: None,
+            username: None,
             attempts: 1,
             completed_at: Timestamp::UNIX_EPOCH,
         })

@@ -123,6 +123,12 @@ impl RetryPolicy {
         }
     }
 
+    /// Whether `max_elapsed` has passed since then.
+    #[must_use]
+    pub fn is_over(&self, since: Timestamp, now: Timestamp) -> bool {
+        now >= later(since, self.settings.max_elapsed)
+    }
+
     /// Where to wait that long: in the worker, else in the shortest queue that is long enough.
     #[must_use]
     pub fn place(&self, wait: Duration) -> Place {

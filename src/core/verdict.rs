@@ -10,8 +10,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::answer::{Answer, CallKind, NoToken, Refusal, Silence, User};
+use super::names::same_name;
 use super::outcome::{ConfirmedBy, How, MAYBE_ELSEWHERE, Reason, TOOK_EFFECT_ELSEWHERE};
-use super::request::RenameRequest;
+use super::request::{RenameRequest, Username};
 
 /// Error codes of a 400 that say "this name is taken". An assumption: Dintero documents none.
 const TAKEN_CODES: [&str; 6] = [
@@ -34,6 +35,9 @@ pub enum Step {
     ConfirmOld(Pending),
     /// Self-rename of the new name: if it exists (and is the user's), an earlier try was applied.
     ConfirmNew(Pending),
+    /// The same after the API refused to be asked about the old name. That the new name exists says
+    /// less then, since it may always have been another user's; only an id makes it certain.
+    ConfirmNewAlone(Pending),
 }
 
 /// The failure that will be told unless an earlier try turns out to have been applied.
@@ -56,7 +60,9 @@ impl Step {
     pub const fn kind(&self) -> CallKind {
         match self {
             Self::Rename => CallKind::Rename,
-            Self::Verify | Self::ConfirmOld(_) | Self::ConfirmNew(_) => CallKind::Confirm,
+            Self::Verify | Self::ConfirmOld(_) | Self::ConfirmNew(_) | Self::ConfirmNewAlone(_) => {
+                CallKind::Confirm
+            }
         }
     }
 
@@ -65,12 +71,15 @@ impl Step {
     pub const fn path_name(&self) -> Which {
         match self {
             Self::Verify | Self::Rename | Self::ConfirmOld(_) => Which::Old,
-            Self::ConfirmNew(_) => Which::New,
+            Self::ConfirmNew(_) | Self::ConfirmNewAlone(_) => Which::New,
         }
     }
 
     const fn confirms(&self) -> bool {
-        matches!(self, Self::ConfirmOld(_) | Self::ConfirmNew(_))
+        matches!(
+            self,
+            Self::ConfirmOld(_) | Self::ConfirmNew(_) | Self::ConfirmNewAlone(_)
+        )
     }
 }
 
@@ -83,12 +92,16 @@ pub enum Verdict {
         how: How,
         confirmed_by: ConfirmedBy,
         user_id: Option<Uuid>,
+        /// The new name as the API spells it, where it is not spelt as requested.
+        username: Option<Username>,
     },
     Failed(Pending),
     /// Try again later.
     Retry(Retry),
     /// The API refuses our credentials: the request did nothing wrong and spent no attempt.
-    BadCredentials,
+    BadCredentials {
+        http_status: Option<u16>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,9 +114,8 @@ pub struct Retry {
     pub http_status: Option<u16>,
     /// What went wrong, for a person.
     pub what: &'static str,
-    /// The question is answered, but so that no later one will be answered better: a definite
-    /// refusal of a self-rename. After enough of them a person must look.
-    pub undecidable: bool,
+    /// Whether an earlier try took effect was asked, and this is no answer to that.
+    pub leaves_open: bool,
 }
 
 /// What an answer tells of the API's health, whoever asked.
@@ -172,6 +184,19 @@ pub fn failure(pending: Pending, maybe_applied: bool) -> Verdict {
     }
 }
 
+/// The step that is really taken: where both names are one name but for their spelling, an API that
+/// does not tell spellings apart would take a self-rename of the old one for a rename back to it.
+#[must_use]
+pub fn harmless(step: Step, request: &RenameRequest) -> Step {
+    let (old, new) = (request.username.reveal(), request.new_username.reveal());
+    match step {
+        Step::ConfirmOld(pending) if old != new && same_name(old, new) => {
+            Step::ConfirmNewAlone(pending)
+        }
+        step => step,
+    }
+}
+
 /// Whom a question is about, and what is known already.
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'a> {
@@ -185,8 +210,20 @@ pub struct Case<'a> {
 /// The table of contract section 5.
 #[must_use]
 pub fn judge(step: &Step, answer: &Answer, case: Case<'_>) -> Verdict {
+    let mut verdict = meaning(step, answer, case);
+    if let Verdict::Retry(retry) = &mut verdict {
+        // A 404 is an answer, also where the rename is then tried again.
+        retry.leaves_open = step.confirms() && retry.http_status != Some(404);
+    }
+    verdict
+}
+
+fn meaning(step: &Step, answer: &Answer, case: Case<'_>) -> Verdict {
     match answer {
-        Answer::NoToken(NoToken::Missing | NoToken::Refused { .. }) => Verdict::BadCredentials,
+        Answer::NoToken(NoToken::Missing) => Verdict::BadCredentials { http_status: None },
+        Answer::NoToken(NoToken::Refused { status }) => Verdict::BadCredentials {
+            http_status: Some(*status),
+        },
         Answer::NoToken(NoToken::Unavailable) => {
             retry(false, None, "no token could be had from the API")
         }
@@ -226,30 +263,37 @@ pub fn confirmation(step: &Step, answer: &Answer, request: &RenameRequest) -> Op
     })
 }
 
+fn rename_answered(user: &User, case: Case<'_>) -> Verdict {
+    let request = case.request;
+    let other_id = matches!((request.user_id, user.id), (Some(w), Some(f)) if w != f);
+    if !same_name(&user.username, request.new_username.reveal()) {
+        retry(
+            true,
+            Some(200),
+            "the API answered 200 with another user name",
+        )
+    } else if other_id {
+        // Only a race after the check can do this; the detail says that it took effect.
+        Verdict::Failed(Pending {
+            reason: Reason::UserMismatch,
+            http_status: Some(200),
+            detail: TOOK_EFFECT_ELSEWHERE.into(),
+        })
+    } else {
+        Verdict::Renamed {
+            how: How::Applied,
+            confirmed_by: ConfirmedBy::Answer,
+            user_id: user.id.or(request.user_id),
+            username: spelt_otherwise(user, request),
+        }
+    }
+}
+
 fn user_came(step: &Step, user: &User, case: Case<'_>) -> Verdict {
     let request = case.request;
     let other_id = matches!((request.user_id, user.id), (Some(w), Some(f)) if w != f);
     if let Step::Rename = step {
-        return if *user.username != *request.new_username.reveal() {
-            retry(
-                true,
-                Some(200),
-                "the API answered 200 with another user name",
-            )
-        } else if other_id {
-            // Only a race after the check can do this; the detail says that it took effect.
-            Verdict::Failed(Pending {
-                reason: Reason::UserMismatch,
-                http_status: Some(200),
-                detail: TOOK_EFFECT_ELSEWHERE.into(),
-            })
-        } else {
-            Verdict::Renamed {
-                how: How::Applied,
-                confirmed_by: ConfirmedBy::Answer,
-                user_id: user.id.or(request.user_id),
-            }
-        };
+        return rename_answered(user, case);
     }
     if !same_name(&user.username, named(step, request)) {
         return retry(
@@ -278,16 +322,21 @@ fn user_came(step: &Step, user: &User, case: Case<'_>) -> Verdict {
         // The old name is somebody else's by now, so it says nothing of our user.
         Step::ConfirmOld(pending) if other_id => Verdict::Ask(Step::ConfirmNew(pending.clone())),
         Step::ConfirmOld(pending) => Verdict::Failed(pending.clone()),
-        Step::ConfirmNew(pending) if other_id && case.verify_before => {
+        Step::ConfirmNew(pending) | Step::ConfirmNewAlone(pending)
+            if other_id && case.verify_before =>
+        {
             Verdict::Failed(pending.clone())
         }
         // Unchecked, an earlier try may well have renamed whoever bore the old name.
-        Step::ConfirmNew(_) if other_id => Verdict::Failed(Pending {
+        Step::ConfirmNew(_) | Step::ConfirmNewAlone(_) if other_id => Verdict::Failed(Pending {
             reason: Reason::UserMismatch,
             http_status: Some(200),
             detail: MAYBE_ELSEWHERE.into(),
         }),
-        Step::ConfirmNew(_) => Verdict::Renamed {
+        Step::ConfirmNewAlone(_) if request.user_id.is_none() || user.id.is_none() => {
+            new_name_is_somebodys(200)
+        }
+        Step::ConfirmNew(_) | Step::ConfirmNewAlone(_) => Verdict::Renamed {
             how: How::AlreadyApplied,
             confirmed_by: if request.user_id.is_some() && user.id.is_some() {
                 ConfirmedBy::UserId
@@ -295,6 +344,7 @@ fn user_came(step: &Step, user: &User, case: Case<'_>) -> Verdict {
                 ConfirmedBy::Name
             },
             user_id: user.id.or(request.user_id),
+            username: spelt_otherwise(user, request),
         },
     }
 }
@@ -302,7 +352,9 @@ fn user_came(step: &Step, user: &User, case: Case<'_>) -> Verdict {
 fn refused(step: &Step, refusal: &Refusal, maybe_applied: bool) -> Verdict {
     let status = refusal.status;
     match status {
-        401 => Verdict::BadCredentials,
+        401 => Verdict::BadCredentials {
+            http_status: Some(401),
+        },
         429 => Verdict::Retry(Retry {
             not_before: refusal.retry_after,
             ..transient(false, Some(status), "the API asks to slow down")
@@ -318,15 +370,13 @@ fn refused(step: &Step, refusal: &Refusal, maybe_applied: bool) -> Verdict {
         404 => absent(step, maybe_applied),
         409 => exists(step, refusal, maybe_applied),
         400 if *step == Step::Rename && says_taken(refusal) => exists(step, refusal, maybe_applied),
-        // A question that is refused stays open: the API was not asked what we meant to ask.
-        400..=499 if step.confirms() => Verdict::Retry(Retry {
-            undecidable: true,
-            ..transient(
-                false,
-                Some(status),
-                "the API refuses the self-rename that would confirm",
-            )
-        }),
+        // It may be our credentials, so a later question may be answered.
+        403 if step.confirms() => retry(
+            false,
+            Some(403),
+            "the API forbids the self-rename that asks",
+        ),
+        400..=499 if step.confirms() => question_refused(step, status),
         403 => failure(pending(Reason::Forbidden, refusal), maybe_applied),
         400..=499 => failure(pending(Reason::Rejected, refusal), maybe_applied),
         500..=599 => Verdict::Retry(Retry {
@@ -353,10 +403,14 @@ fn absent(step: &Step, maybe_applied: bool) -> Verdict {
         Step::Verify | Step::Rename => Verdict::Failed(not_found()),
         Step::ConfirmOld(pending) => Verdict::Ask(Step::ConfirmNew(pending.clone())),
         // "Taken" a moment ago and free now: whoever had it gave it up, so the rename may do.
-        Step::ConfirmNew(pending) if pending.reason == Reason::UsernameTaken => {
+        Step::ConfirmNew(pending) | Step::ConfirmNewAlone(pending)
+            if pending.reason == Reason::UsernameTaken =>
+        {
             retry(false, Some(404), "the new name was taken and is free again")
         }
-        Step::ConfirmNew(pending) => Verdict::Failed(pending.clone()),
+        Step::ConfirmNew(pending) | Step::ConfirmNewAlone(pending) => {
+            Verdict::Failed(pending.clone())
+        }
     }
 }
 
@@ -371,8 +425,48 @@ fn exists(step: &Step, refusal: &Refusal, maybe_applied: bool) -> Verdict {
             how: How::AlreadyApplied,
             confirmed_by: ConfirmedBy::Name,
             user_id: None,
+            username: None,
         },
+        Step::ConfirmNewAlone(_) => new_name_is_somebodys(409),
     }
+}
+
+/// A question that the API refuses permanently: the other name is still to be asked about. Where that
+/// is refused too, asking again is no use, and those behind this request wait.
+fn question_refused(step: &Step, status: u16) -> Verdict {
+    match step {
+        Step::ConfirmOld(pending) => Verdict::Ask(Step::ConfirmNewAlone(pending.clone())),
+        _ => Verdict::Failed(unknown(
+            "the API refuses the self-rename that asks",
+            Some(status),
+        )),
+    }
+}
+
+fn new_name_is_somebodys(status: u16) -> Verdict {
+    let what = "the API refuses to be asked about username, and new_username exists";
+    Verdict::Failed(unknown(what, Some(status)))
+}
+
+/// The end of a request whose effect could not be found out.
+#[must_use]
+pub fn unknown(what: &str, http_status: Option<u16>) -> Pending {
+    Pending {
+        reason: Reason::OutcomeUnknown,
+        http_status,
+        detail: format!(
+            "{what}; the rename may have taken effect: whether it did could not be found out"
+        )
+        .into(),
+    }
+}
+
+/// The name in the answer, where an event must say it because it is not spelt as requested.
+fn spelt_otherwise(user: &User, request: &RenameRequest) -> Option<Username> {
+    let otherwise = *user.username != *request.new_username.reveal();
+    otherwise
+        .then(|| Username::parse(&user.username).ok())
+        .flatten()
 }
 
 fn garbled(step: &Step, status: u16) -> Verdict {
@@ -421,7 +515,7 @@ const fn transient(maybe_applied: bool, http_status: Option<u16>, what: &'static
         not_before: None,
         http_status,
         what,
-        undecidable: false,
+        leaves_open: false,
     }
 }
 
@@ -430,12 +524,6 @@ fn named<'a>(step: &Step, request: &'a RenameRequest) -> &'a str {
         Which::Old => request.username.reveal(),
         Which::New => request.new_username.reveal(),
     }
-}
-
-/// Whether a self-rename's answer speaks of the name asked about. The API may store names in
-/// another case than it was given, so case is no difference here; a wholly other name is.
-fn same_name(answered: &str, asked: &str) -> bool {
-    answered == asked || answered.to_lowercase() == asked.to_lowercase()
 }
 
 #[cfg(test)]

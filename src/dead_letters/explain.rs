@@ -44,6 +44,11 @@ fn explain_reason(reason: &str) -> &'static str {
             "The user who has that name is not the one the request names by user_id. The detail \
              says whether the rename took effect. Find out who was meant before you replay it."
         }
+        "outcome_unknown" => {
+            "The rename may have taken effect: the API never made clear whether it did. Look at the \
+             user in Dintero. If it has the new name, discard the letter; if not, replay it: the \
+             worker asks once more before it reports a failure."
+        }
         "deadline_exceeded" => {
             "Its time (not_after) was over before it could be done. If it is still wanted, replay \
              it with another time (--set not_after=…) or none (--set not_after=)."

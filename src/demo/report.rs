@@ -133,6 +133,10 @@ const MEANINGS: &[(&str, &str)] = &[
         "failed: the name belongs to another user than the request means",
     ),
     (
+        "outcome_unknown",
+        "failed, or renamed: the API never made clear which",
+    ),
+    (
         "invalid_request",
         "failed: not a valid request; kept byte for byte",
     ),

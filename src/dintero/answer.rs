@@ -34,7 +34,7 @@ pub(super) fn to_change_username(reply: Result<Reply, Silence>, now: Timestamp) 
             Some(user) => Answer::User(user),
             None => garbled(&reply),
         },
-        Err(Unread::TooLong) => garbled(&reply),
+        Err(Unread::TooLong | Unread::Encoded) => garbled(&reply),
         Err(Unread::Lost(silence)) => Answer::Silence(*silence),
     }
 }
@@ -260,8 +260,10 @@ mod tests {
             assert_eq!(lost(200, Unread::Lost(silence)), Answer::Silence(silence));
             assert_eq!(lost(429, Unread::Lost(silence)), refused);
         }
-        assert_eq!(lost(200, Unread::TooLong), Answer::Garbled { status: 200 });
-        assert_eq!(lost(429, Unread::TooLong), refused);
+        for unread in [Unread::TooLong, Unread::Encoded] {
+            assert_eq!(lost(200, unread), Answer::Garbled { status: 200 });
+            assert_eq!(lost(429, unread), refused);
+        }
         let silent = Err(Silence::Connect);
         assert_eq!(
             to_change_username(silent, Timestamp::UNIX_EPOCH),

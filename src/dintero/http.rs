@@ -1,4 +1,5 @@
-//! One HTTP exchange: a POST out, a status and a bounded body back, within one deadline.
+//! One HTTP exchange: a POST out, a status and a bounded body back, within one deadline. It asks for
+//! bodies as they are; one that comes compressed all the same is taken, see [`encoding`].
 //!
 //! It sends each request once. reqwest's own retries are off, so that a retry can never hide a
 //! call that may have been applied; hyper-util's remain, which take another connection only when
@@ -9,26 +10,29 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, RETRY_AFTER,
 };
 use reqwest::{Method, Request, StatusCode, Url};
 use tokio::time::{Instant, timeout_at};
 
 use super::path::Paths;
-use super::{ClientError, Observer, proxy, tls};
+use super::{ClientError, Observer, encoding, proxy, tls};
 use crate::config;
 use crate::core::answer::Silence;
 
 const USER_AGENT: &str = concat!("rename-worker/", env!("CARGO_PKG_VERSION"));
 
 /// The longest body that is read, in bytes; a user takes well under one KiB.
-const BODY_MAX: usize = 64 * 1024;
+pub(super) const BODY_MAX: usize = 64 * 1024;
 
 /// How long an unused connection is kept. Shorter than the idle limits of common load balancers
 /// (60 s and more), since a call on a connection that is just being closed ends unclear.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -51,6 +55,8 @@ pub(super) struct Reply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unread {
     TooLong,
+    /// Encoded in a way that is not known here, or not as its header says.
+    Encoded,
     Lost(Silence),
 }
 
@@ -61,7 +67,7 @@ impl Http {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, ClientError> {
         let paths = Paths::new(&api.base_url)?;
-        let headers = HeaderMap::from_iter([(ACCEPT, JSON)]);
+        let headers = HeaderMap::from_iter([(ACCEPT, JSON), (ACCEPT_ENCODING, IDENTITY)]);
         let builder = match proxy::to(&api.base_url, api.proxy.as_ref())? {
             Some(proxy) => reqwest::Client::builder().proxy(proxy),
             // Those of the environment are not obeyed either.
@@ -119,7 +125,8 @@ impl Http {
         }
         let body = timeout_at(deadline, read(&mut response))
             .await
-            .unwrap_or(Err(Unread::Lost(Silence::Timeout)));
+            .unwrap_or(Err(Unread::Lost(Silence::Timeout)))
+            .and_then(|body| encoding::decoded(body, response.headers().get(CONTENT_ENCODING)));
         Ok(Reply {
             status: response.status().as_u16(),
             retry_after: response.headers_mut().remove(RETRY_AFTER),

@@ -9,6 +9,7 @@
 //! `HTTP_PROXY` and its kin are not obeyed, here or by the exporter of traces.
 
 mod answer;
+mod encoding;
 mod http;
 mod path;
 mod proxy;

@@ -74,7 +74,11 @@ pub fn renamed(
         request_id: request.request_id,
         account_id: request.account_id.as_str(),
         previous_username: request.username.reveal(),
-        username: request.new_username.reveal(),
+        username: outcome
+            .username
+            .as_ref()
+            .unwrap_or(&request.new_username)
+            .reveal(),
         user_id,
         outcome: outcome.how.as_str(),
         confirmed_by: outcome.confirmed_by.as_str(),
@@ -189,7 +193,7 @@ pub(super) struct RenamedData<'a> {
     account_id: &'a str,
     /// The name the user bore before: the request's `username`.
     previous_username: &'a str,
-    /// The name the user bears now: the request's `new_username`.
+    /// The name the user bears now: the request's `new_username`, as the API spells it.
     username: &'a str,
     /// The user's id, as the API told it, else as the request did.
     user_id: Option<Uuid>,

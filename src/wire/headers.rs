@@ -16,6 +16,11 @@ pub const ATTEMPTS: &str = "x-rename-attempts";
 pub const FIRST_ATTEMPT_AT: &str = "x-rename-first-attempt-at";
 /// That an earlier try may have been applied; on deferred copies.
 pub const MAYBE_APPLIED: &str = "x-rename-maybe-applied";
+/// That a rename was sent whose effect is unknown, or that a delivery was lost with a worker: unlike
+/// [`MAYBE_APPLIED`], which every copy says; on deferred copies.
+pub const UNCLEAR: &str = "x-rename-unclear";
+/// Since when the credentials of its account have been refused, RFC 3339; on deferred copies.
+pub const REFUSED_SINCE: &str = "x-rename-refused-since";
 /// A whole number that the worker gave this copy, to know it again; on deferred copies.
 pub const COPY: &str = "x-rename-copy";
 /// The exchange the request was first published to; on deferred copies and dead letters.
@@ -67,10 +72,12 @@ pub const ORIGINAL_BCC: &str = "x-rename-original-bcc";
 pub const ORIGINAL_DEATHS: &str = "x-rename-original-deaths";
 
 /// Every header of ours. A replay leaves them all out, so that the request starts anew.
-pub const ALL: [&str; 16] = [
+pub const ALL: [&str; 18] = [
     ATTEMPTS,
     FIRST_ATTEMPT_AT,
     MAYBE_APPLIED,
+    UNCLEAR,
+    REFUSED_SINCE,
     COPY,
     ORIGINAL_EXCHANGE,
     ORIGINAL_ROUTING_KEY,
@@ -111,6 +118,10 @@ pub trait HeaderSource {
     /// Any whole number, however wide it was sent.
     fn int(&self, name: &str) -> Option<i64>;
     fn bool(&self, name: &str) -> Option<bool>;
+    /// The message's property `content_encoding`, where the headers come with a message.
+    fn content_encoding(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// No headers at all.
@@ -198,12 +209,17 @@ pub fn carried(headers: &(impl HeaderSource + ?Sized), now: Timestamp) -> Carrie
         };
     }
     let attempts = headers.int(ATTEMPTS).unwrap_or(0).clamp(0, ATTEMPTS_MAX);
-    let first_attempt_at = headers.text(FIRST_ATTEMPT_AT).and_then(timestamp::parse);
+    // Another worker's clock may be ahead; a time to come would never run out.
+    let past = |name| {
+        let at = headers.text(name).and_then(timestamp::parse);
+        at.map(|at| at.min(now))
+    };
     Carried {
         attempts: u32::try_from(attempts).unwrap_or(0),
-        // Another worker's clock may be ahead; a time to come would never run out.
-        first_attempt_at: first_attempt_at.map(|first| first.min(now)),
+        first_attempt_at: past(FIRST_ATTEMPT_AT),
         maybe_applied,
+        unclear: headers.bool(UNCLEAR).unwrap_or(false),
+        refused_since: past(REFUSED_SINCE),
         copy: headers.int(COPY).and_then(|copy| u64::try_from(copy).ok()),
         replay,
     }
@@ -219,6 +235,10 @@ pub fn copy_headers(carried: &Carried, origin: Origin<'_>) -> Vec<Header> {
     }
     // Said even when false, so that it overwrites what the message brought.
     headers.push((MAYBE_APPLIED, HeaderValue::Bool(carried.maybe_applied)));
+    headers.push((UNCLEAR, HeaderValue::Bool(carried.unclear)));
+    if let Some(since) = carried.refused_since {
+        headers.push((REFUSED_SINCE, time(since)));
+    }
     if let Some(copy) = carried.copy.and_then(|copy| i64::try_from(copy).ok()) {
         headers.push((COPY, HeaderValue::Int(copy)));
     }
@@ -292,6 +312,8 @@ mod tests {
             attempts: 3,
             first_attempt_at: Some(at("2026-11-24T09:00:00.125Z")),
             maybe_applied: true,
+            unclear: true,
+            refused_since: Some(at("2026-11-24T09:30:00Z")),
             copy: Some(7 << 40),
             replay: Some(Uuid::max()),
         };
@@ -331,6 +353,15 @@ mod tests {
                     ..anew.clone()
                 },
             ),
+            ((REFUSED_SINCE, text("yesterday")), anew.clone()),
+            (
+                (REFUSED_SINCE, text("9999-12-31T23:59:59Z")),
+                Carried {
+                    refused_since: Some(now()),
+                    ..anew.clone()
+                },
+            ),
+            ((UNCLEAR, text("yes")), anew.clone()),
             ((MAYBE_APPLIED, HeaderValue::Int(1)), anew.clone()),
             (
                 (MAYBE_APPLIED, text("true")),

@@ -1,15 +1,16 @@
 //! A JSON object read into an array by known names, strictly and without building a tree.
 //!
-//! serde's derive would also take an array for a struct and skip unknown fields without looking
-//! into them; this takes objects only, refuses a known name said twice, and looks at all of it, so
-//! that it agrees with what a JSON Schema validator sees.
+//! serde's derive would also take an array for a struct; this takes objects only, and refuses a known
+//! name said twice. Values of other names are skipped by JSON's grammar alone, without being turned
+//! into numbers or text: what is in them is nobody's business here, be it a number beyond a double,
+//! half a character, or lists within lists (they are skipped without recursion).
 
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 /// The values of those names, in their order; none where it is absent or null.
 pub(super) fn read<'de, V: Deserialize<'de>, const N: usize>(
@@ -51,7 +52,7 @@ impl<'de, V: Deserialize<'de>, const N: usize> Visitor<'de> for Object<V, N> {
         let mut seen = [false; N];
         while let Some(place) = map.next_key_seed(Name(&self.names))? {
             let Some(place) = place else {
-                map.next_value::<Ignored>()?;
+                map.next_value::<IgnoredAny>()?;
                 continue;
             };
             if std::mem::replace(&mut seen[place], true) {
@@ -70,7 +71,8 @@ impl<'de> DeserializeSeed<'de> for Name<'_> {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        from.deserialize_identifier(self)
+        // As bytes, since a name that is none of ours may hold half a character.
+        from.deserialize_bytes(self)
     }
 }
 
@@ -82,7 +84,11 @@ impl Visitor<'_> for Name<'_> {
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|known| *known == name))
+        self.visit_bytes(name.as_bytes())
+    }
+
+    fn visit_bytes<E: Error>(self, name: &[u8]) -> Result<Self::Value, E> {
+        Ok(self.0.iter().position(|known| known.as_bytes() == name))
     }
 }
 
@@ -109,51 +115,5 @@ impl<'de> Deserialize<'de> for Text<'de> {
         }
 
         from.deserialize_str(Visit)
-    }
-}
-
-/// Any value, thrown away, but looked at: its depth is bounded and its numbers are numbers.
-/// [`IgnoredAny`] promises neither.
-pub(super) struct Ignored;
-
-impl<'de> Deserialize<'de> for Ignored {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Self)
-    }
-}
-
-impl<'de> Visitor<'de> for Ignored {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
-        Ok(self)
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
-        Ok(self)
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
-        Ok(self)
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
-        Ok(self)
-    }
-    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
-        Ok(self)
-    }
-    fn visit_unit<E>(self) -> Result<Self, E> {
-        Ok(self)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
-        while items.next_element::<Self>()?.is_some() {}
-        Ok(self)
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
-        while map.next_key::<IgnoredAny>()?.is_some() {
-            map.next_value::<Self>()?;
-        }
-        Ok(self)
     }
 }

@@ -4,6 +4,7 @@
 //! second look, which says everything that is wrong and saves what can be read ([`partial`]).
 //! A request from a name to itself is valid: the API answers it like any other.
 
+mod encoded;
 mod envelope;
 mod look;
 mod partial;
@@ -50,6 +51,13 @@ pub fn read(
             Ok(mode) => text_of(body).and_then(|text| envelope::open(text, *mode)),
             Err(what) => Err(vec![what.clone()]),
         }
+        .map_err(
+            |violations| match encoded::named(body, headers.content_encoding()) {
+                // What is wrong with the bytes as JSON is no news then.
+                Some(what) => vec![what],
+                None => violations,
+            },
+        )
     };
     request.map_err(|violations| Unreadable {
         detail: look::join(&violations),
@@ -167,7 +175,12 @@ fn text_of(body: &[u8]) -> Result<&str, Vec<String>> {
     if body.is_empty() {
         return Err(vec!["the body is empty".into()]);
     }
-    std::str::from_utf8(body).map_err(|_| vec!["the body is not UTF-8".into()])
+    std::str::from_utf8(without_mark(body)).map_err(|_| vec!["the body is not UTF-8".into()])
+}
+
+/// Without the byte order mark that some writers put before their JSON; RFC 8259 lets readers ignore it.
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body)
 }
 
 #[cfg(test)]

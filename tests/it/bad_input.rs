@@ -25,7 +25,7 @@ fn bad_bodies() -> Vec<(&'static str, Vec<u8>)> {
         .replacen('{', "{\"username\":\"other\",", 1);
     let huge = request("old")
         .to_string()
-        .replacen('{', "{\"n\":1e999999,", 1);
+        .replace("\"T12345678\"", "1e999999");
     let mut long = request("old");
     long["new_username"] = json!("x".repeat(256));
     vec![
@@ -46,7 +46,32 @@ fn bad_bodies() -> Vec<(&'static str, Vec<u8>)> {
         ("duplicated keys", twice.into_bytes()),
         ("a huge number", huge.into_bytes()),
         ("deep nesting", nested.into_bytes()),
+        ("compressed", b"\x1f\x8b\x08\x00\x00".to_vec()),
+        ("an AMQP 1.0 value", b"\x00\x53\x77\xa1\x02{}".to_vec()),
     ]
+}
+
+#[tokio::test]
+async fn what_stands_before_a_request_or_in_fields_that_are_not_listed_does_not_matter() {
+    let stage = Stage::set(|_| {}).await;
+    let nested = format!("{}{}", "[".repeat(130), "]".repeat(130));
+    let odd = ["1e999999", "\"\\ud83d\"", nested.as_str()];
+    for (number, value) in odd.into_iter().enumerate() {
+        let name = format!("user-{number}");
+        stage.user(&name);
+        let mut body = request(&name);
+        body["request_id"] = json!(uuid::Uuid::new_v4());
+        body["new_username"] = json!(format!("renamed-{number}"));
+        let body = body.to_string();
+        let body = body.replacen('{', &format!("\u{feff}{{\"note\":{value},"), 1);
+        let properties = BasicProperties::default();
+        stage.publish(body.as_bytes(), properties).await;
+    }
+    let worker = stage.worker().await;
+    for event in stage.events(odd.len()).await {
+        assert_eq!(event["type"], "user.renamed", "{event}");
+    }
+    stage.strike(worker).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use super::super::order::{Arrival, Identity, Line, Turn};
 use super::super::outcome::Reason;
 use super::super::removal::RemovalCause;
-use super::super::verdict::Pending;
+use super::super::verdict::{Pending, unknown};
 use super::job::{Job, Phase};
 use super::{Arrived, Context, Effect, JobId, Machine};
 
@@ -30,14 +30,22 @@ impl Machine {
             return;
         }
         // Of what RabbitMQ moved away, nothing tells whether it had been delivered before.
-        let maybe_applied =
-            carried.maybe_applied || redelivered || delivery_count > 0 || removed.is_some();
+        let untried = carried.attempts == 0
+            && !carried.maybe_applied
+            && removed != Some(RemovalCause::DeliveryLimit);
+        let delivered_before = redelivered || delivery_count > 0 || removed.is_some();
+        let maybe_applied = carried.maybe_applied || delivered_before;
+        // Whoever sends a message again that says "maybe applied" and is no copy, such as a review,
+        // knows nothing more of its effect.
+        let sent_again = carried.maybe_applied && carried.copy.is_none();
+        let unclear = carried.unclear || delivered_before || sent_again;
         let mut job = Job {
             request: None,
             identity: None,
             ticket: None,
             carried: super::Carried {
                 maybe_applied,
+                unclear,
                 ..carried
             },
             received_at: cx.now,
@@ -47,6 +55,7 @@ impl Machine {
             maybe_twin: redelivered || carried.copy.is_some(),
             probe,
             removed,
+            untried,
             orphan: false,
             heir: None,
             timer: None,
@@ -66,6 +75,7 @@ impl Machine {
         let Arrival { ticket, is_twin } = self.line.arrive(identity, job.carried.copy);
         // Whatever was tried for the other message was tried for this one.
         job.carried.maybe_applied |= is_twin;
+        job.carried.unclear |= is_twin;
         job.maybe_twin |= is_twin;
         let maybe_twin = job.maybe_twin;
         job.request = Some(request);
@@ -120,9 +130,9 @@ impl Machine {
             _ => self.rules.delivery_limit,
         };
         if unexplained.saturating_add(LAST_MARGIN) >= left {
-            let detail = "delivered again and again without an end, up to the queue's delivery \
-                          limit; whether a try took effect could not be asked";
-            self.tell_failed(id, Reason::Poison, None, detail.into(), cx);
+            let what = "delivered again and again without an end, up to the queue's delivery limit";
+            let Pending { reason, detail, .. } = unknown(what, None);
+            self.tell_failed(id, reason, None, detail, cx);
             return;
         }
         let removal = self.removal_that_ends(id, identity);

@@ -41,6 +41,7 @@ impl Machine {
                 job.probe = false;
                 // Another worker may take the message and try it meanwhile.
                 job.carried.maybe_applied = true;
+                job.carried.unclear = true;
                 if let Some(identity) = job.identity {
                     self.orphans.insert(identity, id);
                 }

@@ -29,6 +29,8 @@ pub(super) struct Job {
     pub probe: bool,
     /// It was delivered from `rename.undeliverable`, and never leaves the worker without an outcome.
     pub removed: Option<RemovalCause>,
+    /// Nothing shows that anybody tried it before it came here.
+    pub untried: bool,
     /// Its delivery is void; its call still runs.
     pub orphan: bool,
     /// The delivery that came again for this orphan.

@@ -7,6 +7,7 @@
 //! - `job`: one request in hand and the phases of its life
 //! - `arrivals`: what a delivery is, whose turn it is
 //! - `tries`: when a try starts, what an answer does
+//! - `limits`: when attempts or time are used up
 //! - `orphans`: calls whose delivery became void while they ran
 //! - `survivals`: sessions that ended with a request in hand, and not the process
 //! - `telling`: publishing an outcome or a copy, then the ack
@@ -15,6 +16,7 @@
 mod arrivals;
 mod circumstances;
 mod job;
+mod limits;
 mod orphans;
 mod survivals;
 mod telling;

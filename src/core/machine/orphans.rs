@@ -28,11 +28,15 @@ impl Machine {
                     how,
                     confirmed_by,
                     user_id,
-                } => Some(renamed(&orphan, *how, *confirmed_by, *user_id, cx)),
+                    username,
+                } => {
+                    let told = (*user_id, username.clone());
+                    Some(renamed(&orphan, *how, *confirmed_by, told, cx))
+                }
                 Verdict::Failed(_)
                 | Verdict::Ask(_)
                 | Verdict::Retry(_)
-                | Verdict::BadCredentials => None,
+                | Verdict::BadCredentials { .. } => None,
             };
             if let (Some(identity), Some(outcome)) = (orphan.identity, outcome) {
                 self.recent.remember(identity, &outcome);
@@ -45,6 +49,7 @@ impl Machine {
         let job = self.jobs.get_mut(&heir)?;
         job.carried.attempts = orphan.carried.attempts;
         job.carried.first_attempt_at = orphan.carried.first_attempt_at;
+        job.carried.refused_since = orphan.carried.refused_since;
         job.received_at = orphan.received_at;
         Some(heir)
     }

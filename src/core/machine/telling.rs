@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::order::Turn;
+use super::super::order::{Due, Turn};
 use super::super::outcome::{Failed, Outcome};
 use super::super::retry::{Place, RetryPolicy, later};
 use super::job::{Phase, Progress, Publishing, What};
@@ -49,16 +49,13 @@ impl Machine {
 
     /// Sends a request after those before it, which are away: to the tail, or to the ladder where
     /// it is not back before `due`.
-    fn follow(&mut self, id: JobId, due: Option<jiff::Timestamp>, cx: &mut Context<'_>) {
+    fn follow(&mut self, id: JobId, due: Option<Due>, cx: &mut Context<'_>) {
         let to = match due {
             None => Destination::Tail,
-            Some(due) => {
-                let wait = Duration::try_from(due.duration_since(cx.now)).unwrap_or_default();
-                match self.retry.step(wait) {
-                    Place::Ladder(step) => Destination::Ladder(step),
-                    Place::Here => Destination::Ladder(0),
-                }
-            }
+            Some(due) => match self.retry.step(due.wait(cx.now)) {
+                Place::Ladder(step) => Destination::Ladder(step),
+                Place::Here => Destination::Ladder(0),
+            },
         };
         self.send_away(id, to, cx);
     }

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::super::answer::{NoToken, Refusal, Silence, User};
@@ -11,6 +12,8 @@ use super::*;
 const OURS: Uuid = Uuid::from_u128(7);
 
 mod circumstances;
+mod endings;
+mod following;
 
 /// A machine, a clock, and whoever performs its effects.
 struct Desk {
@@ -457,7 +460,7 @@ fn a_twin_is_told_what_was_told_before() {
 }
 
 #[test]
-fn attempts_end_but_for_one_whose_fate_is_open() {
+fn a_request_whose_fate_stays_open_ends_within_its_attempts_as_unknown() {
     let mut desk = Desk::of(4);
     let carried = Carried {
         attempts: 11,
@@ -467,7 +470,12 @@ fn attempts_end_but_for_one_whose_fate_is_open() {
     let (job, _) = desk.deliver_as(alone(1), carried, 0, false);
     // The twelfth attempt fails too: was one of them applied?
     assert_eq!(desk.answer(job, status(503)), [ask(job, Which::Old)]);
-    // As long as that cannot be asked, it is not told as failed.
+    // That cannot be asked either, and nothing shows that the API is unwell beyond this request.
     let effects = desk.answer(job, status(503));
-    assert!(matches!(copied(&effects).0, Destination::Ladder(_)));
+    let Parcel::Letter(failed) = published(&effects) else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(failed.reason, Reason::OutcomeUnknown);
+    assert_eq!(failed.attempts, 12);
+    assert!(failed.detail.contains("may have taken effect"));
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::super::answer::Answer;
 use super::super::hold::{Cause, Change, Event};
-use super::super::outcome::{Failed, How, Outcome, Reason, Renamed};
-use super::super::pace::Pace;
-use super::super::retry::{Next, Place, Tried, later};
-use super::super::verdict::{self, Case, Pending, Retry, Sign, Step, Verdict};
+use super::super::outcome::{ConfirmedBy, Failed, How, Outcome, Reason, Renamed};
+use super::super::pace::{Brake, Pace};
+use super::super::request::{AccountId, Username};
+use super::super::retry::{Place, later};
+use super::super::verdict::{self, Case, Pending, Sign, Step, Verdict};
 use super::job::{Job, Phase};
+use super::limits::Failure;
 use super::{Context, Destination, Effect, JobId, Machine, Note, Told};
 
 impl Machine {
@@ -63,7 +65,7 @@ impl Machine {
         let step = match closing {
             None => verdict::first_step(request, self.rules.verify_before),
             Some(Verdict::Ask(step)) => step,
-            Some(verdict) => return self.act_on(id, verdict, None, cx),
+            Some(verdict) => return self.act_on(id, verdict, Failure::default(), cx),
         };
         let calls = if step == Step::Verify {
             NonZeroU32::MIN.saturating_add(1)
@@ -72,15 +74,11 @@ impl Machine {
         };
         match self.pacer.ask(&request.account_id, calls, cx.now) {
             Pace::Go => {}
-            Pace::NotBefore(_) if job.probe => {
+            Pace::NotBefore(..) if job.probe => {
                 self.send_away(id, Destination::Tail, cx);
                 return;
             }
-            Pace::NotBefore(until) => {
-                let wait = Duration::try_from(until.duration_since(cx.now)).unwrap_or_default();
-                self.wait(id, wait, cx);
-                return;
-            }
+            Pace::NotBefore(until, brake) => return self.kept_back(id, until, brake, cx),
         }
         job.carried.attempts = job.carried.attempts.saturating_add(1);
         job.carried.first_attempt_at.get_or_insert(cx.now);
@@ -100,6 +98,10 @@ impl Machine {
             }
             return;
         }
+        let Some(request) = self.request(id) else {
+            return;
+        };
+        let step = verdict::harmless(step, request);
         let (kind, path_name) = (step.kind(), step.path_name());
         self.enter(id, Phase::Calling(step));
         cx.emit(Effect::Call {
@@ -137,23 +139,18 @@ impl Machine {
             verify_before: self.rules.verify_before,
         };
         let verdict = verdict::judge(&step, answer, case);
-        match (sign, change) {
-            (_, Change::PauseAccount(wait)) => {
-                self.pacer.pause(&account, later(cx.now, wait), cx.now);
-            }
-            (Sign::Throttled(wait), _) => {
-                let attempts = job.carried.attempts;
-                let wait = wait.unwrap_or_else(|| self.retry.delay(attempts, (cx.roll)()));
-                let wait = wait.min(self.retry.settings().max_delay);
-                self.pacer.pause(&account, later(cx.now, wait), cx.now);
-            }
-            _ => {}
-        }
+        let attempts = job.carried.attempts;
         let was_probe = job.probe;
+        let failed_before = job.failed_at;
         if let Some(job) = self.jobs.get_mut(&id) {
             job.probe = false;
+            if was_probe && sign == Sign::Transient {
+                // It was sent to find out about the API, not because it was its turn.
+                job.carried.attempts = job.carried.attempts.saturating_sub(1);
+            }
             job.failed_at = (sign == Sign::Transient).then_some(cx.now);
         }
+        self.slow_down(&account, sign, change, attempts, cx);
         let told = Told {
             gist: answer.gist(),
             account,
@@ -175,22 +172,59 @@ impl Machine {
         if refused && matches!(verdict, Verdict::Failed(_)) {
             self.send_away(id, Destination::Tail, cx);
         } else {
-            self.act_on(id, verdict, Some(&step), cx);
+            let api_failed = sign == Sign::Transient;
+            let failure = Failure {
+                before: failed_before,
+                api_failed,
+            };
+            self.act_on(id, verdict, failure, cx);
         }
     }
 
-    fn act_on(&mut self, id: JobId, verdict: Verdict, step: Option<&Step>, cx: &mut Context<'_>) {
+    /// What the answer asks of all calls of its account.
+    fn slow_down(
+        &mut self,
+        account: &AccountId,
+        sign: Sign,
+        change: Change,
+        attempts: u32,
+        cx: &mut Context<'_>,
+    ) {
+        let (wait, brake) = match (sign, change) {
+            (_, Change::PauseAccount(wait)) => (wait, Brake::Credentials),
+            (Sign::Throttled(wait), _) => {
+                let wait = wait.unwrap_or_else(|| self.retry.delay(attempts, (cx.roll)()));
+                (wait.min(self.retry.settings().max_delay), Brake::Throttle)
+            }
+            _ => return,
+        };
+        self.pacer
+            .pause(account, later(cx.now, wait), brake, cx.now);
+    }
+
+    pub(super) fn act_on(
+        &mut self,
+        id: JobId,
+        verdict: Verdict,
+        failure: Failure,
+        cx: &mut Context<'_>,
+    ) {
         match verdict {
             Verdict::Ask(step) => self.call(id, step, cx),
             Verdict::Renamed {
                 how,
                 confirmed_by,
                 user_id,
+                username,
             } => {
                 let Some(job) = self.jobs.get(&id) else {
                     return;
                 };
-                let outcome = renamed(job, how, confirmed_by, user_id, cx);
+                let outcome = if is_a_guess(job, confirmed_by) {
+                    failed(job, verdict::unknown(GUESS, None), cx)
+                } else {
+                    renamed(job, how, confirmed_by, (user_id, username), cx)
+                };
                 self.tell(id, outcome, cx);
             }
             Verdict::Failed(pending) => {
@@ -200,81 +234,15 @@ impl Machine {
                 let outcome = failed(job, pending, cx);
                 self.tell(id, outcome, cx);
             }
-            Verdict::Retry(retry) => {
-                let confirms = matches!(step, Some(Step::ConfirmOld(_) | Step::ConfirmNew(_)));
-                self.retry_later(id, &retry, confirms, cx);
-            }
-            Verdict::BadCredentials => {
-                if let Some(job) = self.jobs.get_mut(&id) {
-                    job.carried.attempts = job.carried.attempts.saturating_sub(1);
-                }
-                if self.hold.cause().is_some() || self.draining {
-                    self.send_away(id, Destination::Tail, cx);
-                } else {
-                    // The account is paused: the pacer says until when.
-                    self.make_ready(id);
-                }
-            }
-        }
-    }
-
-    fn retry_later(&mut self, id: JobId, retry: &Retry, confirms: bool, cx: &mut Context<'_>) {
-        let Some(job) = self.jobs.get_mut(&id) else {
-            return;
-        };
-        let Some(request) = job.request.as_deref() else {
-            return;
-        };
-        job.carried.maybe_applied |= retry.maybe_applied;
-        let tried = Tried {
-            attempts: job.carried.attempts,
-            first_attempt_at: job.carried.first_attempt_at.unwrap_or(cx.now),
-            not_after: request.not_after,
-            not_before: retry.not_before,
-        };
-        let next = self.retry.next(tried, cx.now, (cx.roll)());
-        let suspect = self.hold.suspects_the_api(job.fingerprint());
-        if self.hold.cause().is_some() {
-            self.send_away(id, Destination::Tail, cx);
-            return;
-        }
-        match next {
-            Next::Wait(wait) => self.wait(id, wait, cx),
-            // It took effect or not, and only an answer can tell: until one comes, it is asked.
-            Next::Exhausted | Next::PastDeadline if (confirms && !retry.undecidable) || suspect => {
-                let wait = self.retry.delay(tried.attempts, (cx.roll)());
-                self.wait(id, wait.max(retry.not_before.unwrap_or_default()), cx);
-            }
-            Next::Exhausted | Next::PastDeadline => {
-                let reason = if next == Next::Exhausted {
-                    Reason::RetriesExhausted
-                } else {
-                    Reason::DeadlineExceeded
-                };
-                let pending = Pending {
-                    reason,
-                    http_status: retry.http_status,
-                    detail: retry.what.into(),
-                };
-                let verdict = if confirms {
-                    Verdict::Failed(Pending {
-                        detail: format!(
-                            "{}; whether an earlier try took effect could not be found out",
-                            retry.what
-                        )
-                        .into(),
-                        ..pending
-                    })
-                } else {
-                    verdict::failure(pending, job.carried.maybe_applied)
-                };
-                self.act_on(id, verdict, None, cx);
+            Verdict::Retry(retry) => self.retry_later(id, &retry, failure, cx),
+            Verdict::BadCredentials { http_status } => {
+                self.credentials_refused(id, http_status, cx);
             }
         }
     }
 
     /// Waits in the worker if it is short and there is room, else in the ladder.
-    fn wait(&mut self, id: JobId, wait: Duration, cx: &mut Context<'_>) {
+    pub(super) fn wait(&mut self, id: JobId, wait: Duration, cx: &mut Context<'_>) {
         let here = self.retry.place(wait) == Place::Here && self.has_room() && !self.draining;
         if here {
             self.wait_here(id, wait, cx);
@@ -317,17 +285,29 @@ impl Machine {
     }
 }
 
+/// What is known of a request that RabbitMQ moved away untried, and whose new name exists.
+const GUESS: &str = "RabbitMQ moved it away before it was processed, as far as is known; its username \
+                     does not exist and its new_username does, and without user_id nothing shows \
+                     whose that is";
+
+/// Whether the existing name alone would make a rename of a request that nothing shows to have been
+/// tried: whoever publishes could have one reported that never was, by a message that expires at once.
+fn is_a_guess(job: &Job, confirmed_by: ConfirmedBy) -> bool {
+    job.removed.is_some() && job.untried && confirmed_by == ConfirmedBy::Name
+}
+
 pub(super) fn renamed(
     job: &Job,
     how: How,
-    confirmed_by: super::super::outcome::ConfirmedBy,
-    user_id: Option<uuid::Uuid>,
+    confirmed_by: ConfirmedBy,
+    (user_id, username): (Option<uuid::Uuid>, Option<Username>),
     cx: &Context<'_>,
 ) -> Outcome {
     Outcome::Renamed(Renamed {
         how,
         confirmed_by,
         user_id,
+        username,
         attempts: job.carried.attempts,
         completed_at: cx.now,
     })

@@ -98,7 +98,10 @@ fn those_behind_one_that_leaves_wait_until_the_broker_has_it_and_then_follow() {
     assert_eq!(line.turn(second), Turn::Wait);
     line.left(first, delay, start());
     assert_eq!(line.woken(), vec![second]);
-    let due = Some(later(start(), seconds(30)));
+    let due = Some(Due {
+        at: later(start(), seconds(30)),
+        delay: seconds(30),
+    });
     assert_eq!(line.turn(second), Turn::Follow { due });
     // It comes back, and its follower finds it there.
     let copy = line.holders[&first].copy;
@@ -352,8 +355,7 @@ impl Model {
         for number in self.here().collect::<Vec<_>>() {
             if let Turn::Follow { due } = self.line.turn(self.requests[number].2) {
                 let step = due.map(|due| {
-                    let wait = Duration::try_from(due.duration_since(self.now));
-                    let wait = wait.unwrap_or_default();
+                    let wait = due.wait(self.now);
                     let long_enough = STEPS.iter().position(|&step| seconds(step) >= wait);
                     long_enough.unwrap_or(STEPS.len() - 1)
                 });

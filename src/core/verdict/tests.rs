@@ -61,6 +61,12 @@ fn in_words(verdict: &Verdict) -> String {
         Verdict::Ask(Step::ConfirmOld(pending)) => {
             format!("ask for the old name, else {}", pending.reason.as_str())
         }
+        Verdict::Ask(Step::ConfirmNewAlone(pending)) => {
+            format!(
+                "ask for the new name alone, else {}",
+                pending.reason.as_str()
+            )
+        }
         Verdict::Ask(Step::ConfirmNew(pending)) => {
             format!("ask for the new name, else {}", pending.reason.as_str())
         }
@@ -73,12 +79,12 @@ fn in_words(verdict: &Verdict) -> String {
             if retry.maybe_applied {
                 words += ", maybe applied";
             }
-            if retry.undecidable {
-                words += ", undecidable";
+            if retry.leaves_open {
+                words += ", open";
             }
             words
         }
-        Verdict::BadCredentials => "bad credentials".into(),
+        Verdict::BadCredentials { .. } => "bad credentials".into(),
     }
 }
 
@@ -143,8 +149,13 @@ fn holds_for_all_in_passing(step: &Step, sent: &str) {
             Answer::Silence(Silence::Connect),
             Answer::NoToken(NoToken::Unavailable),
         ];
+        let passing = if step.confirms() {
+            "retry, open"
+        } else {
+            "retry"
+        };
         for answer in not_applied {
-            assert_eq!(judged(step, &answer, when), "retry", "{step:?}, {answer:?}");
+            assert_eq!(judged(step, &answer, when), passing, "{step:?}, {answer:?}");
         }
         let unclear = [
             status(500),
@@ -176,8 +187,9 @@ fn holds_for_all_in_passing(step: &Step, sent: &str) {
 fn only_a_rename_whose_answer_is_lost_may_have_been_applied() {
     holds_for_all_in_passing(&Step::Rename, "retry, maybe applied");
     holds_for_all_in_passing(&Step::Verify, "retry");
-    holds_for_all_in_passing(&Step::ConfirmOld(taken()), "retry");
-    holds_for_all_in_passing(&Step::ConfirmNew(not_found()), "retry");
+    holds_for_all_in_passing(&Step::ConfirmOld(taken()), "retry, open");
+    holds_for_all_in_passing(&Step::ConfirmNew(not_found()), "retry, open");
+    holds_for_all_in_passing(&Step::ConfirmNewAlone(taken()), "retry, open");
 }
 
 #[test]
@@ -316,14 +328,90 @@ fn a_name_that_was_taken_a_moment_ago_and_is_free_now_is_tried_again() {
 }
 
 #[test]
-fn a_question_that_is_refused_stays_open() {
-    for step in [Step::ConfirmOld(taken()), Step::ConfirmNew(not_found())] {
-        for refused in [400, 403, 422] {
-            let rows = [(status(refused), "retry, undecidable")];
-            holds(&step, DOUBTED, &rows);
-            holds(&step, DOUBTED_WITH_ID, &rows);
+fn a_question_that_is_refused_permanently_is_put_of_the_other_name_and_then_no_more() {
+    for when in [DOUBTED, DOUBTED_WITH_ID, DOUBTED_CHECKED_AFTER] {
+        for refused in [400, 402, 405, 410, 418, 422, 451] {
+            let old = [(
+                status(refused),
+                "ask for the new name alone, else username_taken",
+            )];
+            holds(&Step::ConfirmOld(taken()), when, &old);
+            let new = [(status(refused), "failed outcome_unknown")];
+            holds(&Step::ConfirmNew(not_found()), when, &new);
+            holds(&Step::ConfirmNewAlone(not_found()), when, &new);
         }
     }
+}
+
+#[test]
+fn a_question_that_is_forbidden_is_put_again_since_credentials_may_be_the_cause() {
+    for step in [
+        Step::ConfirmOld(taken()),
+        Step::ConfirmNew(not_found()),
+        Step::ConfirmNewAlone(not_found()),
+    ] {
+        let rows = [(status(403), "retry, open")];
+        holds(&step, DOUBTED, &rows);
+        holds(&step, DOUBTED_WITH_ID, &rows);
+    }
+}
+
+#[test]
+fn the_new_name_alone_tells_by_an_id_or_by_its_absence_and_else_nothing() {
+    let step = Step::ConfirmNewAlone(not_found());
+    let without_id = [
+        (named("new", None), "failed outcome_unknown"),
+        (named("new", Some(THEIRS)), "failed outcome_unknown"),
+        (status(409), "failed outcome_unknown"),
+        (status(404), "failed user_not_found"),
+    ];
+    holds(&step, DOUBTED, &without_id);
+    let with_id = [
+        (named("new", Some(OURS)), "already_applied by user_id"),
+        (named("NEW", Some(OURS)), "already_applied by user_id"),
+        (named("new", None), "failed outcome_unknown"),
+        (named("new", Some(THEIRS)), "failed user_not_found"),
+        (status(409), "failed outcome_unknown"),
+        (status(404), "failed user_not_found"),
+    ];
+    holds(&step, DOUBTED_WITH_ID, &with_id);
+    let checked_after = [(named("new", Some(THEIRS)), "failed user_mismatch")];
+    holds(&step, DOUBTED_CHECKED_AFTER, &checked_after);
+    holds(
+        &Step::ConfirmNewAlone(taken()),
+        DOUBTED,
+        &[(status(404), "retry")],
+    );
+}
+
+#[test]
+fn a_name_in_the_apis_own_spelling_is_the_new_name_and_is_told_as_the_api_spells_it() {
+    let case = Case {
+        request: &request(None),
+        maybe_applied: false,
+        verify_before: true,
+    };
+    for (answered, told) in [("new", None), ("NEW", Some("NEW")), ("n\u{ef}w", None)] {
+        let verdict = judge(&Step::Rename, &named(answered, None), case);
+        match verdict {
+            Verdict::Renamed { username, .. } => {
+                assert_eq!(username.as_ref().map(Username::reveal), told, "{answered}");
+            }
+            Verdict::Retry(retry) => assert!(retry.maybe_applied && answered == "n\u{ef}w"),
+            other => panic!("{answered}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_unknown_outcome_says_that_the_rename_may_have_taken_effect() {
+    let pending = unknown("the API did not answer in time", None);
+    assert_eq!(pending.reason, Reason::OutcomeUnknown);
+    assert!(
+        pending.detail.contains("may have taken effect"),
+        "{}",
+        pending.detail
+    );
 }
 
 #[test]

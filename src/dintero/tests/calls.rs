@@ -47,6 +47,7 @@ async fn a_call_is_what_the_contract_says() {
         ("authorization", "Bearer sesame"),
         ("content-type", "application/json"),
         ("accept", "application/json"),
+        ("accept-encoding", "identity"),
         ("user-agent", &agent),
         ("traceparent", traceparent),
     ] {
@@ -283,4 +284,29 @@ async fn a_200_that_is_no_user_is_garbled() {
     let (answer, told, _) = answer_to(|| Then::Send(response(200, "<html>Sign in</html>"))).await;
     assert_eq!(answer, Answer::Garbled { status: 200 });
     assert_eq!(told, [(Kind::Rename, Status::Garbled)]);
+}
+
+/// A 200 with a user, as a server sends it that compresses whatever it is asked for.
+fn compressed(encoding: &str, body: &[u8]) -> Then {
+    let mut bytes = Vec::new();
+    let mut encoder = flate2::read::GzEncoder::new(body, flate2::Compression::fast());
+    std::io::Read::read_to_end(&mut encoder, &mut bytes).unwrap();
+    let length = bytes.len();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-encoding: {encoding}\r\ncontent-length: {length}\r\n\r\n"
+    );
+    Then::SendBytes([head.into_bytes(), bytes].concat())
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_compressed_all_the_same_is_read() {
+    let (answer, told, _) = answer_to(|| compressed("gzip", br#"{"username":"new"}"#)).await;
+    assert_eq!(answer, user("new"));
+    assert_eq!(told, [(Kind::Rename, Status::Code(200))]);
+    // What it says of itself is not believed, and what it unfolds to is bounded.
+    let garbled = Answer::Garbled { status: 200 };
+    let (answer, ..) = answer_to(|| compressed("br", br#"{"username":"new"}"#)).await;
+    assert_eq!(answer, garbled);
+    let (answer, ..) = answer_to(|| compressed("gzip", &vec![b' '; 128 * 1024])).await;
+    assert_eq!(answer, garbled);
 }

@@ -37,6 +37,8 @@ impl Request {
 pub enum Then {
     /// These bytes, and the connection stays.
     Send(String),
+    /// The same, of bytes that are no text.
+    SendBytes(Vec<u8>),
     /// These bytes, and the connection is closed.
     SendAndClose(String),
     /// These bytes, and silence.
@@ -82,6 +84,7 @@ async fn connection(mut stream: TcpStream, script: &Script, requests: &Mutex<Vec
         requests.lock().unwrap().push(request.clone());
         match script(request).await {
             Then::Send(bytes) => stream.write_all(bytes.as_bytes()).await.unwrap(),
+            Then::SendBytes(bytes) => stream.write_all(&bytes).await.unwrap(),
             Then::SendAndClose(bytes) => {
                 stream.write_all(bytes.as_bytes()).await.unwrap();
                 return;

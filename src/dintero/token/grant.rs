@@ -94,7 +94,7 @@ fn outcome(reply: Result<Reply, Silence>) -> (Status, Result<Grant, NoToken>) {
             Some(grant) => (Status::Code(status), Ok(grant)),
             None => (Status::Garbled, Err(NoToken::Unavailable)),
         },
-        Err(Unread::TooLong) => (Status::Garbled, Err(NoToken::Unavailable)),
+        Err(Unread::TooLong | Unread::Encoded) => (Status::Garbled, Err(NoToken::Unavailable)),
         Err(Unread::Lost(silence)) => (silence.into(), Err(NoToken::Unavailable)),
     }
 }

@@ -30,6 +30,7 @@ fn renamed(how: How) -> Outcome {
         how,
         confirmed_by: ConfirmedBy::Answer,
         user_id: None,
+        username: None,
         attempts: 1,
         completed_at: Timestamp::UNIX_EPOCH,
     })

@@ -2,6 +2,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::core::outcome::{ConfirmedBy, How};
+use crate::core::request::Username;
 use crate::wire::headers::NoHeaders;
 use crate::wire::request::read;
 use crate::wire::timestamp::parse;
@@ -19,6 +20,7 @@ fn applied() -> Renamed {
         how: How::Applied,
         confirmed_by: ConfirmedBy::Answer,
         user_id: None,
+        username: None,
         attempts: 1,
         completed_at: parse("2026-11-23T10:00:00.184Z").unwrap(),
     }
@@ -78,6 +80,20 @@ fn an_unreadable_request_is_told_as_far_as_it_could_be_read() {
     let outcome = failure(Reason::InvalidRequest, &unreadable.detail);
     let message = failed(SOURCE, &unreadable.partial, &outcome, None);
     assert_example("user-rename-failed.unreadable", &message);
+}
+
+#[test]
+fn a_name_that_the_api_keeps_in_its_own_form_is_told_in_that_form() {
+    let kept = Renamed {
+        username: Some(Username::parse("OLA.NORDMANN@EXAMPLE.COM").unwrap()),
+        ..applied()
+    };
+    let data = |outcome: &Renamed| {
+        let message = json(&renamed(SOURCE, &request(), outcome, None));
+        message["data"]["username"].clone()
+    };
+    assert_eq!(data(&applied()), "ola.nordmann@example.com");
+    assert_eq!(data(&kept), "OLA.NORDMANN@EXAMPLE.COM");
 }
 
 #[test]

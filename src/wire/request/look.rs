@@ -7,11 +7,13 @@ use std::sync::LazyLock;
 
 use jsonschema::error::{ValidationError, ValidationErrorKind};
 use jsonschema::{Draft, Validator};
-use serde_json::Value;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::super::schema::Schema;
 use super::NAMES;
-use super::partial::duplicates;
+use super::partial::Listed;
 
 /// Details end up in headers and group dead letters; more would help nobody, in bytes.
 const DETAIL_MAX: usize = 1000;
@@ -26,12 +28,35 @@ static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {
 
 /// What is wrong with a request that lies at a pointer; empty stands for the whole body.
 pub(super) fn violations(text: &str, at: &str) -> Vec<String> {
-    let value = match value(text, at) {
-        Ok(value) => value,
-        Err(violations) => return violations,
+    if let Some(violation) = no_json(text, at) {
+        return vec![violation];
+    }
+    let Some(listed) = Listed::of(text, &NAMES) else {
+        return vec![format!("{}: is no object", named(at))];
     };
-    let mut told = repeated(text, &NAMES, at);
-    told.extend(VALIDATOR.iter_errors(&value).map(|error| tell(&error, at)));
+    let mut told: Vec<String> = listed
+        .repeated(&NAMES)
+        .map(|name| format!("{at}/{name}: is given more than once"))
+        .collect();
+    let mut object = Map::new();
+    let mut broken = Vec::new();
+    for (name, raw) in NAMES.iter().zip(&listed.values) {
+        let Some(raw) = raw else { continue };
+        let value = value(raw).unwrap_or_else(|what| {
+            broken.push(format!("{at}/{name}: {what}"));
+            Value::Null
+        });
+        object.insert((*name).into(), value);
+    }
+    let object = Value::Object(object);
+    let further = VALIDATOR.iter_errors(&object).map(|error| tell(&error, at));
+    // What stands in for a broken value is wrong in ways of its own, which are nobody's mistake.
+    let of_broken = |violation: &String| {
+        let pointers = broken.iter().map(|told| pointer(told));
+        pointers.into_iter().any(|at| at == pointer(violation))
+    };
+    told.extend(further.filter(|violation| !of_broken(violation)));
+    told.extend(broken);
     // In the order of the fields, so that like failures read alike.
     let place = |violation: &String| {
         let pointer = violation.strip_prefix(at).unwrap_or(violation);
@@ -42,7 +67,7 @@ pub(super) fn violations(text: &str, at: &str) -> Vec<String> {
     };
     told.sort_by_cached_key(|violation| (place(violation), violation.clone()));
     told.dedup();
-    if at.is_empty() && value.get("specversion").is_some() && value.get("data").is_some() {
+    if at.is_empty() && is_cloud_event(text) {
         told.push(
             "it looks like a CloudEvent; its content type is application/cloudevents+json".into(),
         );
@@ -50,13 +75,23 @@ pub(super) fn violations(text: &str, at: &str) -> Vec<String> {
     or_else(told, at)
 }
 
+fn is_cloud_event(text: &str) -> bool {
+    Listed::of(text, &["specversion", "data"])
+        .is_some_and(|listed| listed.values.iter().all(Option::is_some))
+}
+
 /// What is wrong with an envelope that cannot be opened.
 pub(super) fn envelope_violations(text: &str, names: &[&'static str]) -> Vec<String> {
-    match value(text, "") {
-        Err(violations) => violations,
-        Ok(Value::Object(_)) => or_else(repeated(text, names, ""), ""),
-        Ok(_) => vec!["the body: is no object".into()],
+    if let Some(violation) = no_json(text, "") {
+        return vec![violation];
     }
+    let Some(listed) = Listed::of(text, names) else {
+        return vec!["the body: is no object".into()];
+    };
+    let told = listed
+        .repeated(names)
+        .map(|name| format!("/{name}: is given more than once"));
+    or_else(told.collect(), "")
 }
 
 /// One text of all violations, bounded.
@@ -76,19 +111,29 @@ pub(super) fn join(violations: &[String]) -> Box<str> {
     detail.into()
 }
 
-fn value(text: &str, at: &str) -> Result<Value, Vec<String>> {
-    serde_json::from_str(text).map_err(|error| {
-        let what = error.to_string();
-        // For a tree of any JSON only the syntax can be wrong, and then nothing is quoted.
-        let what = what.split(" at line ").next().unwrap_or_default();
-        vec![format!("{}: is no JSON: {what}", named(at))]
+/// By JSON's grammar alone, which is all that is asked of fields that are not listed.
+fn no_json(text: &str, at: &str) -> Option<String> {
+    let error = serde_json::from_str::<IgnoredAny>(text).err()?;
+    let what = error.to_string();
+    // Where anything is taken, only the syntax can be wrong, and then nothing is quoted.
+    let what = what.split(" at line ").next().unwrap_or_default();
+    Some(format!("{}: is no JSON: {what}", named(at)))
+}
+
+/// The value of a listed field, or what keeps it from being one.
+fn value(raw: &RawValue) -> Result<Value, &'static str> {
+    serde_json::from_str(raw.get()).map_err(|_| {
+        if raw.get().starts_with('"') {
+            "holds half a character (a surrogate without its other half)"
+        } else {
+            "is no text"
+        }
     })
 }
 
-fn repeated(text: &str, names: &[&'static str], at: &str) -> Vec<String> {
-    let names = duplicates(text, names);
-    let tell = |name| format!("{at}/{name}: is given more than once");
-    names.into_iter().map(tell).collect()
+/// The pointer that a violation begins with.
+fn pointer(violation: &str) -> &str {
+    violation.split(':').next().unwrap_or_default()
 }
 
 /// Something must be said even where the fast way and the schema should ever disagree.

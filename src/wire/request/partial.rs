@@ -1,13 +1,15 @@
 //! What can be read of a body that is no valid request: for its failed event, and for review.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::super::object::Name;
-use super::uuid;
+use super::{uuid, without_mark};
 use crate::core::request::AccountId;
 
 /// The parts of a request as they were given, valid or not. They may be anyone's words, so `Debug`
@@ -34,6 +36,7 @@ impl PartialRequest {
     /// Reads until something stops it, and keeps what it has by then.
     pub(super) fn gather(body: &[u8], in_envelope: bool) -> Self {
         let front = &body[..body.len().min(LOOKED_AT_MAX)];
+        let json = without_mark(front);
         let mut partial = Self {
             fingerprint: Uuid::new_v5(&FINGERPRINTS, front),
             ..Self::default()
@@ -43,7 +46,7 @@ impl PartialRequest {
             in_envelope,
         };
         // An error only says where it stopped; what is wrong is told by the second look.
-        let _ = seed.deserialize(&mut serde_json::Deserializer::from_slice(front));
+        let _ = seed.deserialize(&mut serde_json::Deserializer::from_slice(json));
         partial
     }
 
@@ -131,80 +134,69 @@ struct Part(Option<Box<str>>);
 
 impl<'de> Deserialize<'de> for Part {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Self(None))
+        let value = Box::<RawValue>::deserialize(from)?;
+        let text = serde_json::from_str::<Cow<'_, str>>(value.get()).ok();
+        let text = text.filter(|text| text.len() <= PART_MAX);
+        Ok(Self(text.map(Into::into)))
     }
 }
 
-impl<'de> Visitor<'de> for Part {
-    type Value = Self;
+/// The values of some names, as they stand in an object, and how often each name is there.
+pub(super) struct Listed<'de> {
+    /// Of several values of one name, the last.
+    pub values: Vec<Option<&'de RawValue>>,
+    times: Vec<usize>,
+}
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
+impl<'de> Listed<'de> {
+    /// Nothing where the text is no object.
+    pub fn of(text: &'de str, names: &[&'static str]) -> Option<Self> {
+        let seed = Names(names);
+        seed.deserialize(&mut serde_json::Deserializer::from_str(text))
+            .ok()
     }
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self, E> {
-        Ok(Self((text.len() <= PART_MAX).then(|| text.into())))
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
-        Ok(self)
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
-        Ok(self)
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
-        Ok(self)
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
-        Ok(self)
-    }
-    fn visit_unit<E>(self) -> Result<Self, E> {
-        Ok(self)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(self)
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(self)
+
+    /// Which of the names are there more than once.
+    pub fn repeated<'n>(
+        &self,
+        names: &'n [&'static str],
+    ) -> impl Iterator<Item = &'n &'static str> {
+        let times = self.times.iter();
+        let names = names.iter().zip(times);
+        names.filter(|(_, times)| **times > 1).map(|(name, _)| name)
     }
 }
 
-/// Which of the names an object says more than once; none when it cannot be read.
-pub(super) fn duplicates(text: &str, names: &[&'static str]) -> Vec<&'static str> {
-    let seed = Count(names);
-    seed.deserialize(&mut serde_json::Deserializer::from_str(text))
-        .unwrap_or_default()
-}
+struct Names<'n>(&'n [&'static str]);
 
-struct Count<'n>(&'n [&'static str]);
-
-impl<'de> DeserializeSeed<'de> for Count<'_> {
-    type Value = Vec<&'static str>;
+impl<'de> DeserializeSeed<'de> for Names<'_> {
+    type Value = Listed<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
         from.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Count<'_> {
-    type Value = Vec<&'static str>;
+impl<'de> Visitor<'de> for Names<'_> {
+    type Value = Listed<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut times = vec![0_usize; self.0.len()];
+        let mut listed = Listed {
+            values: vec![None; self.0.len()],
+            times: vec![0; self.0.len()],
+        };
         while let Some(place) = map.next_key_seed(Name(self.0))? {
-            map.next_value::<IgnoredAny>()?;
-            if let Some(place) = place {
-                times[place] += 1;
-            }
+            let Some(place) = place else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            listed.values[place] = Some(map.next_value()?);
+            listed.times[place] += 1;
         }
-        let names = self.0.iter().zip(times);
-        Ok(names
-            .filter(|(_, n)| *n > 1)
-            .map(|(name, _)| *name)
-            .collect())
+        Ok(listed)
     }
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 use rename_worker::core::answer::{Answer, NoToken, Refusal, Silence, User};
+use rename_worker::core::names::same_name;
 use uuid::Uuid;
 
 use super::plan::Users;
@@ -33,6 +34,12 @@ pub struct Mood {
     pub tells_ids: bool,
     /// A self-rename of a name that exists is answered with 409.
     pub self_rename_conflicts: bool,
+    /// Names come back in upper case.
+    pub shouts: bool,
+    /// A name that is kept in another form: each answer about it has one that is not it.
+    pub keeps_otherwise: Option<String>,
+    /// A name whose self-rename is refused as invalid.
+    pub refuses_question: Option<String>,
 }
 
 #[derive(Debug)]
@@ -142,6 +149,9 @@ impl Api {
             return refused(404);
         };
         if from == to {
+            if self.mood.refuses_question.as_deref() == Some(call.path) {
+                return refused(422);
+            }
             if self.mood.self_rename_conflicts {
                 return refused(409);
             }
@@ -161,8 +171,15 @@ impl Api {
                 user: id,
             });
         }
+        let username = if self.mood.keeps_otherwise.as_deref() == Some(call.name) {
+            "in-another-form".into()
+        } else if self.mood.shouts {
+            call.name.to_uppercase()
+        } else {
+            call.name.to_owned()
+        };
         Answer::User(User {
-            username: call.name.into(),
+            username: username.into(),
             id: self.mood.tells_ids.then_some(id),
         })
     }
@@ -170,7 +187,7 @@ impl Api {
 
 fn is_unclear(answer: &Answer, name: &str) -> bool {
     match answer {
-        Answer::User(user) => &*user.username != name,
+        Answer::User(user) => !same_name(&user.username, name),
         Answer::Garbled { .. } | Answer::Silence(Silence::Timeout | Silence::Reset) => true,
         Answer::Refused(refusal) => refusal.status >= 500,
         Answer::Silence(Silence::Connect) | Answer::NoToken(_) => false,

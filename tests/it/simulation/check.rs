@@ -45,6 +45,7 @@ pub fn violations(world: &World) -> Vec<String> {
         story.failed_for_a_reason(&mut found);
         story.was_renamed_as_told(&mut found);
         story.did_not_turn_in_circles(&mut found);
+        story.ended_within_its_bounds(&mut found);
     }
     unharmed_by_outages(world, &mut found);
     found
@@ -134,6 +135,7 @@ impl<'a> Story<'a> {
             for applied in &self.applied {
                 let before = applied.at <= failed.failed_at;
                 if before
+                    && failed.reason != Reason::OutcomeUnknown
                     && !self.was_raced(applied, failed)
                     && !self.is_excused(applied, told, failed)
                 {
@@ -233,10 +235,9 @@ impl<'a> Story<'a> {
             let request = self.request;
             let justified = match failed.reason {
                 Reason::InvalidRequest => request.is_none(),
-                // Another process cannot know that it was sessions that ended, and nobody died of it.
-                Reason::Poison => {
-                    let short = self.world.faults.short_sessions.is_some();
-                    planned.poison || short && self.world.next_life > 1
+                Reason::Poison => self.may_be_poison(),
+                Reason::OutcomeUnknown if failed.detail.contains("delivery limit") => {
+                    self.may_be_poison()
                 }
                 Reason::DeadlineExceeded => request
                     .and_then(|request| request.not_after)
@@ -244,10 +245,24 @@ impl<'a> Story<'a> {
                 Reason::UserMismatch => request.is_some_and(|request| request.user_id.is_some()),
                 Reason::RetriesExhausted => {
                     let first = failed.first_attempt_at.unwrap_or(failed.failed_at);
-                    failed.attempts >= 12 || later(failed.failed_at, HOUR) > later(first, HOUR * 24)
+                    let retry = &self.world.rules.retry;
+                    failed.attempts >= retry.max_attempts
+                        || later(failed.failed_at, HOUR) > later(first, retry.max_elapsed)
+                }
+                Reason::OutcomeUnknown => {
+                    let (api, broker) = (&self.world.api, &self.world.broker);
+                    let doubted = api.unclear.contains(&self.number)
+                        || broker.doubtful.contains(&self.number);
+                    doubted && failed.may_have_taken_effect()
                 }
                 Reason::UserNotFound | Reason::UsernameTaken => failed.http_status.is_some(),
-                Reason::Forbidden | Reason::Rejected => false,
+                Reason::Forbidden => self.account_was_refused(failed),
+                // The question whose name it is, or the rename of a name to itself.
+                Reason::Rejected => {
+                    let refused = self.world.api.mood.refuses_question.as_deref();
+                    let name = request.map(|request| request.username.reveal());
+                    refused.is_some() && refused == name
+                }
             };
             if !justified {
                 found.push(format!("request {} failed as {failed:?}", self.number));
@@ -258,6 +273,59 @@ impl<'a> Story<'a> {
                 "request {} is poison and did not fail",
                 self.number
             ));
+        }
+    }
+
+    /// It is, or another process cannot know that it was sessions that ended, and nobody died of it.
+    fn may_be_poison(&self) -> bool {
+        let short = self.world.faults.short_sessions.is_some();
+        self.world.planned[self.number].poison || short && self.world.next_life > 1
+    }
+
+    /// The credentials of its account, and not those of the others, or at most a pause ago.
+    fn account_was_refused(&self, failed: &Failed) -> bool {
+        let refused = self.world.api.mood.refuses_account.as_ref();
+        refused
+            .zip(self.request)
+            .is_some_and(|((account, (from, to)), request)| {
+                account == request.account_id.as_str()
+                    && *from <= failed.failed_at
+                    && failed.failed_at < later(*to, HOUR)
+            })
+    }
+
+    /// While the API answers others, a request ends within its attempts and its time.
+    fn ended_within_its_bounds(&self, found: &mut Vec<String>) {
+        let (number, rules) = (self.number, &self.world.rules);
+        // Before a hold begins, failures in a row say that it is the API, in each process anew; so many
+        // more are allowed.
+        let lives = u32::try_from(self.world.next_life).unwrap_or(u32::MAX);
+        let most = rules.retry.max_attempts + rules.hold.failures * lives;
+        let mood = &self.world.api.mood;
+        let account = mood.refuses_account.as_ref().map(|(_, window)| *window);
+        let windows = [mood.outage, mood.refuses_credentials, account];
+        let unwell: Duration = windows
+            .into_iter()
+            .flatten()
+            .map(|(from, to)| Duration::try_from(to.duration_since(from)).unwrap_or_default())
+            .sum();
+        // The longest step of the ladder there and back, for the last try and for the question, and
+        // for each of those beyond.
+        let longest = rules.retry.max_elapsed + unwell + (3 + rules.hold.failures * lives) * HOUR;
+        for told in &self.told {
+            let attempts = match &told.outcome {
+                Outcome::Renamed(renamed) => renamed.attempts,
+                Outcome::Failed(failed) => failed.attempts,
+            };
+            if attempts > most {
+                found.push(format!("request {number} took {attempts} attempts"));
+            }
+        }
+        for (told, failed) in self.failures() {
+            let first = failed.first_attempt_at.unwrap_or(told.at);
+            if told.at > later(first, longest) {
+                found.push(format!("request {number} outlived its time: {failed:?}"));
+            }
         }
     }
 
@@ -313,6 +381,13 @@ impl<'a> Story<'a> {
     }
 }
 
+/// So long an answer takes at most.
+const LONGEST_ANSWER: Duration = Duration::from_secs(10);
+
+fn earlier(at: Timestamp, by: Duration) -> Timestamp {
+    at.checked_sub(by).expect("within time")
+}
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn request_is_some(request: Option<&RenameRequest>) -> bool {
@@ -321,10 +396,23 @@ fn request_is_some(request: Option<&RenameRequest>) -> bool {
 
 /// Promise 6.
 fn unharmed_by_outages(world: &World, found: &mut Vec<String>) {
+    // A request that is alone cannot know: with fewer attempts than failures that hold the worker,
+    // with less time than an outage takes, or in a process that was started during it.
+    let retry = &world.rules.retry;
+    let patient = retry.max_attempts >= world.rules.hold.failures && retry.max_elapsed >= 24 * HOUR;
+    let patient = patient && world.next_life <= 1;
     for told in &world.broker.events {
         if let Outcome::Failed(failed) = &told.outcome
-            && failed.reason == Reason::RetriesExhausted
+            && matches!(
+                failed.reason,
+                Reason::RetriesExhausted | Reason::OutcomeUnknown
+            )
+            && patient
+            // More attempts than it may have: it was exhausted before, and spared once already.
+            && failed.attempts <= world.rules.retry.max_attempts
             && world.api.mood.is_out(failed.failed_at)
+            // What was answered before it reaches the worker a moment later.
+            && world.api.mood.is_out(earlier(failed.failed_at, LONGEST_ANSWER))
         {
             found.push(format!(
                 "request {} failed during an outage: {failed:?}",

@@ -12,12 +12,14 @@ mod plan;
 mod shell;
 mod world;
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use rename_worker::core::outcome::Outcome;
+use rename_worker::core::outcome::{Outcome, Reason};
 
 use self::plan::{Plan, later};
 use self::world::World;
@@ -46,7 +48,17 @@ fn ten_thousand_random_lives_keep_every_promise() {
         );
     }
     assert!(failures.is_empty(), "lives broke their promises");
+    let seen = REASONS.lock().expect("no life panicked while it held this");
+    for reason in Reason::ALL.map(Reason::as_str) {
+        assert!(
+            lives < LIVES || seen.contains(reason),
+            "no life ended with {reason}"
+        );
+    }
 }
+
+/// The reasons that requests ended with in any of the lives.
+static REASONS: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
 
 #[test]
 fn an_outage_of_half_an_hour_leaves_every_waiting_request_unharmed() {
@@ -115,6 +127,11 @@ fn live(seed: u64, trace: bool) -> Vec<String> {
             println!("{:?}", worker.machine);
         }
     }
+    let reasons = world.broker.letters.iter();
+    REASONS
+        .lock()
+        .expect("no life panicked while it held this")
+        .extend(reasons.map(|(_, failed)| failed.reason.as_str()));
     match lived {
         Ok(()) => check::violations(&world),
         Err(_) => vec!["it panicked".to_owned()],

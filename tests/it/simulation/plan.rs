@@ -8,6 +8,7 @@ use rand::Rng as _;
 use rand::rngs::SmallRng;
 use rename_worker::core::machine::Rules;
 use rename_worker::core::request::{AccountId, RenameRequest, Username};
+use rename_worker::core::retry::RetrySettings;
 use uuid::Uuid;
 
 use super::api::{Mood, Window};
@@ -58,6 +59,9 @@ pub struct Faults {
 }
 
 const ACCOUNTS: [&str; 2] = ["T00000001", "P00000002"];
+/// Longer than a request is tried in some of the lives.
+const LONG: Duration = Duration::from_secs(3 * 3600);
+
 const NAMES: [&str; 7] = ["ada", "bob", "cid", "dan", "eva", "fay", "gus"];
 
 impl Plan {
@@ -69,6 +73,11 @@ impl Plan {
             requests_per_second: rng
                 .random_bool(0.1)
                 .then(|| 5.try_into().expect("not zero")),
+            retry: RetrySettings {
+                max_attempts: *pick(&[12, 12, 12, 3, 1], rng),
+                max_elapsed: Duration::from_secs(*pick(&[24 * 3600, 24 * 3600, 600], rng)),
+                ..RetrySettings::default()
+            },
             ..Rules::default()
         };
         let mut users = Users::new();
@@ -82,7 +91,13 @@ impl Plan {
         let mut requests: Vec<_> = (0..rng.random_range(4..=24))
             .map(|_| random_request(&users, start, rng))
             .collect();
-        let published = upstream(&mut requests, rng);
+        let mut published = upstream(&mut requests, rng);
+        let mood = random_mood(start, rng);
+        if let Some((_, (from, to))) = mood.refuses_account
+            && later(from, LONG) < to
+        {
+            keep_the_other_account_busy(&mut requests, &mut published, rng);
+        }
         let violent = rng.random_bool(0.6);
         let mut up_to = |most: u32| {
             if violent {
@@ -119,7 +134,7 @@ impl Plan {
             users,
             requests,
             published,
-            mood: random_mood(start, rng),
+            mood,
             faults,
         }
     }
@@ -241,9 +256,45 @@ fn random_mood(start: Timestamp, rng: &mut SmallRng) -> Mood {
         refuses_credentials: rng.random_bool(0.1).then(|| window(rng)),
         refuses_account: rng
             .random_bool(0.1)
-            .then(|| (ACCOUNTS[0].to_owned(), window(rng))),
+            .then(|| (ACCOUNTS[0].to_owned(), longer(window(rng), rng))),
         tells_ids: rng.random_bool(0.8),
         self_rename_conflicts: rng.random_bool(0.2),
+        shouts: rng.random_bool(0.1),
+        keeps_otherwise: rng
+            .random_bool(0.15)
+            .then(|| (*pick(&NAMES, rng)).to_owned()),
+        refuses_question: rng
+            .random_bool(0.15)
+            .then(|| (*pick(&NAMES, rng)).to_owned()),
+    }
+}
+
+/// One account's credentials may be refused for longer than any request is tried.
+fn longer((from, to): Window, rng: &mut SmallRng) -> Window {
+    let more = if rng.random_bool(0.2) {
+        LONG
+    } else {
+        Duration::ZERO
+    };
+    (from, later(to, more))
+}
+
+/// Requests that the API answers all the while, so that it refuses only the one account.
+fn keep_the_other_account_busy(
+    requests: &mut Vec<Planned>,
+    published: &mut Vec<(Duration, usize)>,
+    rng: &mut SmallRng,
+) {
+    for minute in 0..30 {
+        let names = (format!("nobody-{minute}"), format!("somebody-{minute}"));
+        let request = request(ACCOUNTS[1], (&names.0, &names.1), None, None, rng);
+        published.push((Duration::from_secs(minute * 60), requests.len()));
+        requests.push(Planned {
+            request: Some(request),
+            poison: false,
+            unreadable: false,
+            published_twice: false,
+        });
     }
 }
 

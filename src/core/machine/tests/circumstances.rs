@@ -268,6 +268,29 @@ fn what_rabbitmq_moved_away_ends_by_its_cause_unless_it_took_effect() {
 }
 
 #[test]
+fn a_name_that_exists_makes_no_rename_of_what_was_moved_away_untried() {
+    for (cause, guessed) in [
+        (RemovalCause::Expired, true),
+        (RemovalCause::Maxlen, true),
+        (RemovalCause::Rejected, true),
+        // It was delivered more than twenty times.
+        (RemovalCause::DeliveryLimit, false),
+    ] {
+        let mut desk = Desk::of(4);
+        let (job, _) = desk.deliver_removed(alone(1), cause);
+        desk.answer(job, status(404));
+        let effects = desk.answer(job, renamed("new-1"));
+        match published(&effects) {
+            Parcel::Letter(failed) if guessed => {
+                assert_eq!(failed.reason, Reason::OutcomeUnknown, "{cause:?}");
+            }
+            Parcel::Event(Outcome::Renamed(_)) if !guessed => {}
+            other => panic!("{cause:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn what_rabbitmq_moved_away_never_leaves_the_worker_as_a_copy() {
     let mut desk = Desk::of(4);
     let (job, _) = desk.deliver_removed(alone(1), RemovalCause::Expired);
@@ -331,13 +354,13 @@ fn one_that_was_delivered_nearly_as_often_as_allowed_is_asked_about_and_ends_as_
 }
 
 #[test]
-fn one_that_dies_even_of_the_question_is_told_before_the_broker_drops_it() {
+fn one_that_dies_even_of_the_question_ends_unasked_before_the_broker_moves_it_away() {
     let mut desk = Desk::of(4);
     let (_, effects) = desk.deliver_as(alone(1), Carried::default(), 17, false);
     let Parcel::Letter(failed) = published(&effects) else {
         panic!("{effects:?}")
     };
-    assert_eq!(failed.reason, Reason::Poison);
+    assert_eq!(failed.reason, Reason::OutcomeUnknown);
 }
 
 #[test]

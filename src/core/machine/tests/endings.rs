@@ -1,0 +1,301 @@
+//! Every request ends: whatever the API answers it, while it answers others.
+
+use super::*;
+use crate::core::outcome::Failed;
+use crate::core::verdict::{self, Sign};
+
+/// One request, followed through the ladder until it ends, while another account is answered.
+struct Follower {
+    desk: Desk,
+    request: RenameRequest,
+    /// Numbers the requests of the other account.
+    others: u128,
+    calls: u32,
+    began_at: Timestamp,
+}
+
+impl Follower {
+    fn new(rules: Rules, request: RenameRequest) -> Self {
+        let desk = Desk::with(rules);
+        Self {
+            began_at: desk.now,
+            desk,
+            request,
+            others: 1_000,
+            calls: 0,
+        }
+    }
+
+    /// The API renames a user of another account.
+    fn answer_another(&mut self) {
+        self.others += 1;
+        let other = RenameRequest {
+            account_id: AccountId::parse("P12345678").unwrap(),
+            ..alone(self.others)
+        };
+        let (job, effects) = self.desk.deliver(other);
+        assert_eq!(effects, [rename(job)]);
+        let name = format!("new-{}", self.others);
+        told_renamed(&self.desk.answer(job, renamed(&name)));
+        self.desk.end(job);
+    }
+
+    /// Answers each call as `answers` say, until the request ends or `most` calls have been made.
+    fn end(&mut self, most: u32, answers: impl FnMut(&Effect) -> Answer) -> Option<Outcome> {
+        self.end_from(Carried::default(), most, answers)
+    }
+
+    fn end_from(
+        &mut self,
+        carried: Carried,
+        most: u32,
+        mut answers: impl FnMut(&Effect) -> Answer,
+    ) -> Option<Outcome> {
+        let request = self.request.clone();
+        let (mut job, mut effects) = self.desk.deliver_as(request, carried, 0, false);
+        loop {
+            match effects.pop() {
+                Some(call @ Effect::Call { .. }) => {
+                    if self.calls == most {
+                        return None;
+                    }
+                    self.calls += 1;
+                    self.answer_another();
+                    let answer = answers(&call);
+                    effects = self.desk.answer(job, answer);
+                }
+                Some(Effect::Publish { parcel, .. }) => match parcel {
+                    Parcel::Letter(failed) => return Some(Outcome::Failed(failed)),
+                    Parcel::Event(outcome) => return Some(outcome),
+                    Parcel::Copy { to, carried } => {
+                        self.desk.confirm(job, Part::Copy);
+                        if let Destination::Ladder(step) = to {
+                            let ladder = &RetrySettings::default().ladder;
+                            self.desk.wait(ladder[step]);
+                        }
+                        self.answer_another();
+                        let request = self.request.clone();
+                        (job, effects) = self.desk.deliver_as(request, carried, 0, false);
+                    }
+                },
+                Some(other) => panic!("{other:?}"),
+                None => {
+                    let at = self.desk.machine.next_timer().expect("it waits");
+                    let wait = Duration::try_from(at.duration_since(self.desk.now));
+                    effects = self.desk.wait(wait.unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    fn took(&self) -> Duration {
+        Duration::try_from(self.desk.now.duration_since(self.began_at)).unwrap()
+    }
+}
+
+fn rules(max_attempts: u32, max_elapsed: Duration, verify_before: bool) -> Rules {
+    Rules {
+        retry: RetrySettings {
+            max_attempts,
+            max_elapsed,
+            ..RetrySettings::default()
+        },
+        verify_before,
+        ..Rules::default()
+    }
+}
+
+fn failed(outcome: Option<Outcome>) -> Failed {
+    match outcome {
+        Some(Outcome::Failed(failed)) => failed,
+        other => panic!("{other:?}"),
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn any_answer() -> impl Strategy<Value = Answer> {
+    let user = |name: &'static str, id: Option<u128>| {
+        Just(Answer::User(User {
+            username: name.into(),
+            id: id.map(Uuid::from_u128),
+        }))
+    };
+    prop_oneof![
+        user("a", None),
+        user("b", None),
+        user("a", Some(7)),
+        user("b", Some(7)),
+        user("a", Some(8)),
+        user("b", Some(8)),
+        user("another form", Some(7)),
+        user("another form", None),
+        Just(Answer::Garbled { status: 200 }),
+        Just(Answer::Garbled { status: 204 }),
+        Just(Answer::Silence(Silence::Connect)),
+        Just(Answer::Silence(Silence::Timeout)),
+        Just(Answer::Silence(Silence::Reset)),
+        Just(Answer::NoToken(NoToken::Missing)),
+        Just(Answer::NoToken(NoToken::Unavailable)),
+        (400u16..500).prop_map(|status| Answer::NoToken(NoToken::Refused { status })),
+        (300u16..600).prop_map(status),
+        prop::sample::select(vec![400, 401, 403, 404, 408, 409, 422, 425, 429, 500, 503])
+            .prop_map(status),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn whatever_the_api_answers_a_request_ends_within_its_attempts_and_its_time(
+        answers in prop::collection::vec(any_answer(), 1..12),
+        max_attempts in 1u32..6,
+        with_id: bool,
+        verify_before: bool,
+        maybe_applied: bool,
+        hours in 1u64..5,
+    ) {
+        let max_elapsed = Duration::from_secs(hours * 3600);
+        let request = RenameRequest {
+            user_id: with_id.then_some(OURS),
+            ..request(1, "a", "b")
+        };
+        let mut follower = Follower::new(rules(max_attempts, max_elapsed, verify_before), request);
+        let carried = Carried { maybe_applied, ..Carried::default() };
+        let mut refused = 0;
+        let mut next = answers.iter().cycle();
+        let outcome = follower.end_from(carried, 20_000, |_| {
+            let answer = next.next().unwrap().clone();
+            refused += u32::from(verdict::sign(&answer) == Sign::BadCredentials);
+            answer
+        });
+        prop_assert!(outcome.is_some(), "it never ended");
+        // A try is a check, the rename and two questions; one that is refused for its credentials
+        // counts for none.
+        let most = 4 * (max_attempts + 1 + refused);
+        prop_assert!(follower.calls <= most, "{} calls, {refused} refused", follower.calls);
+        // It ends at the first try after that time, and the longest step of the ladder is an hour.
+        let longest = max_elapsed + 2 * Duration::from_secs(3600);
+        prop_assert!(follower.took() <= longest, "{:?}", follower.took());
+    }
+
+    /// With one answer to everything.
+    #[test]
+    fn one_answer_forever_ends_a_request_within_its_attempts(
+        answer in any_answer(), with_id: bool, maybe_applied: bool,
+    ) {
+        let request = RenameRequest {
+            user_id: with_id.then_some(OURS),
+            ..request(1, "a", "b")
+        };
+        let mut follower = Follower::new(rules(3, DAY, true), request);
+        let carried = Carried { maybe_applied, ..Carried::default() };
+        let outcome = follower.end_from(carried, 20_000, |_| answer.clone());
+        prop_assert!(outcome.is_some(), "it never ended");
+    }
+}
+
+#[test]
+fn a_200_with_another_name_ends_as_unknown_within_its_attempts() {
+    let mut follower = Follower::new(rules(3, DAY, true), request(1, "a", "b "));
+    let failed = failed(follower.end(50, |_| renamed("b")));
+    assert_eq!(failed.reason, Reason::OutcomeUnknown);
+    assert_eq!((failed.attempts, failed.http_status), (3, Some(200)));
+    assert!(failed.detail.contains("may have taken effect"));
+}
+
+#[test]
+fn an_account_whose_credentials_are_refused_is_told_so_once_its_time_is_over() {
+    for answer in [
+        status(401),
+        Answer::NoToken(NoToken::Missing),
+        Answer::NoToken(NoToken::Refused { status: 400 }),
+    ] {
+        let mut follower = Follower::new(rules(1, DAY, true), request(1, "a", "b"));
+        follower.answer_another();
+        let failed = failed(follower.end(10_000, |_| answer.clone()));
+        assert_eq!(failed.reason, Reason::Forbidden, "{answer:?}");
+        assert_eq!(failed.attempts, 0);
+        let took = follower.took();
+        assert!(
+            DAY <= took && took < DAY + Duration::from_secs(600),
+            "{took:?}"
+        );
+    }
+}
+
+#[test]
+fn one_that_may_have_taken_effect_is_never_told_as_forbidden() {
+    let mut follower = Follower::new(rules(12, DAY, true), request(1, "a", "b"));
+    follower.answer_another();
+    let mut first = true;
+    let failed = failed(follower.end(10_000, |_| {
+        let lost = std::mem::take(&mut first);
+        if lost { status(502) } else { status(401) }
+    }));
+    assert_eq!(failed.reason, Reason::OutcomeUnknown);
+}
+
+#[test]
+fn a_question_that_is_refused_permanently_lets_those_behind_go_on() {
+    let mut desk = Desk::of(8);
+    let (first, _) = desk.redeliver(request(1, "a", "b"));
+    let (second, effects) = desk.deliver(request(2, "b", "c"));
+    assert_eq!(effects, []);
+    assert_eq!(desk.answer(first, status(422)), [ask(first, Which::Old)]);
+    assert_eq!(desk.answer(first, status(422)), [ask(first, Which::New)]);
+    let effects = desk.answer(first, status(422));
+    let Parcel::Letter(failed) = published(&effects) else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(failed.reason, Reason::OutcomeUnknown);
+    desk.confirm(first, Part::Letter);
+    desk.confirm(first, Part::Event);
+    assert_eq!(desk.say(Input::Settled { job: first }), [rename(second)]);
+}
+
+#[test]
+fn a_rename_to_another_spelling_is_never_asked_about_by_the_old_one() {
+    let mut desk = Desk::of(1);
+    let (job, _) = desk.redeliver(request(1, "Ola", "ola"));
+    assert_eq!(desk.answer(job, status(409)), [ask(job, Which::New)]);
+    let effects = desk.answer(job, renamed("ola"));
+    let Parcel::Letter(failed) = published(&effects) else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(failed.reason, Reason::OutcomeUnknown);
+    let (job, effects) = desk.redeliver(RenameRequest {
+        user_id: Some(OURS),
+        ..request(2, "Kari", "kari")
+    });
+    assert_eq!(effects, [ask(job, Which::Old)]);
+    assert_eq!(desk.answer(job, status(403)), [ask(job, Which::New)]);
+    let effects = desk.answer(job, renamed("kari"));
+    assert_eq!(
+        told_renamed(&effects),
+        (How::AlreadyApplied, ConfirmedBy::UserId)
+    );
+}
+
+#[test]
+fn a_probe_that_fails_in_passing_spends_no_attempt() {
+    let mut desk = Desk::with(Rules {
+        hold: HoldSettings {
+            failures: 1,
+            ..HoldSettings::default()
+        },
+        ..Rules::default()
+    });
+    let (job, _) = desk.deliver(alone(1));
+    let effects = desk.answer(job, status(503));
+    let carried = copied(&effects).1.clone();
+    assert_eq!(carried.attempts, 1);
+    desk.confirm(job, Part::Copy);
+    let effects = desk.wait(Duration::from_secs(1));
+    assert_eq!(effects, [Effect::Probe]);
+    let (probe, effects) = desk.deliver_as(alone(1), carried, 0, true);
+    assert_eq!(effects, [rename(probe)]);
+    let effects = desk.answer(probe, status(503));
+    assert_eq!(copied(&effects).1.attempts, 1);
+}
