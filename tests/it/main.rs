@@ -14,6 +14,7 @@ mod dashboard_data;
 mod dead_letters;
 mod demo;
 mod faults;
+mod fuzz;
 mod house;
 mod leaks;
 mod publish;
