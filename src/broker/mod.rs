@@ -10,6 +10,9 @@ mod declare;
 mod delivery;
 mod ear;
 mod fit;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod greeting;
 mod intake;
 mod link;

@@ -9,6 +9,9 @@
 //! a proxy on the way is a decision for the network, not for an inherited variable.
 
 mod answer;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod path;
 mod tls;
