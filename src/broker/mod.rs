@@ -10,9 +10,6 @@ mod declare;
 mod delivery;
 mod ear;
 mod fit;
-#[cfg(feature = "fuzzing")]
-#[doc(hidden)]
-pub mod fuzzing;
 mod greeting;
 mod intake;
 mod link;
@@ -45,3 +42,7 @@ pub use single::{
     RequestPublisher, compare_topology, count_dead_letters, declare_topology, remove_topology,
 };
 pub use trouble::{Pace, Trouble};
+
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;

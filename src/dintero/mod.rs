@@ -9,9 +9,6 @@
 //! a proxy on the way is a decision for the network, not for an inherited variable.
 
 mod answer;
-#[cfg(feature = "fuzzing")]
-#[doc(hidden)]
-pub mod fuzzing;
 mod http;
 mod path;
 mod tls;
@@ -19,6 +16,10 @@ mod token;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 
 use std::fmt;
 use std::path::PathBuf;
