@@ -56,7 +56,9 @@ def build():
     take_lock()
     environment = dict(os.environ, RUSTC_WRAPPER=str(ROOT / "scripts" / "fuzz-rustc.sh"))
     cargo = ["cargo", "build", "--quiet", "--bins", "--target-dir", str(TARGET)]
-    subprocess.run(cargo, cwd=FUZZ, env=environment, check=True)
+    built = subprocess.run(cargo, cwd=FUZZ, env=environment, check=False)
+    if built.returncode:
+        sys.exit("fuzz: the targets cannot be built")
 
 
 def command(target):
