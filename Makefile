@@ -34,6 +34,7 @@ check: lint test fuzz-short faults mutants rules-test dashboard-test helm-test c
 .PHONY: lint
 lint: ## Format, clippy, documentation, licences and bans; warnings are errors
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --quiet --no-deps --document-private-items
