@@ -89,7 +89,9 @@ def run(target, seconds):
     if covered:
         told += f", {int(covered[-1][0]):,} branches"
     fine = ran.returncode == 0
-    print(f"fuzz: {target:<12} {told}{'' if fine else ': FOUND SOMETHING'}", flush=True)
+    # In one piece, since the other thread prints too.
+    sys.stdout.write(f"fuzz: {target:<12} {told}{'' if fine else ': FOUND SOMETHING'}\n")
+    sys.stdout.flush()
     if not fine:
         begin = re.search(r"^thread .* panicked|^==\d+== *ERROR", said, re.MULTILINE)
         found = re.search(r"Test unit written to (\S+)", said)
