@@ -29,15 +29,32 @@ mutants: ## Break the core in seven ways: the simulation must notice each (one m
 	scripts/mutants.py
 
 .PHONY: check
-check: lint test faults mutants rules-test dashboard-test helm-test compose-check image-check ## What CI runs
+check: lint test fuzz-short faults mutants rules-test dashboard-test helm-test compose-check image-check ## What CI runs
 
 .PHONY: lint
 lint: ## Format, clippy, documentation, licences and bans; warnings are errors
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	cargo clippy --locked --all-targets --all-features -- -D warnings
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --quiet --no-deps --document-private-items
 	scripts/deny.sh
+
+.PHONY: audit
+audit: ## Match the dependencies with RustSec's advisories; fails where the database cannot be had
+	STRICT_ADVISORIES=1 scripts/advisories.sh
+
+.PHONY: fuzz
+fuzz: ## Fuzz each target for 10 minutes (FUZZ_SECONDS=n; FUZZ="frames urls" chooses); 40 minutes in all
+	scripts/fuzz.py $(or $(FUZZ_SECONDS),600) $(FUZZ)
+
+.PHONY: fuzz-short
+fuzz-short: ## The same for 20 seconds each, two at a time
+	scripts/fuzz.py 20
+
+.PHONY: fuzz-amqp
+fuzz-amqp: ## Throw 200,000 random messages at a worker (minutes); FUZZ_MESSAGES=n, FUZZ_SEED=n
+	cargo test --locked --test it fuzz:: -- --ignored --nocapture
 
 .PHONY: bench
 bench: ## Measure what a message costs, beside the least correct loop (minutes; a release build)

@@ -50,3 +50,7 @@ pub use single::{
     RequestPublisher, compare_topology, count_dead_letters, declare_topology, remove_topology,
 };
 pub use trouble::{Pace, Trouble};
+
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -19,6 +19,10 @@ mod token;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,6 +17,7 @@ mod dashboard_data;
 mod dead_letters;
 mod demo;
 mod faults;
+mod fuzz;
 mod house;
 mod large_messages;
 mod leaks;

@@ -1,0 +1,115 @@
+//! What the fuzz targets (`fuzz/`) reach of this room, under the feature `fuzzing` only: thin ways
+//! to functions that nobody else may call. It is no part of the program.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::io::{AsyncRead, AsyncReadExt as _};
+use lapin::BasicProperties;
+
+use super::convert::message_of;
+use super::delivery::Received;
+use super::ear::{Ear, Pulse};
+use super::outgoing::{Addresses, CopyTo, Outgoing, Parcel};
+use super::topology::Names;
+use crate::wire::headers::Header;
+use crate::wire::message::Message;
+
+/// The frame size that [`sanitized`] fits content headers into. `None` while the stream does not
+/// know what was agreed on.
+pub const FRAME_MAX: Option<usize> = None;
+
+/// What lapin gets of a broker's stream that comes in pieces of one size.
+#[must_use]
+pub fn sanitized(stream: &[u8], piece: usize) -> Vec<u8> {
+    let pieces = Pieces(stream, piece.max(1));
+    let mut filtered = Ear::new(pieces, Arc::default(), Pulse::default());
+    let mut out = Vec::new();
+    let read = filtered.read_to_end(&mut out).now_or_never();
+    read.expect("nothing is waited for")
+        .expect("bytes in memory can be read");
+    out
+}
+
+struct Pieces<'a>(&'a [u8], usize);
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let count = self.1.min(self.0.len()).min(buffer.len());
+        let (now, later) = self.0.split_at(count);
+        buffer[..count].copy_from_slice(now);
+        self.0 = later;
+        Poll::Ready(Ok(count))
+    }
+}
+
+/// A message as lapin delivers it.
+#[derive(Debug, Clone)]
+pub struct Delivered {
+    /// At most 255 bytes.
+    pub exchange: String,
+    /// At most 255 bytes.
+    pub routing_key: String,
+    pub redelivered: bool,
+    pub properties: BasicProperties,
+    pub body: Vec<u8>,
+}
+
+impl From<Delivered> for lapin::message::Delivery {
+    fn from(from: Delivered) -> Self {
+        let (exchange, key) = (from.exchange.into(), from.routing_key.into());
+        let mut delivery = Self::mock(1, exchange, key, from.redelivered, from.body);
+        delivery.properties = from.properties;
+        delivery
+    }
+}
+
+/// The message as the worker publishes it again: as a dead letter, or else as a copy that waits.
+/// `None` where it has no address.
+#[must_use]
+pub fn published_again(
+    from: Delivered,
+    as_dead_letter: bool,
+    headers: Vec<Header>,
+    frame_max: u32,
+) -> Option<Delivered> {
+    let of = Arc::new(Received::new(from.into(), 1));
+    let outgoing = if as_dead_letter {
+        Outgoing::DeadLetter { of, headers }
+    } else {
+        let to = CopyTo::Retry(0);
+        Outgoing::Copy { of, to, headers }
+    };
+    publish(outgoing, frame_max)
+}
+
+/// The message as the review reads it.
+#[must_use]
+pub fn reviewed(from: Delivered) -> Message {
+    message_of(from.into())
+}
+
+/// The message as the review publishes it. `None` where a text is longer than AMQP can carry.
+#[must_use]
+pub fn sent(message: Message, frame_max: u32) -> Option<Delivered> {
+    publish(Outgoing::Message(message), frame_max)
+}
+
+fn publish(outgoing: Outgoing, frame_max: u32) -> Option<Delivered> {
+    let addresses = Addresses::new(&Names::new("rename"), &[Duration::from_secs(5)]);
+    let parcel: Parcel = addresses.parcel(outgoing, frame_max)?;
+    Some(Delivered {
+        exchange: parcel.exchange.to_string(),
+        routing_key: parcel.routing_key.to_string(),
+        redelivered: false,
+        body: parcel.body.bytes().to_vec(),
+        properties: parcel.properties,
+    })
+}
