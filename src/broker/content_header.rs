@@ -6,7 +6,8 @@
 //! translates. lapin ends the connection there, and waits for ever for one that is longer than its
 //! buffer. So the largest headers are left out until the rest fits, and the message is marked with
 //! how many those were ([`TRUNCATED_HEADERS`]). A body that is going to be cut is marked with its
-//! size ([`TRUNCATED_BODY`]). Of headers without number, too, only [`HEADERS_MAX`] are passed on.
+//! size ([`TRUNCATED_BODY`]). What RabbitMQ and we wrote, as the reason of a dead letter, is left out
+//! last. Of headers without number, too, only [`HEADERS_MAX`] are passed on.
 //! Publishers may write headers of these names: those are removed, so
 //! that whoever reads the marks can believe them.
 //!
@@ -16,7 +17,7 @@
 use std::collections::BinaryHeap;
 
 use super::mend::{self, FieldSize, PROPERTIES, Property, flag_of, size_of_field};
-use crate::wire::headers::{TRUNCATED_BODY, TRUNCATED_HEADERS};
+use crate::wire::headers::{self, TRUNCATED_BODY, TRUNCATED_HEADERS};
 
 /// Class, weight, size of the body; the flags follow.
 const BEFORE_FLAGS: usize = 2 + 2 + 8;
@@ -330,8 +331,8 @@ impl Rewriter {
 /// Headers, as bytes: the smallest of those that came, as many as fit and [`HEADERS_MAX`] at most.
 #[derive(Default)]
 struct Kept {
-    /// The largest first; of equally large ones the last that came.
-    entries: BinaryHeap<(usize, u64, Vec<u8>)>,
+    /// Those of others first, of those the largest, of equally large ones the last that came.
+    entries: BinaryHeap<(Whose, usize, u64, Vec<u8>)>,
     came: u64,
     bytes: usize,
     left_out: u64,
@@ -341,12 +342,13 @@ impl Kept {
     fn add(&mut self, entry: Vec<u8>) {
         self.came += 1;
         self.bytes += entry.len();
-        self.entries.push((entry.len(), self.came, entry));
+        self.entries
+            .push((Whose::of(&entry), entry.len(), self.came, entry));
     }
 
     fn shrink_to(&mut self, room: usize) {
         while self.bytes > room || self.entries.len() > HEADERS_MAX {
-            let Some((size, ..)) = self.entries.pop() else {
+            let Some((_, size, ..)) = self.entries.pop() else {
                 return;
             };
             self.bytes -= size;
@@ -357,19 +359,41 @@ impl Kept {
     /// In the order in which they came, and how many were left out.
     fn into_table(self) -> (Vec<u8>, u64) {
         let mut entries = self.entries.into_vec();
-        entries.sort_unstable_by_key(|(_, nth, _)| *nth);
+        entries.sort_unstable_by_key(|(.., nth, _)| *nth);
         let entries: Vec<_> = entries.into_iter().map(|(.., entry)| entry).collect();
         (entries.concat(), self.left_out)
     }
 }
 
+/// Who has written a header, as far as its name tells.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Whose {
+    /// We or RabbitMQ.
+    Ours,
+    Others,
+}
+
+impl Whose {
+    fn of(entry: &[u8]) -> Self {
+        let known = std::str::from_utf8(name_of(entry)).is_ok_and(|name| {
+            headers::ALL.contains(&name)
+                || name.starts_with(headers::ORIGINAL_PREFIX)
+                || name == headers::REPLAY_OF
+                || headers::tells_of_deaths(name)
+        });
+        if known { Self::Ours } else { Self::Others }
+    }
+}
+
 /// Whether a header, of which at least the name is there, has the name of a mark.
 fn is_mark(entry: &[u8]) -> bool {
-    let Some((length, rest)) = entry.split_first() else {
-        return false;
-    };
-    let name = rest.get(..usize::from(*length)).unwrap_or_default();
+    let name = name_of(entry);
     name == TRUNCATED_HEADERS.as_bytes() || name == TRUNCATED_BODY.as_bytes()
+}
+
+fn name_of(entry: &[u8]) -> &[u8] {
+    let (length, rest) = entry.split_first().unwrap_or((&0, &[]));
+    rest.get(..usize::from(*length)).unwrap_or_default()
 }
 
 fn mark(table: &mut Vec<u8>, name: &str, number: u64) {

@@ -56,6 +56,8 @@ pub const LEFT_OUT_PROPERTIES: &str = "x-rename-left-out-properties";
 /// What begins each header of ours, those above and those below.
 pub const PREFIX: &str = "x-rename-";
 
+/// What begins the names of what a request came with and is not published again.
+pub const ORIGINAL_PREFIX: &str = "x-rename-original-";
 /// What was the property `expiration`, which would hurt when published again.
 pub const ORIGINAL_EXPIRATION: &str = "x-rename-original-expiration";
 /// What was the property `user_id`, likewise.

@@ -239,6 +239,20 @@ fn of_headers_without_number_a_thousand_are_passed_on() {
 }
 
 #[test]
+fn what_we_and_rabbitmq_wrote_is_left_out_last() {
+    let ours = ["x-rename-reason", "x-rename-original-exchange", "x-death"];
+    let mut entries: Vec<_> = (0..2000).map(|nth| number(&format!("{nth}"), 1)).collect();
+    entries.extend(ours.map(|name| entry(name, 300)));
+    let sent = frame(HEADER, 1, &header(0, &entries));
+    let out = filtered(&mut filter(None), &sent, std::iter::empty());
+    let kept = headers(frames(&out)[0].payload);
+    assert_eq!(kept[TRUNCATED_HEADERS], Some(1003));
+    for name in ours {
+        assert!(kept.contains_key(name), "{name}");
+    }
+}
+
+#[test]
 fn what_a_publisher_writes_as_a_mark_is_removed() {
     let forged = [
         number(TRUNCATED_HEADERS, 5),
