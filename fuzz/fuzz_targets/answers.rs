@@ -47,7 +47,8 @@ fuzz_target!(|data: &[u8]| {
         Step::Verify,
         Step::Rename,
         Step::ConfirmOld(pending.clone()),
-        Step::ConfirmNew(pending),
+        Step::ConfirmNew(pending.clone()),
+        Step::ConfirmNewAlone(pending),
     ] {
         let _ = confirmation(&step, &answer, &request);
         is_no_rash_verdict(&step, &answer, &request, flags);

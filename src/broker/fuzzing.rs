@@ -13,20 +13,22 @@ use lapin::BasicProperties;
 use super::convert::message_of;
 use super::delivery::Received;
 use super::ear::{Ear, Pulse};
+use super::frame_filter::{FRAME_MIN, FrameFilter, StreamLimits};
 use super::outgoing::{Addresses, CopyTo, Outgoing, Parcel};
 use super::topology::Names;
+use crate::core::consume_plan::SourceQueue;
 use crate::wire::headers::Header;
 use crate::wire::message::Message;
 
-/// The frame size that [`sanitized`] fits content headers into. `None` while the stream does not
-/// know what was agreed on.
-pub const FRAME_MAX: Option<usize> = None;
+/// The frame size that [`sanitized`] fits content headers into.
+pub const FRAME_MAX: Option<usize> = Some(FRAME_MIN as usize);
 
 /// What lapin gets of a broker's stream that comes in pieces of one size.
 #[must_use]
 pub fn sanitized(stream: &[u8], piece: usize) -> Vec<u8> {
     let pieces = Pieces(stream, piece.max(1));
-    let mut filtered = Ear::new(pieces, Arc::default(), Pulse::default());
+    let filter = FrameFilter::new(StreamLimits::NONE, FRAME_MIN, Arc::default());
+    let mut filtered = Ear::new(pieces, filter, Pulse::default());
     let mut out = Vec::new();
     let read = filtered.read_to_end(&mut out).now_or_never();
     read.expect("nothing is waited for")
@@ -80,11 +82,11 @@ pub fn published_again(
     headers: Vec<Header>,
     frame_max: u32,
 ) -> Option<Delivered> {
-    let of = Arc::new(Received::new(from.into(), 1));
+    let of = Arc::new(Received::new(from.into(), SourceQueue::Due, 1));
     let outgoing = if as_dead_letter {
         Outgoing::DeadLetter { of, headers }
     } else {
-        let to = CopyTo::Retry(0);
+        let to = CopyTo::Wait(0);
         Outgoing::Copy { of, to, headers }
     };
     publish(outgoing, frame_max)

@@ -18,7 +18,7 @@ use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use rename_worker::broker::topology::{Object, Topology};
+use rename_worker::broker::topology::{Object, Topology, TopologySettings};
 use rename_worker::demo::broker::docker::free_ports;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
@@ -264,7 +264,8 @@ fn peak_memory(worker: &Child) -> u64 {
 
 fn queues(stage: &Stage) -> Vec<String> {
     let steps = stage.settings.retry.ladder.steps();
-    let objects = Topology::new(&stage.names, steps).objects;
+    let settings = TopologySettings::from(&stage.settings);
+    let objects = Topology::new(&stage.names, &settings).objects;
     let queues = objects.into_iter().filter_map(|object| match object {
         Object::Queue { name, .. } => Some(name),
         _ => None,
