@@ -263,7 +263,6 @@ fn peak_memory(worker: &Child) -> u64 {
 }
 
 fn queues(stage: &Stage) -> Vec<String> {
-    let steps = stage.settings.retry.ladder.steps();
     let settings = TopologySettings::from(&stage.settings);
     let objects = Topology::new(&stage.names, &settings).objects;
     let queues = objects.into_iter().filter_map(|object| match object {
