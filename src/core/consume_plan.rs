@@ -6,8 +6,8 @@
 //! what was returned one at a time, first of the one queue, then of the other, and opens when both
 //! have shown that nothing returned is left.
 //!
-//! Every session begins narrow, for one look at the head of each queue: where a suspect stands there
-//! it stays narrow. Were it taken among others first, ending the session for it would count against
+//! Every session begins narrow, for one look at the head of each queue (of `rename.due` only, where that
+//! has a backlog, which nothing new may overtake): where a suspect stands there it stays narrow. Were it taken among others first, ending the session for it would count against
 //! all of them, once for each time that it ends a worker.
 
 use std::time::Duration;
@@ -162,6 +162,10 @@ impl ConsumePlan {
             Stage::FirstLook(queue) if *queue == from => {
                 if is_suspect(delivery_count) {
                     self.stage = Stage::Returned(from);
+                } else if from == SourceQueue::Due {
+                    // There is a backlog. Even one new request would overtake it.
+                    self.stage = Stage::DueBacklog { left: u32::MAX };
+                    self.must_count = self.queue_of_stage();
                 } else {
                     self.advance(now);
                 }
@@ -274,6 +278,16 @@ mod tests {
             assert_eq!(plan.takes_new(), left == 0);
         }
         assert_eq!(prefetches(&plan), [Some(PREFETCH), Some(PREFETCH)]);
+    }
+
+    #[test]
+    fn a_backlog_of_what_is_due_is_not_overtaken_by_the_first_new_request() {
+        let mut plan = plan(ConsumeWindow::Full);
+        plan.on_delivery(SourceQueue::Due, false, 0, NOW);
+        assert_eq!(prefetches(&plan), [Some(PREFETCH), None]);
+        assert_eq!(plan.take_count(), Some(SourceQueue::Due));
+        plan.on_count(SourceQueue::Due, 0, 1, NOW);
+        assert!(plan.takes_new());
     }
 
     #[test]
