@@ -336,7 +336,8 @@ class UpgradeTest(unittest.TestCase):
                 if body["username"] not in self.must_fail:
                     wrong.append(body["username"])
         order = [body["username"] for body in self.upstream.published]
-        self.assertFalse([(name, order.index(name) - self.killed_after) for name in wrong if name in order] or wrong)
+        where = [f"{name}, {order.index(name) - self.killed_after} after the kill" if name in order else name for name in wrong]
+        self.assertFalse(where, f"failed, as if out of order ({repeats} events repeated)")
         out = subprocess.run([worker, "dead-letters", "list", "--each", "--json"], env=self.env, capture_output=True, text=True, check=True)
         letters = collections.Counter(json.loads(line)["request_id"] for line in out.stdout.splitlines())
         expected = failed | {body["request_id"] for body in expired}
