@@ -118,6 +118,12 @@ compose-check: ## Check compose.yaml, the Dockerfile's context, and what they na
 	scripts/chart-tools.py
 	python3 -m unittest discover -s tests/image -p 'test_co*.py'
 
+.PHONY: upgrade-test
+upgrade-test: ## Upgrade a real 0.1.0 installation by the commands of docs/upgrading.md (wants Docker; builds 0.1.0 once; minutes)
+	cargo build --locked
+	python3 -m venv target/upgrade/python && target/upgrade/python/bin/pip install --quiet pika==1.4.4
+	target/upgrade/python/bin/python tests/upgrade/test_upgrade.py
+
 .PHONY: faults
 faults: ## Kill, cut and restart everything under load (a minute or two); FAULTS=long, FAULTS_SEED=n
 	cargo test --locked --test it faults:: -- --ignored --nocapture

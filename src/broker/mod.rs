@@ -49,7 +49,7 @@ pub use review::{
 pub use single::{
     RequestPublisher, compare_topology, count_dead_letters, declare_topology, remove_topology,
 };
-pub use trouble::{Pace, Trouble};
+pub use trouble::{Pace, Trouble, remedy};
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

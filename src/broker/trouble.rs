@@ -8,7 +8,7 @@ use std::fmt;
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
-use super::topology::Difference;
+use super::topology::{Difference, What};
 
 /// Why there is no live connection, or none that can be worked with.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum Trouble {
     Tls(String),
     #[error("the broker refuses us: {0}")]
     Refused(String),
-    #[error("the topology does not fit: {}", Listed(.0))]
+    #[error("the topology does not fit: {}{}", Listed(.0), remedy(.0))]
     Topology(Vec<Difference>),
     #[error("somebody else is reviewing the dead letters: wait until they are done")]
     Reviewed,
@@ -163,6 +163,17 @@ const AFTER_USER: [&str; 3] = [
     "': connection limit",
     "' has reached the maximum allowed",
 ];
+/// What to do about a queue or exchange that was made otherwise; empty where that is not the matter.
+#[must_use]
+pub fn remedy(differences: &[Difference]) -> &'static str {
+    let is_argument = |difference: &Difference| matches!(difference.what, What::Argument { .. });
+    if differences.iter().any(is_argument) {
+        "; what exists cannot be changed, it has to be made again: docs/upgrading.md says how, with \
+         all that is in it"
+    } else {
+        ""
+    }
+}
 
 struct Listed<'a>(&'a [Difference]);
 
@@ -181,6 +192,36 @@ impl fmt::Display for Listed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_arguments_are_reported_with_what_to_do_about_them() {
+        let differs = Difference {
+            object: "queue rename.requests".to_owned(),
+            what: What::Argument {
+                argument: "x-dead-letter-exchange".to_owned(),
+                wanted: "'rename.internal'".to_owned(),
+                found: "'rename.dead-letters'".to_owned(),
+            },
+        };
+        assert_eq!(
+            Trouble::Topology(vec![differs]).to_string(),
+            "the topology does not fit: queue rename.requests has x-dead-letter-exchange \
+             'rename.dead-letters' where 'rename.internal' is wanted; what exists cannot be changed, \
+             it has to be made again: docs/upgrading.md says how, with all that is in it"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_needs_no_upgrade() {
+        let missing = Difference {
+            object: "queue rename.due".to_owned(),
+            what: What::Missing,
+        };
+        assert_eq!(
+            Trouble::Topology(vec![missing]).to_string(),
+            "the topology does not fit: queue rename.due is missing"
+        );
+    }
 
     #[test]
     fn a_refusal_is_told_without_the_user() {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Exit, config, print, with_broker};
 use crate::broker::topology::{Difference, Names, Object, Topology, TopologySettings};
-use crate::broker::{Trouble, compare_topology, declare_topology};
+use crate::broker::{Trouble, compare_topology, declare_topology, remedy};
 use crate::config::Amqp;
 
 #[derive(Debug, Args)]
@@ -90,6 +90,10 @@ fn report(differences: &[Difference], json: bool, fine: &str) -> Exit {
             .map(|difference| format!("{difference}\n"));
         lines.collect()
     };
+    let remedy = remedy(differences).trim_start_matches("; ");
+    if !remedy.is_empty() {
+        eprintln!("{remedy}");
+    }
     match print(&text) {
         Exit::Done if !differences.is_empty() => Exit::Failed,
         printed => printed,

@@ -6,8 +6,8 @@
 //! what was returned one at a time, first of the one queue, then of the other, and opens when both
 //! have shown that nothing returned is left.
 //!
-//! Every session begins narrow, for one look at the head of each queue: where a suspect stands there
-//! it stays narrow. Were it taken among others first, ending the session for it would count against
+//! Every session begins to take from each queue with one look at its head: where a suspect stands there
+//! it stays narrow. Were that taken among others first, ending the session for it would count against
 //! all of them, once for each time that it ends a worker.
 
 use std::time::Duration;
@@ -64,6 +64,8 @@ pub struct ConsumePlan {
     prefetch: u16,
     wanted: Option<ConsumeScope>,
     stage: Stage,
+    /// The head of `rename.requests` has been looked at.
+    has_looked: bool,
     /// The number of messages of this queue has to be asked for.
     must_count: Option<SourceQueue>,
     delivered: bool,
@@ -79,6 +81,7 @@ impl ConsumePlan {
                 ConsumeWindow::Full => Stage::FirstLook(SourceQueue::Due),
                 ConsumeWindow::OneAtATime => Stage::Returned(SourceQueue::Due),
             },
+            has_looked: false,
             must_count: None,
             delivered: false,
         }
@@ -186,9 +189,8 @@ impl ConsumePlan {
     /// So many messages are ready in a queue, while `unsettled` deliveries of the session are.
     pub fn on_count(&mut self, queue: SourceQueue, ready: u32, unsettled: u32, now: Timestamp) {
         match &mut self.stage {
-            Stage::FirstLook(from) | Stage::Returned(from)
-                if *from == queue && ready == 0 && unsettled == 0 =>
-            {
+            Stage::FirstLook(from) if *from == queue && ready == 0 => self.advance(now),
+            Stage::Returned(from) if *from == queue && ready == 0 && unsettled == 0 => {
                 self.advance(now);
             }
             Stage::DueBacklog { left } if queue == SourceQueue::Due => {
@@ -208,8 +210,8 @@ impl ConsumePlan {
     /// what was in it.
     pub fn on_tick(&mut self, unsettled: u32) {
         let may_have_ended = match self.stage {
-            Stage::FirstLook(_) | Stage::Returned(_) => unsettled == 0,
-            Stage::DueBacklog { .. } => true,
+            Stage::Returned(_) => unsettled == 0,
+            Stage::FirstLook(_) | Stage::DueBacklog { .. } => true,
             Stage::Open { .. } => false,
         };
         if may_have_ended && self.wanted.is_some() {
@@ -219,10 +221,19 @@ impl ConsumePlan {
 
     fn advance(&mut self, now: Timestamp) {
         self.stage = match self.stage {
-            Stage::FirstLook(SourceQueue::Due) => Stage::FirstLook(SourceQueue::Requests),
+            Stage::FirstLook(SourceQueue::Due) => Stage::DueBacklog { left: u32::MAX },
             Stage::Returned(SourceQueue::Due) => Stage::Returned(SourceQueue::Requests),
-            Stage::FirstLook(_) | Stage::Returned(_) => Stage::DueBacklog { left: u32::MAX },
-            Stage::DueBacklog { .. } | Stage::Open { .. } => Stage::Open { since: now },
+            Stage::Returned(_) => {
+                self.has_looked = true;
+                Stage::DueBacklog { left: u32::MAX }
+            }
+            Stage::DueBacklog { .. } if !self.has_looked => {
+                self.has_looked = true;
+                Stage::FirstLook(SourceQueue::Requests)
+            }
+            Stage::FirstLook(_) | Stage::DueBacklog { .. } | Stage::Open { .. } => {
+                Stage::Open { since: now }
+            }
         };
         self.must_count = self.queue_of_stage();
     }
@@ -249,11 +260,19 @@ mod tests {
         plan
     }
 
-    /// It has looked at the heads of both queues, and found no suspect.
+    /// It has looked at the head of `rename.due`, and found no suspect.
     fn past_the_first_look() -> ConsumePlan {
         let mut plan = plan(ConsumeWindow::Full);
-        plan.on_count(SourceQueue::Due, 0, 0, NOW);
+        plan.on_delivery(SourceQueue::Due, true, 2, NOW);
+        plan
+    }
+
+    /// It takes from both queues.
+    fn open() -> ConsumePlan {
+        let mut plan = past_the_first_look();
+        plan.on_count(SourceQueue::Due, 0, 1, NOW);
         plan.on_delivery(SourceQueue::Requests, true, 2, NOW);
+        assert!(plan.takes_new());
         plan
     }
 
@@ -271,9 +290,24 @@ mod tests {
         for left in [1, 0] {
             let check = plan.on_delivery(SourceQueue::Due, false, 0, NOW);
             assert_eq!(check, DeliveryCheck::Accept);
-            assert_eq!(plan.takes_new(), left == 0);
+            let new = plan.prefetch_of(SourceQueue::Requests);
+            assert_eq!(new, (left == 0).then_some(1));
         }
+        plan.on_delivery(SourceQueue::Requests, false, 0, NOW);
+        assert!(plan.takes_new());
         assert_eq!(prefetches(&plan), [Some(PREFETCH), Some(PREFETCH)]);
+    }
+
+    #[test]
+    fn a_backlog_of_what_is_due_is_not_overtaken_by_the_first_new_request() {
+        let mut plan = plan(ConsumeWindow::Full);
+        plan.on_delivery(SourceQueue::Due, false, 0, NOW);
+        assert_eq!(prefetches(&plan), [Some(PREFETCH), None]);
+        assert_eq!(plan.take_count(), Some(SourceQueue::Due));
+        plan.on_count(SourceQueue::Due, 0, 1, NOW);
+        assert_eq!(prefetches(&plan), [None, Some(1)]);
+        plan.on_count(SourceQueue::Requests, 0, 1, NOW);
+        assert!(plan.takes_new());
     }
 
     #[test]
@@ -288,6 +322,7 @@ mod tests {
         for _ in 0..100 {
             plan.on_delivery(SourceQueue::Due, false, 0, NOW);
         }
+        plan.on_count(SourceQueue::Requests, 0, 100, NOW);
         assert!(plan.takes_new());
     }
 
@@ -312,8 +347,7 @@ mod tests {
 
     #[test]
     fn a_suspect_among_others_ends_the_session() {
-        let mut plan = past_the_first_look();
-        plan.on_count(SourceQueue::Due, 0, 0, NOW);
+        let mut plan = open();
         let mut deliver = |count| plan.on_delivery(SourceQueue::Requests, true, count, NOW);
         assert_eq!([1, 2].map(&mut deliver), [DeliveryCheck::Accept; 2]);
         assert_eq!(deliver(3), DeliveryCheck::MetSuspect);
@@ -329,6 +363,16 @@ mod tests {
         plan.on_delivery(SourceQueue::Due, true, 1, NOW);
         assert_eq!(prefetches(&plan), [Some(1), None]);
         plan.on_count(SourceQueue::Due, 0, 0, NOW);
+        assert_eq!(prefetches(&plan), [None, Some(1)]);
+    }
+
+    #[test]
+    fn a_suspect_at_the_head_of_the_new_ones_does_so_too() {
+        let mut plan = past_the_first_look();
+        plan.on_count(SourceQueue::Due, 0, 1, NOW);
+        let check = plan.on_delivery(SourceQueue::Requests, true, 3, NOW);
+        assert_eq!(check, DeliveryCheck::Accept);
+        plan.on_count(SourceQueue::Requests, 3, 1, NOW);
         assert_eq!(prefetches(&plan), [None, Some(1)]);
     }
 
