@@ -22,7 +22,7 @@ PLACE = ROOT / "target" / "mutants"
 LIVES = "3000"
 
 # What the core uses, and what the simulation uses besides.
-DEPENDENCIES = ["backoff", "governor", "jiff", "thiserror", "uuid"]
+DEPENDENCIES = ["backoff", "governor", "icu_normalizer", "jiff", "thiserror", "uuid"]
 DEV_DEPENDENCIES = ["rand"]
 
 # Name, file under src/core, what stands there, what stands there instead.
@@ -81,10 +81,16 @@ MUTANTS = [
 """,
     ),
     (
-        "takes every suspect of a worker's death for poison",
+        "takes sessions that ended for evidence against what was in hand",
         "machine/arrivals.rs",
-        "        if delivery_count.saturating_add(POISON_MARGIN) >= self.rules.delivery_limit {\n",
-        "        if delivery_count >= SUSPECT_FROM {\n",
+        "        let unexplained = self.survivals.unexplained(identity, delivery_count);\n",
+        "        let unexplained = delivery_count;\n",
+    ),
+    (
+        "takes many requests at a time whatever sessions die of",
+        "consume_window.rs",
+        "const YOUNG_DEATHS: u32 = 2;\n",
+        "const YOUNG_DEATHS: u32 = 2_000;\n",
     ),
     (
         "gives a message up when the connection is lost",

@@ -92,7 +92,7 @@ fn report(differences: &[Difference], json: bool, fine: &str) -> Exit {
     };
     let remedy = remedy(differences).trim_start_matches("; ");
     if !remedy.is_empty() {
-        eprintln!("{remedy}");
+        say!("{remedy}");
     }
     match print(&text) {
         Exit::Done if !differences.is_empty() => Exit::Failed,

@@ -171,7 +171,6 @@ impl ConsumePlan {
             }
             // A quorum queue hands out first what was returned to it.
             Stage::Returned(queue) if *queue == from && !redelivered => self.advance(now),
-            Stage::FirstLook(_) | Stage::Returned(_) => {}
             Stage::DueBacklog { .. } | Stage::Open { .. } if is_suspect(delivery_count) => {
                 return DeliveryCheck::MetSuspect;
             }
@@ -181,7 +180,7 @@ impl ConsumePlan {
                     self.advance(now);
                 }
             }
-            Stage::Open { .. } => {}
+            Stage::FirstLook(_) | Stage::Returned(_) | Stage::Open { .. } => {}
         }
         DeliveryCheck::Accept
     }

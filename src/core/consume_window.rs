@@ -75,6 +75,7 @@ pub const fn is_suspect(delivery_count: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::ConsumeWindow::{Full, OneAtATime};
     use super::*;
 
     const YOUNG: SessionDeath = SessionDeath {
@@ -110,7 +111,6 @@ mod tests {
             full_for: Duration::ZERO,
             ..YOUNG
         };
-        use ConsumeWindow::{Full, OneAtATime};
         for (deaths, window) in [
             (&[][..], Full),
             (&[YOUNG], Full),

@@ -4,8 +4,8 @@ use super::super::order::{Arrival, Identity, Line, Turn};
 use super::super::outcome::Reason;
 use super::super::removal::RemovalCause;
 use super::super::verdict::{Pending, unknown};
-use super::job::{Job, Phase};
-use super::{Arrived, Context, Effect, JobId, Machine};
+use super::job::{Job, Phase, Removal};
+use super::{Arrived, Carried, Context, Effect, JobId, Machine};
 
 /// From this many deliveries below the broker's limit, a request is no longer tried: it may be what
 /// kills the worker. It is asked whether an earlier try was applied, and ends.
@@ -13,6 +13,24 @@ pub const POISON_MARGIN: u32 = 6;
 
 /// From here on even asking is too much: a few deaths more, and the broker drops it untold.
 const LAST_MARGIN: u32 = 3;
+
+/// What a request carries, given whether its message may have been delivered before.
+fn in_doubt(mut carried: Carried, delivered_before: bool) -> Carried {
+    // Whoever sends a message again that says "maybe applied" and is no copy, such as a review, knows
+    // nothing more of its effect.
+    let sent_again = carried.maybe_applied && carried.copy.is_none();
+    carried.maybe_applied |= delivered_before;
+    carried.unclear |= delivered_before || sent_again;
+    carried
+}
+
+fn removal(cause: RemovalCause, carried: &Carried) -> Removal {
+    let tried = carried.attempts > 0 || carried.maybe_applied;
+    Removal {
+        cause,
+        untried: !tried && cause != RemovalCause::DeliveryLimit,
+    }
+}
 
 impl Machine {
     pub(super) fn delivered(&mut self, arrived: Arrived, cx: &mut Context<'_>) {
@@ -29,33 +47,23 @@ impl Machine {
             cx.emit(Effect::GiveBack { job: id });
             return;
         }
-        // Of what RabbitMQ moved away, nothing tells whether it had been delivered before.
-        let untried = carried.attempts == 0
-            && !carried.maybe_applied
-            && removed != Some(RemovalCause::DeliveryLimit);
-        let delivered_before = redelivered || delivery_count > 0 || removed.is_some();
-        let maybe_applied = carried.maybe_applied || delivered_before;
-        // Whoever sends a message again that says "maybe applied" and is no copy, such as a review,
-        // knows nothing more of its effect.
-        let sent_again = carried.maybe_applied && carried.copy.is_none();
-        let unclear = carried.unclear || delivered_before || sent_again;
+        let removed = removed.map(|cause| removal(cause, &carried));
         let mut job = Job {
             request: None,
             identity: None,
             ticket: None,
-            carried: super::Carried {
-                maybe_applied,
-                unclear,
-                ..carried
-            },
             received_at: cx.now,
             failed_at: carried.copy.and_then(|copy| self.line.sent_at(copy)),
             phase: Phase::Ready,
             closing: None,
             maybe_twin: redelivered || carried.copy.is_some(),
+            // Of what RabbitMQ moved away, nothing tells whether it had been delivered before.
+            carried: in_doubt(
+                carried,
+                redelivered || delivery_count > 0 || removed.is_some(),
+            ),
             probe,
             removed,
-            untried,
             orphan: false,
             heir: None,
             timer: None,
@@ -125,7 +133,7 @@ impl Machine {
         }
         let unexplained = self.survivals.unexplained(identity, delivery_count);
         // What the broker moved away at the limit has died often enough.
-        let left = match self.jobs.get(&id).and_then(|job| job.removed) {
+        let left = match self.removal_of(id) {
             Some(RemovalCause::DeliveryLimit) => LAST_MARGIN * 2,
             _ => self.rules.delivery_limit,
         };
@@ -157,10 +165,14 @@ impl Machine {
         }
     }
 
+    fn removal_of(&self, id: JobId) -> Option<RemovalCause> {
+        Some(self.jobs.get(&id)?.removed?.cause)
+    }
+
     /// Why the request ends without a try, if it does: RabbitMQ moved it away. Not where the limit of
     /// deliveries was used up by sessions that ended while this process lived on.
     fn removal_that_ends(&self, id: JobId, identity: Identity) -> Option<RemovalCause> {
-        let cause = self.jobs.get(&id)?.removed?;
+        let cause = self.removal_of(id)?;
         let limit = self.rules.delivery_limit;
         let is_innocent = cause == RemovalCause::DeliveryLimit
             && self

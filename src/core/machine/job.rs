@@ -28,14 +28,20 @@ pub(super) struct Job {
     /// This is the hold's probe.
     pub probe: bool,
     /// It was delivered from `rename.undeliverable`, and never leaves the worker without an outcome.
-    pub removed: Option<RemovalCause>,
-    /// Nothing shows that anybody tried it before it came here.
-    pub untried: bool,
+    pub removed: Option<Removal>,
     /// Its delivery is void; its call still runs.
     pub orphan: bool,
     /// The delivery that came again for this orphan.
     pub heir: Option<super::JobId>,
     pub timer: Option<Timestamp>,
+}
+
+/// That RabbitMQ moved a request away.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Removal {
+    pub cause: RemovalCause,
+    /// Nothing shows that anybody had tried it before.
+    pub untried: bool,
 }
 
 #[derive(Debug)]

@@ -293,7 +293,8 @@ const GUESS: &str = "RabbitMQ moved it away before it was processed, as far as i
 /// Whether the existing name alone would make a rename of a request that nothing shows to have been
 /// tried: whoever publishes could have one reported that never was, by a message that expires at once.
 fn is_a_guess(job: &Job, confirmed_by: ConfirmedBy) -> bool {
-    job.removed.is_some() && job.untried && confirmed_by == ConfirmedBy::Name
+    let untried = job.removed.is_some_and(|removal| removal.untried);
+    untried && confirmed_by == ConfirmedBy::Name
 }
 
 pub(super) fn renamed(
