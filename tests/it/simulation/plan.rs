@@ -117,13 +117,14 @@ impl Plan {
         };
         faults.refusals = rng.random_range(0..3);
         faults.rate = *pick(&[0.05, 0.01], rng);
-        if violent && rng.random_bool(0.1) {
+        let special = if violent { rng.random_range(0..10) } else { 10 };
+        if special == 0 {
             pick_mut(&mut requests, rng).poison = true;
             // Killed three times while it tells of poison, no worker could tell.
             faults.kills = faults.kills.min(2);
-        } else if violent && rng.random_bool(0.1) {
+        } else if special == 1 {
             pick_mut(&mut requests, rng).unreadable = true;
-        } else if violent && rng.random_bool(0.1) {
+        } else if special == 2 {
             let after = Duration::from_millis(rng.random_range(5..500));
             faults.short_sessions = Some((after, rng.random_range(2..60)));
         }
