@@ -98,36 +98,7 @@ impl Plan {
         {
             keep_the_other_account_busy(&mut requests, &mut published, rng);
         }
-        let violent = rng.random_bool(0.6);
-        let mut up_to = |most: u32| {
-            if violent {
-                rng.random_range(0..=most)
-            } else {
-                0
-            }
-        };
-        let mut faults = Faults {
-            kills: up_to(4),
-            cuts: up_to(3),
-            alarms: up_to(2),
-            drains: up_to(1),
-            refusals: 0,
-            short_sessions: None,
-            rate: 0.0,
-        };
-        faults.refusals = rng.random_range(0..3);
-        faults.rate = *pick(&[0.05, 0.01], rng);
-        let special = if violent { rng.random_range(0..10) } else { 10 };
-        if special == 0 {
-            pick_mut(&mut requests, rng).poison = true;
-            // Killed three times while it tells of poison, no worker could tell.
-            faults.kills = faults.kills.min(2);
-        } else if special == 1 {
-            pick_mut(&mut requests, rng).unreadable = true;
-        } else if special == 2 {
-            let after = Duration::from_millis(rng.random_range(5..500));
-            faults.short_sessions = Some((after, rng.random_range(2..60)));
-        }
+        let faults = random_faults(&mut requests, rng);
         Self {
             start,
             rules,
@@ -174,6 +145,41 @@ impl Plan {
             faults: Faults::default(),
         }
     }
+}
+
+/// What goes wrong in a life, and what is special about one of its requests.
+fn random_faults(requests: &mut [Planned], rng: &mut SmallRng) -> Faults {
+    let violent = rng.random_bool(0.6);
+    let mut up_to = |most: u32| {
+        if violent {
+            rng.random_range(0..=most)
+        } else {
+            0
+        }
+    };
+    let mut faults = Faults {
+        kills: up_to(4),
+        cuts: up_to(3),
+        alarms: up_to(2),
+        drains: up_to(1),
+        refusals: 0,
+        short_sessions: None,
+        rate: 0.0,
+    };
+    faults.refusals = rng.random_range(0..3);
+    faults.rate = *pick(&[0.05, 0.01], rng);
+    let special = if violent { rng.random_range(0..10) } else { 10 };
+    if special == 0 {
+        pick_mut(requests, rng).poison = true;
+        // Killed three times while it tells of poison, no worker could tell.
+        faults.kills = faults.kills.min(2);
+    } else if special == 1 {
+        pick_mut(requests, rng).unreadable = true;
+    } else if special == 2 {
+        let after = Duration::from_millis(rng.random_range(5..500));
+        faults.short_sessions = Some((after, rng.random_range(2..60)));
+    }
+    faults
 }
 
 /// Any moment will do.
