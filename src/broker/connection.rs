@@ -45,11 +45,11 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use lapin::tcp::{AsyncTcpStream, RustlsConnector, RustlsConnectorConfig};
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::uri::{AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Connection, ConnectionProperties, Event};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::ear::{Ear, Pulse};
 use super::greeting::Greeting;
@@ -252,6 +252,35 @@ pub fn address(amqp: &Amqp) -> Option<String> {
     } = parse_url(url.expose_secret()).ok()?;
     let (host, port) = (authority.host, authority.port);
     Some(format!("{host}, port {port}, virtual host {vhost}"))
+}
+
+/// User, password and virtual host of `amqp.url`.
+pub(super) async fn login(amqp: &Amqp) -> Result<(String, SecretString, String), Trouble> {
+    let AMQPUri {
+        authority, vhost, ..
+    } = Door::find(amqp).await?.uri;
+    let AMQPUserInfo { username, password } = authority.userinfo;
+    Ok((username, password.into(), vhost))
+}
+
+/// A stream to another port, with the certificates of `amqp` where it is TLS.
+pub(super) async fn stream_to(
+    amqp: &Amqp,
+    (host, port): (&str, u16),
+    is_tls: bool,
+) -> io::Result<AsyncTcpStream<Tcp>> {
+    let tcp = reach::tcp(host, port, crate::clock::chance()).await?;
+    let stream = AsyncTcpStream::Plain(tcp);
+    if !is_tls {
+        return Ok(stream);
+    }
+    let amqp = amqp.clone();
+    // Files are read.
+    let connector = tokio::task::spawn_blocking(move || tls_connector(&amqp))
+        .await
+        .map_err(io::Error::other)?
+        .map_err(io::Error::other)?;
+    stream.into_rustls(&connector, host).await
 }
 
 fn parse_url(url: &str) -> Result<AMQPUri, Trouble> {

@@ -18,7 +18,7 @@ use super::topology::{
     Argument, DELIVERY_LIMIT_ARGUMENT, Difference, Object, Topology, Value, What,
     read_inequivalence,
 };
-use super::trouble::Trouble;
+use super::trouble::{Trouble, without_user};
 
 /// Declares everything; what exists already must be as it is to be.
 pub(super) async fn declare(wire: &Wire, topology: &Topology) -> Result<(), Trouble> {
@@ -270,8 +270,32 @@ fn misfit(error: &lapin::Error) -> Option<What> {
     match amqp.kind() {
         AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Some(What::Missing),
         AMQPErrorKind::Soft(_) => Some(read_inequivalence(told).unwrap_or_else(|| What::Refused {
-            told: told.to_owned(),
+            told: without_user(told),
         })),
         AMQPErrorKind::Hard(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::protocol::AMQPError;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_object_is_told_without_the_broker_s_user() {
+        let refused = AMQPError::new(
+            AMQPSoftError::ACCESSREFUSED.into(),
+            "ACCESS_REFUSED - configure access to queue 'q' in vhost '/' refused for user 'bob'"
+                .into(),
+        );
+        let what = misfit(&ErrorKind::ProtocolError(refused).into());
+        let Some(What::Refused { told }) = what else {
+            panic!("{what:?}");
+        };
+        assert_eq!(
+            told,
+            "ACCESS_REFUSED - configure access to queue 'q' in vhost '/' refused"
+        );
     }
 }

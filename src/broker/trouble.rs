@@ -8,12 +8,13 @@ use std::fmt;
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
+use super::refusal::{Explained, TOO_FEW_CHANNELS, advice};
 use super::topology::Difference;
 
 /// Why there is no live connection, or none that can be worked with.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Trouble {
-    #[error("cannot read the broker's settings: {0}")]
+    #[error("cannot use the broker's settings: {0}")]
     Settings(String),
     #[error("cannot reach the broker: {0}")]
     Unreachable(String),
@@ -21,7 +22,7 @@ pub enum Trouble {
     Silent(u64),
     #[error("TLS with the broker failed: {0}")]
     Tls(String),
-    #[error("the broker refuses us: {0}")]
+    #[error("the broker refuses us: {}", Explained(.0))]
     Refused(String),
     #[error("the topology does not fit: {}", Listed(.0))]
     Topology(Vec<Difference>),
@@ -82,7 +83,7 @@ impl Trouble {
                 // A broker that boots or shuts down says these; both pass.
                 AMQPErrorKind::Hard(
                     AMQPHardError::CONNECTIONFORCED | AMQPHardError::INTERNALERROR,
-                ) => Self::ConnectionEnded(amqp.get_message().to_string()),
+                ) => Self::ConnectionEnded(without_user(amqp.get_message().as_str())),
                 _ => Self::Refused(without_user(amqp.get_message().as_str())),
             },
             _ => Self::Unreachable(error.to_string()),
@@ -95,11 +96,13 @@ impl Trouble {
             ErrorKind::ProtocolError(amqp) => {
                 let told = without_user(amqp.get_message().as_str());
                 match amqp.kind() {
-                    AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self::Refused(told),
+                    AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+                    | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => Self::Refused(told),
                     AMQPErrorKind::Soft(_) => Self::ChannelClosed(told),
                     AMQPErrorKind::Hard(_) => Self::ConnectionEnded(told),
                 }
             }
+            ErrorKind::ChannelsLimitReached => Self::Refused(TOO_FEW_CHANNELS.to_owned()),
             _ => Self::ConnectionEnded(error.to_string()),
         }
     }
@@ -116,13 +119,41 @@ fn is_tls(error: &std::io::Error) -> bool {
     inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
 }
 
-/// `… access to vhost '/x' refused for user 'bob'` without the last part: usernames stay out of logs.
-fn without_user(text: &str) -> String {
-    match text.find(" for user '") {
-        Some(at) => text[..at].to_owned(),
-        None => text.to_owned(),
+/// The broker's text without the name of the user it is about, which stays out of logs:
+/// `access to vhost '/' refused for user 'bob': connection limit (8) is reached` keeps the limit.
+///
+/// RabbitMQ writes `user '…'`, with the name as it is, quotes and all; and of a wrong `user_id`
+/// `user_id property set to '…' but authenticated user was '…'`. What follows a name is kept only
+/// where it is one of the ends that RabbitMQ writes.
+pub(super) fn without_user(text: &str) -> String {
+    let (text, user_id) = match text.find(USER_ID) {
+        Some(at) => (
+            &text[..at],
+            "user_id property is not the authenticated user's name",
+        ),
+        None => (text, ""),
+    };
+    let Some((before, rest)) = text.split_once("user '") else {
+        return format!("{text}{user_id}");
+    };
+    let kept = AFTER_USER.iter().filter_map(|after| rest.find(after)).min();
+    let after = kept.map_or("", |at| &rest[at + 1..]);
+    let before = before.trim_end();
+    let before = before.strip_suffix(" for").unwrap_or(before);
+    match after {
+        "" => format!("{before}{user_id}"),
+        after => format!("{before}{after}{user_id}"),
     }
 }
+
+/// Begins what RabbitMQ says of a message whose `user_id` is another user's.
+const USER_ID: &str = "user_id property set to";
+/// What RabbitMQ writes behind a user's name, with the quote that ends it.
+const AFTER_USER: [&str; 3] = [
+    "': user connection limit",
+    "': connection limit",
+    "' has reached the maximum allowed",
+];
 
 struct Listed<'a>(&'a [Difference]);
 
@@ -134,6 +165,9 @@ impl fmt::Display for Listed<'_> {
             }
             write!(f, "{difference}")?;
         }
+        if let Some(advice) = advice(self.0) {
+            write!(f, "; {advice}")?;
+        }
         Ok(())
     }
 }
@@ -144,12 +178,37 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_without_the_user() {
-        let told = without_user(
-            "ACCESS_REFUSED - access to queue 'q' in vhost '/' refused for user 'bob'",
-        );
-        assert_eq!(
-            told,
-            "ACCESS_REFUSED - access to queue 'q' in vhost '/' refused"
-        );
+        for (text, kept) in [
+            (
+                "ACCESS_REFUSED - access to queue 'q' in vhost '/' refused for user 'bob'",
+                "ACCESS_REFUSED - access to queue 'q' in vhost '/' refused",
+            ),
+            (
+                "NOT_ALLOWED - access to vhost '/' refused for user 'bob': connection limit (0) is reached",
+                "NOT_ALLOWED - access to vhost '/' refused: connection limit (0) is reached",
+            ),
+            (
+                "NOT_ALLOWED - Connection refused for user 'bo'b': user connection limit (2) is reached",
+                "NOT_ALLOWED - Connection refused: user connection limit (2) is reached",
+            ),
+            (
+                "NOT_ALLOWED - number of channels opened for user 'bob' has reached the maximum allowed user limit of (1)",
+                "NOT_ALLOWED - number of channels opened has reached the maximum allowed user limit of (1)",
+            ),
+            (
+                "PRECONDITION_FAILED - user_id property set to 'bob' but authenticated user was 'eve'",
+                "PRECONDITION_FAILED - user_id property is not the authenticated user's name",
+            ),
+            (
+                "ACCESS_REFUSED - user 'bob' is not wanted",
+                "ACCESS_REFUSED -",
+            ),
+            (
+                "NOT_FOUND - no queue 'q' in vhost '/'",
+                "NOT_FOUND - no queue 'q' in vhost '/'",
+            ),
+        ] {
+            assert_eq!(without_user(text), kept);
+        }
     }
 }

@@ -27,5 +27,7 @@ pub mod consume_window;
 pub mod consume_plan;
 // Why RabbitMQ moved a request away, and how it ends then.
 pub mod removal;
+// Which policies of RabbitMQ change what the queues promise.
+pub mod queue_policy;
 // All of the above in one state machine: an input goes in, effects come out.
 pub mod machine;

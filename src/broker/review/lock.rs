@@ -15,7 +15,7 @@ use lapin::{BasicProperties, Channel, Confirmation};
 
 use super::super::connection::Wire;
 use super::super::declare::{self, open_channel};
-use super::super::topology::{Names, Object, Topology, TopologySettings};
+use super::super::topology::{Difference, Names, Object, Topology, TopologySettings, What};
 use super::super::trouble::Trouble;
 
 /// How long the token is waited for: a review that has just ended frees it within milliseconds.
@@ -32,20 +32,23 @@ pub(super) async fn acquire(
     may_declare: bool,
 ) -> Result<Channel, Trouble> {
     let needed = needed(names);
-    if may_declare {
-        declare::declare(wire, &needed).await?;
-    } else {
-        declare::require(wire, &needed).await?;
+    // What is there already takes no right to configure.
+    match declare::require(wire, &needed).await {
+        Err(Trouble::Topology(_)) if may_declare => declare::declare(wire, &needed).await?,
+        there => there?,
     }
     let channel = open_channel(&wire.connection).await?;
-    match take_token(&channel, names).await {
-        Ok(true) => Ok(channel),
-        Ok(false) => {
-            channel.close(200, "OK".into()).await.ok();
-            Err(Trouble::Reviewed)
-        }
-        Err(error) => Err(Trouble::of_session(&error)),
+    let told = |error: lapin::Error| Trouble::of_session(&error);
+    let taken = match publish_token(&channel, names).await.map_err(told)? {
+        Confirmation::Ack(Some(_)) => Err(Trouble::Topology(vec![unbound(&needed)])),
+        Confirmation::Nack(_) => Err(Trouble::Reviewed),
+        _ if take_token(&channel, names).await.map_err(told)? => Ok(()),
+        _ => Err(Trouble::Reviewed),
+    };
+    if taken.is_err() {
+        channel.close(200, "OK".into()).await.ok();
     }
+    taken.map(|()| channel)
 }
 
 /// What of the topology the lock needs.
@@ -60,23 +63,38 @@ fn needed(names: &Names) -> Topology {
     topology
 }
 
-/// `false` if somebody else has it.
-async fn take_token(channel: &Channel, names: &Names) -> lapin::Result<bool> {
+/// That the binding is missing, which only a message that returns shows.
+fn unbound(needed: &Topology) -> Difference {
+    let mut objects = needed.objects.iter();
+    let binding = objects.find(|object| matches!(object, Object::Binding { .. }));
+    Difference {
+        object: binding.map(Object::to_string).unwrap_or_default(),
+        what: What::Missing,
+    }
+}
+
+async fn publish_token(channel: &Channel, names: &Names) -> lapin::Result<Confirmation> {
     channel
         .confirm_select(ConfirmSelectOptions::default())
         .await?;
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..BasicPublishOptions::default()
+    };
     let confirm = channel
         .basic_publish(
             names.internal.as_str().into(),
             names.review_lock.as_str().into(),
-            BasicPublishOptions::default(),
+            options,
             b"",
             BasicProperties::default().with_delivery_mode(PERSISTENT),
         )
         .await?;
-    if let Confirmation::Nack(_) = confirm.await? {
-        return Ok(false);
-    }
+    confirm.await
+}
+
+/// `false` if somebody else has it.
+async fn take_token(channel: &Channel, names: &Names) -> lapin::Result<bool> {
     channel
         .basic_qos(PREFETCH, BasicQosOptions { global: false })
         .await?;
