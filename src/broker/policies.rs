@@ -26,7 +26,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 const COLUMNS: &str = "?columns=policy,operator_policy,effective_policy_definition";
 
 /// What the API says of a queue or an exchange.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Applied {
     policy: Option<String>,
     operator_policy: Option<String>,
@@ -83,8 +83,8 @@ async fn of_queue(
 ) -> Result<Vec<Difference>, ManagementTrouble> {
     let deadline = Instant::now() + STATISTICS_TIMEOUT;
     let (applied, definition) = loop {
-        let mut applied: Applied = match api.get("queues", Some(name), COLUMNS).await? {
-            Asked::Found(applied) => applied,
+        let mut applied = match api.get("queues", Some(name), COLUMNS).await? {
+            Asked::Found(columns) => Applied::read(columns),
             Asked::Missing => return Ok(Vec::new()),
             Asked::Hidden => return Err(api.refused()),
         };
@@ -119,8 +119,8 @@ async fn of_exchange(
     name: &str,
     relied_on: bool,
 ) -> Result<Option<Difference>, ManagementTrouble> {
-    let applied: Applied = match api.get("exchanges", Some(name), COLUMNS).await? {
-        Asked::Found(applied) => applied,
+    let applied = match api.get("exchanges", Some(name), COLUMNS).await? {
+        Asked::Found(columns) => Applied::read(columns),
         Asked::Missing => return Ok(None),
         Asked::Hidden => return Err(api.refused()),
     };
@@ -140,6 +140,11 @@ async fn of_exchange(
 }
 
 impl Applied {
+    /// Where there is none of the columns yet, the API says `[]`.
+    fn read(columns: Json) -> Self {
+        serde_json::from_value(columns).unwrap_or_default()
+    }
+
     fn names(&self) -> String {
         let policy = self.policy.as_ref().map(|name| format!("policy '{name}'"));
         let operator = self.operator_policy.as_ref();
