@@ -49,7 +49,7 @@ use lapin::uri::{
     AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism,
 };
 use lapin::{Connection, ConnectionProperties, Event};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::ear::{Ear, Pulse};
 use super::flow::{Flow, Throttled};
@@ -268,6 +268,35 @@ pub fn address(amqp: &Amqp) -> Option<String> {
         host, port, vhost, ..
     } = read_url(amqp).ok()?;
     Some(format!("{host}, port {port}, virtual host {vhost}"))
+}
+
+/// User, password and virtual host of `amqp.url`.
+pub(super) async fn login(amqp: &Amqp) -> Result<(String, SecretString, String), Trouble> {
+    let AMQPUri {
+        authority, vhost, ..
+    } = Door::find(amqp).await?.uri.clone();
+    let AMQPUserInfo { username, password } = authority.userinfo;
+    Ok((username, password.into(), vhost))
+}
+
+/// A stream to another port, with the certificates of `amqp` where it is TLS.
+pub(super) async fn stream_to(
+    amqp: &Amqp,
+    (host, port): (&str, u16),
+    is_tls: bool,
+) -> io::Result<AsyncTcpStream<Tcp>> {
+    let tcp = reach::tcp(host, port, crate::clock::chance()).await?;
+    let stream = AsyncTcpStream::Plain(tcp);
+    if !is_tls {
+        return Ok(stream);
+    }
+    let amqp = amqp.clone();
+    // Files are read.
+    let connector = tokio::task::spawn_blocking(move || tls_connector(&amqp))
+        .await
+        .map_err(io::Error::other)?
+        .map_err(io::Error::other)?;
+    stream.into_rustls(&connector, host).await
 }
 
 /// The URL as the settings or their file have it now.

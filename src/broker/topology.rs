@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::refusal::Shortly;
 use crate::config::{Ladder, Settings};
 
 /// A request delivered more often than this is dead-lettered by the broker itself.
@@ -325,6 +326,14 @@ pub enum What {
     Refused {
         told: String,
     },
+    /// A policy of RabbitMQ applies to it that changes a promise.
+    Policy {
+        /// `policy 'p' and operator policy 'o'`
+        policies: String,
+        key: String,
+        value: String,
+        effect: &'static str,
+    },
 }
 
 impl fmt::Display for Difference {
@@ -340,7 +349,16 @@ impl fmt::Display for Difference {
                 f,
                 "{object} has {argument} {found} where {wanted} is wanted"
             ),
-            What::Refused { told } => write!(f, "{object} was refused: {told}"),
+            What::Refused { told } => write!(f, "{object} was refused: {}", Shortly(told)),
+            What::Policy {
+                policies,
+                key,
+                value,
+                effect,
+            } => write!(
+                f,
+                "{object} is under {policies}, which sets {key} to {value}: {effect}"
+            ),
         }
     }
 }

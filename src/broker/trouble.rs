@@ -8,6 +8,7 @@ use std::fmt;
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
+use super::refusal::{Explained, TOO_FEW_CHANNELS, advice};
 use super::topology::{Difference, What};
 
 /// Why there is no live connection, or none that can be worked with.
@@ -21,7 +22,7 @@ pub enum Trouble {
     Silent(u64),
     #[error("TLS with the broker failed: {0}")]
     Tls(String),
-    #[error("the broker refuses us: {0}")]
+    #[error("the broker refuses us: {}", Explained(.0))]
     Refused(String),
     #[error("the topology does not fit: {}{}", Listed(.0), remedy(.0))]
     Topology(Vec<Difference>),
@@ -107,11 +108,13 @@ impl Trouble {
             ErrorKind::ProtocolError(amqp) => {
                 let told = without_user(amqp.get_message().as_str());
                 match amqp.kind() {
-                    AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self::Refused(told),
+                    AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+                    | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => Self::Refused(told),
                     AMQPErrorKind::Soft(_) => Self::ChannelClosed(told),
                     AMQPErrorKind::Hard(_) => Self::ConnectionEnded(told),
                 }
             }
+            ErrorKind::ChannelsLimitReached => Self::Refused(TOO_FEW_CHANNELS.to_owned()),
             _ => Self::ConnectionEnded(error.to_string()),
         }
     }
@@ -163,6 +166,7 @@ const AFTER_USER: [&str; 3] = [
     "': connection limit",
     "' has reached the maximum allowed",
 ];
+
 /// What to do about a queue or exchange that was made otherwise; empty where that is not the matter.
 #[must_use]
 pub fn remedy(differences: &[Difference]) -> &'static str {
@@ -184,6 +188,9 @@ impl fmt::Display for Listed<'_> {
                 f.write_str("; ")?;
             }
             write!(f, "{difference}")?;
+        }
+        if let Some(advice) = advice(self.0) {
+            write!(f, "; {advice}")?;
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ use super::delivery::{Delivery, Lane};
 use super::ear::Pulse;
 use super::frame_filter::StreamLimits;
 use super::link::{BrokerEvent, Plan};
-use super::trouble::Trouble;
+use super::trouble::{Pace, Trouble};
 use crate::core::consume_plan::SourceQueue;
 
 /// Before the first new attempt after a connection ended; it doubles …
@@ -58,6 +58,7 @@ impl UndeliverableReader {
             epoch,
             events,
             is_wanted,
+            has_reported: false,
         };
         Self {
             wanted,
@@ -84,6 +85,7 @@ struct Reading {
     epoch: u64,
     events: mpsc::Sender<BrokerEvent>,
     is_wanted: watch::Receiver<bool>,
+    has_reported: bool,
 }
 
 /// How a connection ended.
@@ -124,6 +126,19 @@ impl Reading {
         }
     }
 
+    /// Reports once what only this connection meets, such as a right that is missing or a limit of
+    /// connections. That the broker is away, the session beside this one reports.
+    fn report(&mut self, trouble: &Trouble) {
+        if trouble.pace() == Pace::Slow && !self.has_reported {
+            self.has_reported = true;
+            tracing::error!(
+                queue = %self.plan.names.undeliverable,
+                why = %trouble,
+                "cannot read what is undeliverable: it has no outcome until this is put right"
+            );
+        }
+    }
+
     /// Reads on one connection until it ends.
     async fn read(&mut self) -> ReadingEnd {
         let name = format!("{} undeliverable", self.plan.connection_name);
@@ -145,9 +160,12 @@ impl Reading {
             opened = opening => opened,
             _ = self.is_wanted.wait_for(|wanted| !*wanted) => return ReadingEnd::NotWanted,
         };
-        // That the broker is away, the session beside this one reports.
-        let Ok((wire, (channel, mut consumer, waiting))) = opened else {
-            return ReadingEnd::Broken;
+        let (wire, (channel, mut consumer, waiting)) = match opened {
+            Ok(opened) => opened,
+            Err(trouble) => {
+                self.report(&trouble);
+                return ReadingEnd::Broken;
+            }
         };
         let lane = Arc::new(Lane::new(self.epoch, channel));
         let end = self.forward(&lane, &mut consumer, waiting).await;

@@ -1,13 +1,18 @@
 //! `topology show|declare|check`: the exchanges and queues that are to be there.
 
+use std::convert::Infallible;
 use std::path::Path;
 
 use clap::{Args, Subcommand};
+use secrecy::SecretString;
 use serde::Serialize;
 
 use super::{Exit, config, print, with_broker};
 use crate::broker::topology::{Difference, Names, Object, Topology, TopologySettings};
-use crate::broker::{Trouble, compare_topology, declare_topology, remedy};
+use crate::broker::{
+    ManagementTrouble, Trouble, advice, compare_topology, declare_topology, policy_differences,
+    remedy,
+};
 use crate::config::Amqp;
 
 #[derive(Debug, Args)]
@@ -19,23 +24,51 @@ pub struct TopologyArgs {
     pub json: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Print what is to be there; asks no broker
     Show,
     /// Create what is missing
     Declare,
     /// Compare the broker with what is to be there; changes nothing. Bindings cannot be compared
-    Check,
+    Check(CheckArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// `RabbitMQ`'s management API, such as <http://127.0.0.1:15672>: look for policies that change a
+    /// promise as well. User and password are those of amqp.url, unless the URL has others; the user
+    /// needs the tag `management`
+    #[arg(long, value_name = "URL", value_parser = secret)]
+    pub management_url: Option<SecretString>,
+}
+
+/// Never refused here, since clap's refusal would quote it.
+#[expect(clippy::unnecessary_wraps, reason = "clap asks for a result")]
+fn secret(text: &str) -> Result<SecretString, Infallible> {
+    Ok(text.into())
 }
 
 /// What `check` and `declare` found, for programs.
 #[derive(Serialize)]
 struct Report<'a> {
     differences: &'a [Difference],
+    /// Of `check`: whether policies were looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policies: Option<Policies>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Policies {
+    Checked,
+    NotChecked,
+}
+
+/// Said where nobody asked RabbitMQ for its policies.
+const NOT_CHECKED: &str = "policies were not checked: give --management-url";
 
 /// Runs `topology …`.
 pub async fn run(args: TopologyArgs, config_file: Option<&Path>) -> Exit {
@@ -47,48 +80,91 @@ pub async fn run(args: TopologyArgs, config_file: Option<&Path>) -> Exit {
     match args.verb {
         Verb::Show => print(&show(&amqp.prefix, &chosen, args.json)),
         Verb::Declare => match declare_topology(amqp, &chosen).await {
-            Ok(()) => report(&[], args.json, "everything is in place"),
+            Ok(()) => report(&[], None, args.json, "everything is in place"),
             Err(trouble) => refuse(&trouble, amqp, args.json),
         },
-        Verb::Check => match compare_topology(amqp, &chosen).await {
-            Ok(differences) => report(
-                &differences,
-                args.json,
-                "everything is as it is to be (bindings cannot be compared)",
-            ),
-            Err(trouble) => refuse(&trouble, amqp, args.json),
-        },
+        Verb::Check(check) => run_check(amqp, &chosen, &check, args.json).await,
     }
+}
+
+async fn run_check(amqp: &Amqp, chosen: &TopologySettings, args: &CheckArgs, json: bool) -> Exit {
+    let mut differences = match compare_topology(amqp, chosen).await {
+        Ok(differences) => differences,
+        Err(trouble) => return refuse(&trouble, amqp, json),
+    };
+    let mut policies = Policies::NotChecked;
+    if let Some(url) = &args.management_url {
+        match policy_differences(amqp, chosen, url).await {
+            Ok(found) => differences.extend(found),
+            Err(trouble) => return refuse_policies(&trouble, &differences, json),
+        }
+        policies = Policies::Checked;
+    }
+    report(
+        &differences,
+        Some(policies),
+        json,
+        "everything is as it is to be (bindings cannot be compared)",
+    )
 }
 
 fn refuse(trouble: &Trouble, amqp: &Amqp, json: bool) -> Exit {
     if let Trouble::Topology(differences) = trouble {
-        return report(differences, json, "");
+        return report(differences, None, json, "");
     }
     let error = with_broker(trouble, amqp);
     say!("{error}");
     if json {
         print(&to_json(&Report {
             differences: &[],
+            policies: None,
             error: Some(error),
         }));
     }
     Exit::of(trouble)
 }
 
-fn report(differences: &[Difference], json: bool, fine: &str) -> Exit {
+/// What was found otherwise, and why nothing is known of policies.
+fn refuse_policies(trouble: &ManagementTrouble, differences: &[Difference], json: bool) -> Exit {
+    let error = format!("policies were not checked: {trouble}");
+    eprintln!("{error}");
+    print(&if json {
+        to_json(&Report {
+            differences,
+            policies: Some(Policies::NotChecked),
+            error: Some(error),
+        })
+    } else {
+        lines(differences)
+    });
+    match trouble {
+        ManagementTrouble::Url => Exit::Usage,
+        ManagementTrouble::Unreachable { .. } => Exit::Unreachable,
+        ManagementTrouble::Broker(trouble) => Exit::of(trouble),
+        _ => Exit::Failed,
+    }
+}
+
+fn report(differences: &[Difference], policies: Option<Policies>, json: bool, fine: &str) -> Exit {
+    let advice = advice(differences);
+    if let Some(advice) = &advice {
+        eprintln!("{advice}");
+    }
     let text = if json {
         to_json(&Report {
             differences,
-            error: None,
+            policies,
+            error: advice,
         })
-    } else if differences.is_empty() {
-        format!("{fine}\n")
     } else {
-        let lines = differences
-            .iter()
-            .map(|difference| format!("{difference}\n"));
-        lines.collect()
+        let mut text = lines(differences);
+        if differences.is_empty() {
+            text = format!("{fine}\n");
+        }
+        if policies == Some(Policies::NotChecked) {
+            text += &format!("{NOT_CHECKED}\n");
+        }
+        text
     };
     let remedy = remedy(differences).trim_start_matches("; ");
     if !remedy.is_empty() {
@@ -98,6 +174,13 @@ fn report(differences: &[Difference], json: bool, fine: &str) -> Exit {
         Exit::Done if !differences.is_empty() => Exit::Failed,
         printed => printed,
     }
+}
+
+fn lines(differences: &[Difference]) -> String {
+    let lines = differences
+        .iter()
+        .map(|difference| format!("{difference}\n"));
+    lines.collect()
 }
 
 fn show(prefix: &str, settings: &TopologySettings, json: bool) -> String {

@@ -33,6 +33,8 @@ pub mod consume_window;
 pub mod consume_plan;
 // Why RabbitMQ moved a request away, and how it ends then.
 pub mod removal;
+// Which policies of RabbitMQ change what the queues promise.
+pub mod queue_policy;
 // Which log lines of a standing fault are due.
 pub mod fault_log;
 // All of the above but the log's in one state machine: an input goes in, effects come out.

@@ -10,11 +10,11 @@ use futures_util::StreamExt as _;
 use lapin::options::ConfirmSelectOptions;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel};
+use lapin::{BasicProperties, Channel, Confirmation};
 
 use super::super::connection::{self, Wire};
 use super::super::declare::{self, open_channel};
-use super::super::topology::{Names, Object, Topology, TopologySettings};
+use super::super::topology::{Difference, Names, Object, Topology, TopologySettings, What};
 use super::super::trouble::Trouble;
 use super::depth;
 use crate::config::Amqp;
@@ -31,10 +31,12 @@ const PERSISTENT: u8 = 2;
 /// Takes the lock. The connection holds it from now on; the channel is free for questions.
 pub(super) async fn acquire(amqp: &Amqp, wire: &Wire, names: &Names) -> Result<Channel, Trouble> {
     let needed = needed(names);
-    if amqp.declare_topology {
-        declare::declare(wire, &needed).await?;
-    } else {
-        declare::require(wire, &needed).await?;
+    // What is there already takes no right to configure.
+    match declare::require(wire, &needed).await {
+        Err(Trouble::Topology(_)) if amqp.declare_topology => {
+            declare::declare(wire, &needed).await?;
+        }
+        there => there?,
     }
     provide_token(amqp, wire, names).await?;
     let channel = open_channel(&wire.connection).await?;
@@ -58,6 +60,17 @@ fn needed(names: &Names) -> Topology {
         Object::Binding { queue, .. } => queue == lock,
     });
     topology
+}
+
+/// That the binding is missing, which only a message that returns shows.
+fn unbound(names: &Names) -> Difference {
+    let needed = needed(names);
+    let mut objects = needed.objects.iter();
+    let binding = objects.find(|object| matches!(object, Object::Binding { .. }));
+    Difference {
+        object: binding.map(Object::to_string).unwrap_or_default(),
+        what: What::Missing,
+    }
 }
 
 /// `false` if somebody else has it.
@@ -105,27 +118,32 @@ async fn provide_token(amqp: &Amqp, wire: &Wire, names: &Names) -> Result<(), Tr
     let is_blocked = publishing.connection.status().blocked();
     publishing.close().await;
     match published {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(Confirmation::Ack(Some(_)))) => Err(Trouble::Topology(vec![unbound(names)])),
+        // One that the broker refuses is missed below, and reported as a review of somebody else's.
+        Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(Trouble::of_session(&error)),
         Err(_) if is_blocked => Err(Trouble::Alarmed),
         Err(_) => Err(Trouble::Silent(TOKEN_TIMEOUT.as_secs())),
     }
 }
 
-async fn publish_token(wire: &Wire, names: &Names) -> lapin::Result<()> {
+async fn publish_token(wire: &Wire, names: &Names) -> lapin::Result<Confirmation> {
     let channel = wire.connection.create_channel().await?;
     channel
         .confirm_select(ConfirmSelectOptions::default())
         .await?;
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..BasicPublishOptions::default()
+    };
     let confirm = channel
         .basic_publish(
             names.internal.as_str().into(),
             names.review_lock.as_str().into(),
-            BasicPublishOptions::default(),
+            options,
             b"",
             BasicProperties::default().with_delivery_mode(PERSISTENT),
         )
         .await?;
-    // A token that the broker refuses is missed below, and reported as a review of somebody else's.
-    confirm.await.map(drop)
+    confirm.await
 }
