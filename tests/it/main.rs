@@ -18,6 +18,7 @@ mod dead_letters;
 mod demo;
 mod faults;
 mod fuzz;
+mod hostile_messages;
 mod house;
 mod large_messages;
 mod leaks;

@@ -3,14 +3,23 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Bytes moved at a time: small, so that a cut falls into the middle of things.
 const CHUNK: usize = 4096;
+
+/// Ends a connection some time after these bytes have come from the target.
+#[derive(Debug, Clone, Copy)]
+pub struct Trigger {
+    pub bytes: &'static [u8],
+    pub after: Duration,
+}
 
 /// Listens on a port of its own, which stays the same whatever becomes of the connections.
 pub struct Proxy {
@@ -24,6 +33,11 @@ pub struct Proxy {
 impl Proxy {
     /// Forwards to `target`, `host:port`; a target that is away means connections that end at once.
     pub async fn to(target: &str) -> Self {
+        Self::with(target, None).await
+    }
+
+    /// The same, and ends each connection that the trigger's bytes come by.
+    pub async fn with(target: &str, trigger: Option<Trigger>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
@@ -47,7 +61,7 @@ impl Proxy {
                 let counted = Counted::new(&open);
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = forward(client, &target, stalled) => {}
+                        () = forward(client, &target, stalled, trigger) => {}
                         _ = cuts.changed() => {}
                     }
                     drop(counted);
@@ -94,7 +108,12 @@ impl Drop for Counted {
     }
 }
 
-async fn forward(client: TcpStream, target: &str, stalled: watch::Receiver<bool>) {
+async fn forward(
+    client: TcpStream,
+    target: &str,
+    stalled: watch::Receiver<bool>,
+    trigger: Option<Trigger>,
+) {
     let Ok(server) = TcpStream::connect(target).await else {
         return;
     };
@@ -103,8 +122,8 @@ async fn forward(client: TcpStream, target: &str, stalled: watch::Receiver<bool>
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
-        () = pump(from_client, to_server, stalled.clone()) => {}
-        () = pump(from_server, to_client, stalled) => {}
+        () = pump(from_client, to_server, stalled.clone(), None) => {}
+        () = pump(from_server, to_client, stalled, trigger) => {}
     }
 }
 
@@ -112,13 +131,43 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut stalled: watch::Receiver<bool>,
+    trigger: Option<Trigger>,
 ) {
     let mut chunk = [0; CHUNK];
-    while let Ok(length @ 1..) = from.read(&mut chunk).await {
+    let (mut seen, mut end) = (Vec::new(), None);
+    loop {
+        let length = tokio::select! {
+            read = from.read(&mut chunk) => match read {
+                Ok(length @ 1..) => length,
+                _ => return,
+            },
+            () = at(end) => return,
+        };
+        if let Some(Trigger { bytes, after }) = trigger
+            && end.is_none()
+        {
+            // What came in two pieces is seen as well.
+            seen.extend_from_slice(&chunk[..length]);
+            if seen.windows(bytes.len()).any(|window| window == bytes) {
+                if after.is_zero() {
+                    return;
+                }
+                end = Some(Instant::now() + after);
+            }
+            seen.drain(..seen.len().saturating_sub(bytes.len()));
+        }
         if stalled.wait_for(|stalled| !stalled).await.is_err()
             || to.write_all(&chunk[..length]).await.is_err()
         {
             return;
         }
+    }
+}
+
+/// Never, without a time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
