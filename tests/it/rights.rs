@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::support::amqp::Raw;
+use super::support::amqp::{Message, Raw};
 use super::support::stage::{ACCOUNT, PATIENCE};
 use super::support::{own_broker_or_skip, unique_prefix};
 
@@ -283,7 +283,7 @@ async fn each_role_can_do_all_it_does_with_the_documented_rights() {
         }
         site.put_undeliverable().await;
         let told = subscriber.drain(&events, 4, PATIENCE).await;
-        let told: Vec<Value> = told.iter().map(|message| message.json()).collect();
+        let told: Vec<Value> = told.iter().map(Message::json).collect();
         let renamed = told
             .iter()
             .filter(|event| kind_of(event).ends_with("renamed"));
