@@ -22,7 +22,7 @@ impl fmt::Display for Explained<'_> {
             Some(right) => write!(
                 f,
                 "{right}; {}; RabbitMQ: {text}",
-                advice_on(&[right.clone()])
+                advice_on(std::slice::from_ref(&right))
             ),
             None => match explain(text) {
                 Some(meaning) => write!(f, "{meaning}; RabbitMQ: {text}"),
@@ -99,15 +99,12 @@ fn missing_right(text: &str) -> Option<MissingRight<'_>> {
     let vhost = vhost
         .rsplit_once("' refused")
         .map_or(vhost, |(vhost, _)| vhost);
-    let (topic, kind, name) = match object.strip_prefix("topic '") {
-        Some(rest) => {
-            let (topic, name) = rest.rsplit_once("' in exchange '")?;
-            (Some(topic), "exchange", name)
-        }
-        None => {
-            let (kind, name) = object.split_once(" '")?;
-            (None, kind, name)
-        }
+    let (topic, kind, name) = if let Some(rest) = object.strip_prefix("topic '") {
+        let (topic, name) = rest.rsplit_once("' in exchange '")?;
+        (Some(topic), "exchange", name)
+    } else {
+        let (kind, name) = object.split_once(" '")?;
+        (None, kind, name)
     };
     let right = right.trim();
     Some(MissingRight {

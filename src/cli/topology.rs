@@ -162,7 +162,8 @@ fn report(differences: &[Difference], policies: Option<Policies>, json: bool, fi
             text = format!("{fine}\n");
         }
         if policies == Some(Policies::NotChecked) {
-            text += &format!("{NOT_CHECKED}\n");
+            text.push_str(NOT_CHECKED);
+            text.push('\n');
         }
         text
     };

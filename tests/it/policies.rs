@@ -2,6 +2,7 @@
 
 use std::process::{Output, Stdio};
 
+use rename_worker::demo::broker::Broker;
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -33,6 +34,63 @@ fn found(report: &Value) -> Vec<String> {
         format!("{}: {} {}", part("object"), part("key"), part("policies"))
     });
     named.collect()
+}
+
+async fn set_policies(broker: &Broker) {
+    for (kind, name, pattern, definition) in [
+        (
+            "set_policy",
+            "all",
+            "^rename\\.(dead-letters|requests)$",
+            "{\"max-length\": 1000}",
+        ),
+        (
+            "set_policy",
+            "old",
+            "^rename\\.discarded$",
+            "{\"message-ttl\": 1000}",
+        ),
+        (
+            "set_policy",
+            "fine",
+            "^rename\\.wait\\.5s$",
+            "{\"message-ttl\": 60000}",
+        ),
+        (
+            "set_policy",
+            "aside",
+            "^rename\\.internal$",
+            "{\"alternate-exchange\": \"x\"}",
+        ),
+        (
+            "set_operator_policy",
+            "op",
+            "^rename\\.undeliverable$",
+            "{\"expires\": 60000000}",
+        ),
+    ] {
+        let set = broker.ctl(&[kind, name, pattern, definition]).await;
+        set.expect("rabbitmqctl does it");
+    }
+}
+
+/// RabbitMQ's statistics follow within seconds.
+async fn found_in_the_end(url: &str, asked: &[&str], wanted: &[&str]) {
+    let json = [asked, &["--json"]].concat();
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let output = check(url, &json).await;
+        let report = report(&output);
+        let mut found = found(&report);
+        found.sort_unstable();
+        if found == wanted {
+            assert_eq!(report["policies"], "checked");
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            break;
+        }
+        let late = tokio::time::Instant::now() >= deadline;
+        assert!(!late, "{found:?} where {wanted:?} is wanted");
+    }
 }
 
 #[tokio::test]
@@ -69,41 +127,7 @@ async fn policies_that_change_a_promise_are_reported() {
         "{output:?}"
     );
 
-    for (kind, name, pattern, definition) in [
-        (
-            "set_policy",
-            "all",
-            "^rename\\.(dead-letters|requests)$",
-            "{\"max-length\": 1000}",
-        ),
-        (
-            "set_policy",
-            "old",
-            "^rename\\.discarded$",
-            "{\"message-ttl\": 1000}",
-        ),
-        (
-            "set_policy",
-            "fine",
-            "^rename\\.wait\\.5s$",
-            "{\"message-ttl\": 60000}",
-        ),
-        (
-            "set_policy",
-            "aside",
-            "^rename\\.internal$",
-            "{\"alternate-exchange\": \"x\"}",
-        ),
-        (
-            "set_operator_policy",
-            "op",
-            "^rename\\.undeliverable$",
-            "{\"expires\": 60000000}",
-        ),
-    ] {
-        let set = broker.ctl(&[kind, name, pattern, definition]).await;
-        set.expect("rabbitmqctl does it");
-    }
+    set_policies(&broker).await;
     let mut wanted = vec![
         "exchange rename.internal: alternate-exchange policy 'aside'",
         "queue rename.dead-letters: max-length policy 'all'",
@@ -112,22 +136,7 @@ async fn policies_that_change_a_promise_are_reported() {
         "queue rename.undeliverable: expires operator policy 'op'",
     ];
     wanted.sort_unstable();
-    let json = [&asked[..], &["--json"]].concat();
-    // RabbitMQ's statistics follow within seconds.
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
-    loop {
-        let output = check(url, &json).await;
-        let report = report(&output);
-        let mut found = found(&report);
-        found.sort_unstable();
-        if found == wanted {
-            assert_eq!(report["policies"], "checked");
-            assert_eq!(output.status.code(), Some(1), "{output:?}");
-            break;
-        }
-        let late = tokio::time::Instant::now() >= deadline;
-        assert!(!late, "{found:?} where {wanted:?} is wanted");
-    }
+    found_in_the_end(url, &asked, &wanted).await;
     let told = check(url, &asked).await;
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     let line = "queue rename.dead-letters is under policy 'all', which sets max-length to 1000: beyond \

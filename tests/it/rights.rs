@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::support::amqp::Raw;
+use super::support::amqp::{Message, Raw};
 use super::support::stage::{ACCOUNT, PATIENCE};
 use super::support::{own_broker_or_skip, unique_prefix};
 
@@ -217,10 +217,6 @@ impl Site {
         self.does("reviewer", &["dead-letters", "export", "letter.jsonl"])
             .await;
         self.raw.drain(letters, 1, PATIENCE).await;
-        // Another one, to be looked at: an empty queue is not read.
-        self.raw
-            .publish(letters, "any", b"[]", BasicProperties::default())
-            .await;
     }
 
     /// The queue of a subscriber, declared and bound with its own user's rights.
@@ -287,7 +283,7 @@ async fn each_role_can_do_all_it_does_with_the_documented_rights() {
         }
         site.put_undeliverable().await;
         let told = subscriber.drain(&events, 4, PATIENCE).await;
-        let told: Vec<Value> = told.iter().map(|message| message.json()).collect();
+        let told: Vec<Value> = told.iter().map(Message::json).collect();
         let renamed = told
             .iter()
             .filter(|event| kind_of(event).ends_with("renamed"));
@@ -443,10 +439,17 @@ async fn told_without(site: &Site, role: &str, verb: &str, object: &str) -> Stri
             &[&["topology", "declare"]]
         }
         "checker" => &[&["topology", "check"]],
-        "reviewer" => &[
-            &["dead-letters", "list"],
-            &["dead-letters", "import", "letter.jsonl"],
-        ],
+        "reviewer" => {
+            // An empty queue is not read.
+            let letters = &site.names.dead_letters;
+            site.raw
+                .publish(letters, "any", b"[]", BasicProperties::default())
+                .await;
+            &[
+                &["dead-letters", "list"],
+                &["dead-letters", "import", "letter.jsonl"],
+            ]
+        }
         _ => return log_of_worker(site, role, verb, object).await,
     };
     let mut told = String::new();
