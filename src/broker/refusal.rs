@@ -166,8 +166,8 @@ fn advice_on(rights: &[MissingRight<'_>]) -> String {
 fn explain(text: &str) -> Option<String> {
     if text.contains("Login was refused") {
         return Some(
-            "user or password of amqp.url are wrong, or this user may not log in from here (guest \
-             may only on the broker's own machine)"
+            "user or password of amqp.url are wrong, or this user may not log in from here (RabbitMQ's \
+             default user may on the broker's own machine only)"
                 .to_owned(),
         );
     }

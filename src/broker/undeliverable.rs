@@ -27,7 +27,7 @@ use super::delivery::{Delivery, Lane};
 use super::ear::Pulse;
 use super::frame_filter::StreamLimits;
 use super::link::{BrokerEvent, Plan};
-use super::trouble::{Pace, Trouble};
+use super::trouble::{Pace, Trouble, ended_silently};
 use crate::core::consume_plan::SourceQueue;
 
 /// Before the first new attempt after a connection ended; it doubles …
@@ -147,12 +147,14 @@ impl Reading {
                 body_max: Some(BODY_MAX),
             };
             let amqp = &self.plan.amqp;
-            let wire = connection::open_limited(amqp, &name, limits, Pulse::default()).await?;
+            let wire = connection::open_limited(amqp, &name, limits, Pulse::default())
+                .await
+                .map_err(|why| OpenFailure { why, waiting: 0 })?;
             match open(&wire, &self.plan.names.undeliverable).await {
                 Ok(opened) => Ok((wire, opened)),
-                Err(trouble) => {
+                Err(failure) => {
                     wire.close().await;
-                    Err(trouble)
+                    Err(failure)
                 }
             }
         };
@@ -162,8 +164,12 @@ impl Reading {
         };
         let (wire, (channel, mut consumer, waiting)) = match opened {
             Ok(opened) => opened,
-            Err(trouble) => {
-                self.report(&trouble);
+            // The delivery may end the connection before the consumer's start is answered.
+            Err(OpenFailure { why, waiting }) if waiting > 0 && why.pace() == Pace::Quick => {
+                return ReadingEnd::BrokenUnread(why);
+            }
+            Err(OpenFailure { why, .. }) => {
+                self.report(&why);
                 return ReadingEnd::Broken;
             }
         };
@@ -213,8 +219,12 @@ impl Reading {
                         }
                     }
                 }
-                Some(Err(error)) if waiting > 0 && !has_delivered => {
-                    return ReadingEnd::BrokenUnread(Trouble::of_session(&error));
+                ended if waiting > 0 && !has_delivered => {
+                    let why = match ended {
+                        Some(Err(error)) => Trouble::of_session(&error),
+                        _ => ended_silently(),
+                    };
+                    return ReadingEnd::BrokenUnread(why);
                 }
                 Some(Err(_)) | None => return ReadingEnd::Broken,
             }
@@ -222,14 +232,25 @@ impl Reading {
     }
 }
 
+/// Why nothing can be read, and how many messages wait to be.
+struct OpenFailure {
+    why: Trouble,
+    waiting: u32,
+}
+
 /// A consumer, and how many messages wait for it.
-async fn open(wire: &Wire, queue: &str) -> Result<(Channel, Consumer, u32), Trouble> {
-    let waiting = declare::length(&wire.connection, queue).await?;
-    let channel = open_channel(&wire.connection).await?;
-    let consumer = consume(&channel, queue, 1)
+async fn open(wire: &Wire, queue: &str) -> Result<(Channel, Consumer, u32), OpenFailure> {
+    let waiting = declare::length(&wire.connection, queue)
         .await
-        .map_err(|error| Trouble::of_session(&error))?;
-    Ok((channel, consumer, waiting))
+        .map_err(|why| OpenFailure { why, waiting: 0 })?;
+    let opened = async {
+        let channel = open_channel(&wire.connection).await?;
+        let consumer = consume(&channel, queue, 1)
+            .await
+            .map_err(|error| Trouble::of_session(&error))?;
+        Ok((channel, consumer, waiting))
+    };
+    opened.await.map_err(|why| OpenFailure { why, waiting })
 }
 
 async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> lapin::Result<Consumer> {

@@ -248,9 +248,9 @@ async fn where_confirms_stop_coming_that_is_said_and_the_end_is_at_once() {
     ];
     let mut running = scene.start(&replay);
     let raw = Raw::connect(url).await;
-    let requests = Names::new(&scene.amqp.prefix).requests;
+    let due = Names::new(&scene.amqp.prefix).due;
     let begun = Instant::now();
-    while raw.queue_length(&requests).await < 5 {
+    while raw.queue_length(&due).await < 5 {
         assert!(begun.elapsed() < PATIENCE, "nothing is replayed");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -268,9 +268,5 @@ async fn where_confirms_stop_coming_that_is_said_and_the_end_is_at_once() {
     assert_eq!(done + left, 400, "{told}");
     assert!(told["unconfirmed"].as_u64().unwrap() > 0, "{told}");
     let names = Names::new(&scene.amqp.prefix);
-    let (queues, exchanges) = (
-        [&*names.requests, &*names.dead_letters],
-        [&*names.requests, &*names.events, &*names.dead_letters],
-    );
-    raw.remove(&queues, &exchanges).await;
+    raw.remove_topology(&names, &[]).await;
 }
