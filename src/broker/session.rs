@@ -394,14 +394,30 @@ impl<'a> Session<'a> {
             // Nobody is there to say goodbye to.
             return end;
         }
-        // Acks were handed over before, and a channel keeps the order, so a close that is answered
-        // means that the broker has them.
+        if matches!(end, End::Closed) {
+            let_acks_settle(&self.lane, self.consumers.prefetch()).await;
+        }
         let channels = [self.publisher.channel(), &self.lane.channel];
         for channel in channels.into_iter().filter(|c| c.status().connected()) {
             let closing = channel.close(200, "OK".into());
             tokio::time::timeout(CLOSE_TIMEOUT, closing).await.ok();
         }
         end
+    }
+}
+
+/// How long acks are given to get from the broker's channel into its queue. It needs some
+/// milliseconds; what is still on the way when the channel ends, RabbitMQ forgets, and delivers the
+/// messages again.
+const ACKS_SETTLE: Duration = Duration::from_millis(100);
+
+/// Waits until the broker has the acks, which an answer on their channel shows, and until it has handed
+/// them on, most likely.
+async fn let_acks_settle(lane: &Lane, prefetch: u16) {
+    let options = BasicQosOptions { global: false };
+    let asked = lane.channel.basic_qos(prefetch, options);
+    if let Ok(Ok(())) = tokio::time::timeout(CLOSE_TIMEOUT, asked).await {
+        tokio::time::sleep(ACKS_SETTLE).await;
     }
 }
 
