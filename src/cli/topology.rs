@@ -127,7 +127,7 @@ fn refuse(trouble: &Trouble, amqp: &Amqp, json: bool) -> Exit {
 /// What was found otherwise, and why nothing is known of policies.
 fn refuse_policies(trouble: &ManagementTrouble, differences: &[Difference], json: bool) -> Exit {
     let error = format!("policies were not checked: {trouble}");
-    eprintln!("{error}");
+    say!("{error}");
     print(&if json {
         to_json(&Report {
             differences,
@@ -148,7 +148,7 @@ fn refuse_policies(trouble: &ManagementTrouble, differences: &[Difference], json
 fn report(differences: &[Difference], policies: Option<Policies>, json: bool, fine: &str) -> Exit {
     let advice = advice(differences);
     if let Some(advice) = &advice {
-        eprintln!("{advice}");
+        say!("{advice}");
     }
     let text = if json {
         to_json(&Report {
