@@ -236,7 +236,7 @@ pub const KEYS: &[Key] = &[
         "consumer.max_deferred",
         Kind::Count {
             min: 1,
-            max: 1_000_000,
+            max: 200_000,
         },
         Some("50000"),
         "Requests that may be away in the wait queues at a time, as far as this worker knows. Beyond it, it takes no new requests until some have come back.",

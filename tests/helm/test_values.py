@@ -228,7 +228,7 @@ def toml(sections: dict) -> str:
 # Filled by the user, so that values.yaml can't show what is in them.
 OPEN = {"credentials.api.accounts", "global"}
 # The chart's to wire; in the schema only so that a template can refuse them in words.
-WIRED = re.compile(r"^config\.(amqp|api|otlp)\.(url|token|proxy|accounts|accounts\..*|client_id|client_secret|.*_file)$")
+WIRED = re.compile(r"^config\.(amqp|api|otlp|log)\.(url|token|proxy|hash_key|accounts|accounts\..*|client_id|client_secret|.*_file)$")
 
 
 def paths_of_values(value, schema, at="") -> set[str]:

@@ -149,7 +149,7 @@ like is values.schema.json's part, which Helm applies before it gets here. Never
 {{- end -}}
 
 {{- range .Values.extraEnv -}}
-{{- if and (hasPrefix "RENAME_WORKER_" .name) (not (has .name (list "RENAME_WORKER_API__PROXY" "RENAME_WORKER_OTLP__PROXY"))) -}}
+{{- if and (hasPrefix "RENAME_WORKER_" .name) (not (has .name (list "RENAME_WORKER_API__PROXY" "RENAME_WORKER_OTLP__PROXY" "RENAME_WORKER_LOG__HASH_KEY"))) -}}
 {{- $mistakes = append $mistakes (printf "extraEnv: %s is a setting; set it under config, credentials or tls, where the chart sees it too" .name) -}}
 {{- end -}}
 {{- end -}}
@@ -186,6 +186,7 @@ like is values.schema.json's part, which Helm applies before it gets here. Never
   {"key": "api.timeout", "min": "10ms", "max": "5m", "below": ""},
   {"key": "api.connect_timeout", "min": "10ms", "max": "1m", "below": "api.timeout"},
   {"key": "consumer.drain_timeout", "min": "0s", "max": "10m", "below": ""},
+  {"key": "dead_letters.keep_discarded", "min": "1s", "max": "365d", "below": ""},
   {"key": "retry.initial_delay", "min": "1ms", "max": "1h", "below": "retry.max_delay"},
   {"key": "retry.max_delay", "min": "1ms", "max": "24h", "below": ""},
   {"key": "retry.max_elapsed", "min": "1s", "max": "30d", "below": ""},
