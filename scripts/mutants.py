@@ -81,16 +81,16 @@ MUTANTS = [
 """,
     ),
     (
-        "takes sessions that ended for evidence against what was in hand",
+        "takes every request that a session ended with for poison",
         "machine/arrivals.rs",
-        "        let unexplained = self.survivals.unexplained(identity, delivery_count);\n",
-        "        let unexplained = delivery_count;\n",
+        "        } else if unexplained.saturating_add(POISON_MARGIN) >= self.rules.delivery_limit {\n",
+        "        } else if delivery_count > 0 {\n",
     ),
     (
         "takes many requests at a time whatever sessions die of",
-        "consume_window.rs",
-        "const YOUNG_DEATHS: u32 = 2;\n",
-        "const YOUNG_DEATHS: u32 = 2_000;\n",
+        "consume_plan.rs",
+        "            Stage::FirstLook(_) | Stage::Returned(_) => 1,\n",
+        "            Stage::FirstLook(_) | Stage::Returned(_) => self.prefetch,\n",
     ),
     (
         "gives a message up when the connection is lost",
