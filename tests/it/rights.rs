@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use lapin::BasicProperties;
-use lapin::options::{QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use rename_worker::broker::topology::Names;
 use rename_worker::core::request::AccountId;
@@ -440,6 +440,13 @@ async fn told_without(site: &Site, role: &str, verb: &str, object: &str) -> Stri
         }
         "checker" => &[&["topology", "check"]],
         "reviewer" => {
+            // Without a token the review publishes one.
+            let lock = site.names.review_lock.as_str().into();
+            let purged = site
+                .raw
+                .channel()
+                .queue_purge(lock, QueuePurgeOptions::default());
+            purged.await.expect("the lock can be emptied");
             // An empty queue is not read.
             let letters = &site.names.dead_letters;
             site.raw
