@@ -133,6 +133,24 @@ async fn what_is_looked_at_again_and_again_stays_as_it_was() {
     stage.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn looks_that_end_before_their_last_letter_do_not_end_the_review() {
+    let stage = Stage::new().await;
+    stage.letters(40).await;
+    let review = stage.review().await;
+    for round in 0..100 {
+        let mut look = review.look().await.unwrap();
+        // So that consumers of one, of several and of all waves are at work when it ends.
+        for _ in 0..=round % 40 {
+            look.next().await.unwrap().unwrap();
+        }
+        let back = review.give_back(look).await;
+        back.unwrap_or_else(|trouble| panic!("in round {round}: {trouble}"));
+    }
+    review.end().await;
+    stage.finish().await;
+}
+
 #[tokio::test]
 async fn each_of_many_letters_is_seen_once_while_some_are_taken() {
     // Several waves of them.

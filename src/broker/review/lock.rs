@@ -42,10 +42,7 @@ pub(super) async fn acquire(amqp: &Amqp, wire: &Wire, names: &Names) -> Result<C
     let channel = open_channel(&wire.connection).await?;
     match take_token(&channel, names).await {
         Ok(true) => Ok(channel),
-        Ok(false) => {
-            channel.close(200, "OK".into()).await.ok();
-            Err(Trouble::Reviewed)
-        }
+        Ok(false) => Err(Trouble::Reviewed),
         Err(error) => Err(Trouble::of_session(&error)),
     }
 }

@@ -185,9 +185,7 @@ impl Look {
 
     /// Gives back what is not taken.
     pub(super) async fn close(self) -> Closed {
-        // What is on its way is dropped as it comes.
         self.flow.unlimit();
-        drop(self.consumers);
         let channel = &self.lane.channel;
         let taken = self.lane.taken.load(Ordering::Relaxed);
         if taken > 0 {
@@ -198,8 +196,15 @@ impl Look {
             tokio::time::timeout(CLOSE_TIMEOUT, answered).await.ok();
             sleep(ACKS_SETTLE).await;
         }
+        // The consumers outlive their channel: lapin cancels one that is dropped before, and where the
+        // channel is closed meanwhile, it gives up the whole connection.
         let closing = channel.close(200, "OK".into());
-        tokio::time::timeout(CLOSE_TIMEOUT, closing).await.ok();
+        let mut arriving = self.consumers;
+        tokio::select! {
+            _ = tokio::time::timeout(CLOSE_TIMEOUT, closing) => {}
+            // What is still on its way is dropped as it comes.
+            () = async { while arriving.next().await.is_some() {} future::pending().await } => {}
+        }
         Closed {
             left: self.expected - taken,
             others: self.others,
