@@ -9,7 +9,7 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use rename_worker::broker::{
     BrokerEvent, CopyTo, Delivery, Outgoing, Publication, Settled, Ticket, Trouble,
 };
-use rename_worker::core::consume_plan::ConsumeScope;
+use rename_worker::core::consume_plan::{ConsumeScope, SourceQueue};
 use rename_worker::wire::headers::{self, HeaderSource as _, HeaderValue};
 
 use crate::broker_bench::{Bench, PREFETCH, ROUTING_KEY, event};
@@ -307,6 +307,7 @@ async fn a_probe_fetches_one_request_or_tells_that_there_is_none() {
     assert!(matches!(bench.next().await, BrokerEvent::ProbeEmpty { .. }));
     bench.request("one", BasicProperties::default()).await;
     bench.request("two", BasicProperties::default()).await;
+    bench.holds("requests", 2).await;
     let probe = bench.fetched().await;
     assert_eq!(probe.body(), b"one");
     let tail = copy(&probe, CopyTo::Due);
@@ -314,6 +315,10 @@ async fn a_probe_fetches_one_request_or_tells_that_there_is_none() {
         panic!("not confirmed");
     };
     bench.link.settle(probe, Settled::Copied(tail));
+    // The queues take turns, so that neither keeps a probe from the other.
+    let again = bench.fetched().await;
+    assert_eq!(again.body(), b"one");
+    assert_eq!(again.source(), SourceQueue::Due);
     assert_eq!(bench.fetched().await.body(), b"two");
     bench.finish().await;
 }

@@ -1,7 +1,7 @@
 //! What the real process writes to standard error: whoever does not read it stops nothing, what was
 //! logged last is written before the process ends, and a fault that lasts does not fill the log.
 
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
+use crate::support::process::terminate;
 use crate::support::stage::{PATIENCE, Stage};
 
 /// Requests that each have a line in the log: more than the pipe (64 KiB) and the lines that may
@@ -65,17 +66,6 @@ fn start(mut command: Command) -> (Child, String) {
         .spawn()
         .expect("the worker starts");
     (child, admin)
-}
-
-async fn terminate(child: &mut Child) -> ExitStatus {
-    let id = child.id().expect("it runs").to_string();
-    let told = Command::new("kill")
-        .args(["-s", "TERM", &id])
-        .status()
-        .await;
-    assert!(told.is_ok_and(|status| status.success()), "no signal");
-    let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
-    ended.expect("it ends").expect("it is our child")
 }
 
 /// The lines of standard error, until the process ends.

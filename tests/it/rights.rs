@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::support::amqp::{Message, Raw};
+use super::support::process::terminate;
 use super::support::stage::{ACCOUNT, PATIENCE};
 use super::support::{own_broker_or_skip, unique_prefix};
 
@@ -288,7 +289,7 @@ async fn each_role_can_do_all_it_does_with_the_documented_rights() {
             .iter()
             .filter(|event| kind_of(event).ends_with("renamed"));
         assert_eq!(renamed.count(), 2, "{role}: {told:?}");
-        worker.kill().await.unwrap();
+        assert!(terminate(&mut worker).await.success());
     }
     let letters = |args: &'static [&'static str]| [&["dead-letters"], args].concat();
     for args in [

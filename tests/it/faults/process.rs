@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use super::plan::NAME;
+use crate::support::process::signal;
 
 /// Asking a busy worker for its status may take a while, but not that long.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
@@ -109,18 +110,12 @@ impl Process {
 
     /// Asks it to stop.
     pub async fn terminate(&self) {
-        self.signal("TERM").await;
+        signal(&self.child, "TERM").await;
     }
 
     /// What a terminal that closes sends.
     pub async fn hang_up(&self) {
-        self.signal("HUP").await;
-    }
-
-    async fn signal(&self, name: &str) {
-        let id = self.child.id().expect("it runs").to_string();
-        let told = Command::new("kill").args(["-s", name, &id]).status().await;
-        assert!(told.is_ok_and(|status| status.success()), "no signal");
+        signal(&self.child, "HUP").await;
     }
 
     pub async fn wait(&mut self) -> ExitStatus {

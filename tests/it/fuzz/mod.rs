@@ -28,6 +28,7 @@ use tokio::time::timeout;
 
 use self::publisher::Publisher;
 use crate::support::amqp::Raw;
+use crate::support::process::terminate;
 use crate::support::stage::Stage;
 use crate::support::{broker, say};
 
@@ -100,7 +101,8 @@ async fn throw(messages: u64, seed: u64) -> String {
     assert_eq!(known.events, accepted, "more outcomes than messages");
     nothing_is_left_but(&stage, known.to_review).await;
     the_review_reads_all(&stage, known.to_review).await;
-    stop(worker).await;
+    let ended = terminate(&mut worker).await;
+    assert!(ended.success(), "the idle worker ended with {ended}");
     clean(&stage).await;
     let outcomes = &known.outcomes;
     format!("{accepted} of {messages} messages accepted, {memory} KiB at most, {outcomes:?}")
@@ -322,17 +324,6 @@ async fn the_review_reads_all(stage: &Stage, letters: u64) {
             assert_eq!(count, letters, "lines of the export");
         }
     }
-}
-
-async fn stop(mut worker: Child) {
-    let id = worker.id().expect("it runs").to_string();
-    let told = Command::new("kill")
-        .args(["-s", "TERM", &id])
-        .status()
-        .await;
-    assert!(told.is_ok_and(|status| status.success()), "no signal");
-    let ended = worker.wait().await.expect("it is our child");
-    assert!(ended.success(), "the idle worker ended with {ended}");
 }
 
 async fn clean(stage: &Stage) {

@@ -14,6 +14,7 @@ pub mod amqp;
 pub mod stage;
 pub mod cluster;
 pub mod collector;
+pub mod process;
 pub mod proxy;
 pub mod tls;
 
