@@ -14,13 +14,14 @@
 //! message has come back that entered the queue well after the missing one must have ([`Line::turn`]).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::request::{AccountId, RenameRequest};
+use super::names::folded;
+use super::request::RenameRequest;
 use super::retry::later;
 
 /// How much later than expected a message may enter the due queue again: the broker moves
@@ -46,7 +47,10 @@ pub struct Ticket(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity {
     pub request_id: Uuid,
+    /// In the form that all spellings of a name have in common: an API may keep both as one.
     names: [u64; 2],
+    /// Both names as they are spelt.
+    spelling: u64,
     replay: u64,
 }
 
@@ -57,26 +61,22 @@ impl Identity {
         Self {
             replay,
             request_id: request.request_id,
-            names: [
-                name_hash(&request.account_id, request.username.reveal()),
-                name_hash(&request.account_id, request.new_username.reveal()),
-            ],
+            names: [&request.username, &request.new_username]
+                .map(|name| hash_of(&(&request.account_id, folded(name.reveal())))),
+            spelling: hash_of(&(request.username.reveal(), request.new_username.reveal())),
         }
     }
 
     /// One number for it, to tell requests apart.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
-        hasher.finish()
+        hash_of(self)
     }
 }
 
-fn name_hash(account: &AccountId, name: &str) -> u64 {
+fn hash_of(value: &impl std::hash::Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
-    account.hash(&mut hasher);
-    name.hash(&mut hasher);
+    value.hash(&mut hasher);
     hasher.finish()
 }
 
