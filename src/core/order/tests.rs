@@ -41,9 +41,17 @@ fn arrive(line: &mut Line, number: usize, old: &str, new: &str) -> Ticket {
     line.arrive(identity(number, old, new), None).ticket
 }
 
+fn exactly(delay: Duration) -> Stay {
+    Stay {
+        at_least: delay,
+        at_most: delay,
+    }
+}
+
 fn go_away(line: &mut Line, ticket: Ticket, delay: Option<Duration>, now: Timestamp) -> u64 {
-    let copy = line.leave(ticket, delay, now);
-    line.left(ticket, delay, now);
+    let stay = delay.map(exactly);
+    let copy = line.leave(ticket, stay, now);
+    line.left(ticket, stay, now);
     copy
 }
 
@@ -106,7 +114,7 @@ fn those_behind_one_that_leaves_wait_until_the_broker_has_it_and_then_follow() {
     let mut line = line();
     let first = arrive(&mut line, 0, "a", "b");
     let second = arrive(&mut line, 1, "b", "c");
-    let delay = Some(seconds(30));
+    let delay = Some(exactly(seconds(30)));
     line.leave(first, delay, start());
     assert_eq!(line.turn(second), Turn::Wait);
     line.left(first, delay, start());
