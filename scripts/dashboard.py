@@ -253,6 +253,15 @@ ROWS = {
             name=True,
         ),
         stat(
+            "Accounts held",
+            "Accounts whose requests wait while others go on: the API fails their calls (api) or refuses"
+            " their credentials (credentials). `rename-worker status` lists them.",
+            "short",
+            [(f"max by (cause) ({worker('accounts_held')})", "{{cause}}")],
+            thresholds=steps(GREEN, (1, YELLOW)),
+            name=True,
+        ),
+        stat(
             "Backlog",
             "Requests ready in the request queue, or due again after a wait, that no worker has taken yet."
             " From RabbitMQ.",

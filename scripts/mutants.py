@@ -22,7 +22,7 @@ PLACE = ROOT / "target" / "mutants"
 LIVES = "3000"
 
 # What the core uses, and what the simulation uses besides.
-DEPENDENCIES = ["backoff", "governor", "icu_normalizer", "jiff", "thiserror", "uuid"]
+DEPENDENCIES = ["backoff", "governor", "icu_normalizer", "jiff", "lru", "thiserror", "uuid"]
 DEV_DEPENDENCIES = ["rand"]
 
 # Name, file under src/core, what stands there, what stands there instead.
@@ -64,21 +64,9 @@ MUTANTS = [
     ),
     (
         "never resumes after a hold",
-        "hold.rs",
-        """                    State::Held { .. } | State::Probing { .. },
-                    Event::Answered {
-                        sign: Sign::Alive | Sign::Throttled(_),
-                        ..
-                    },
-                ) => (flowing(), Change::Resumed),
-""",
-        """                    held @ (State::Held { .. } | State::Probing { .. }),
-                    Event::Answered {
-                        sign: Sign::Alive | Sign::Throttled(_),
-                        ..
-                    },
-                ) => (held, Change::None),
-""",
+        "policy/hold.rs",
+        "            (Held { .. } | Probing { .. }, Alive | Throttled(_)) => (flowing(), Change::Resumed),\n",
+        "            (held @ (Held { .. } | Probing { .. }), Alive | Throttled(_)) => (held, Change::None),\n",
     ),
     (
         "takes every request that a session ended with for poison",

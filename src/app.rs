@@ -15,8 +15,8 @@ use crate::broker::{BrokerEvent, Link, LinkSettings, StreamLimits};
 use crate::clock;
 use crate::config::{Ladder, Settings, VerifyUser};
 use crate::core::answer::CallKind;
-use crate::core::hold::HoldSettings;
 use crate::core::machine::Rules;
+use crate::core::policy::hold::HoldSettings;
 use crate::core::retry::RetrySettings;
 use crate::dintero::{self, Client};
 use crate::telemetry::build::{REVISION, VERSION};
@@ -189,6 +189,8 @@ pub fn rules(settings: &Settings) -> Rules {
         verify_before: settings.api.verify_user == VerifyUser::Before,
         concurrency: usize::from(settings.consumer.concurrency.get()),
         requests_per_second: settings.api.requests_per_second,
+        account_share: settings.consumer.account_share,
+        own_credentials: settings.api.accounts.keys().cloned().collect(),
         max_deferred: usize::try_from(settings.consumer.max_deferred).unwrap_or(usize::MAX),
         ..Rules::default()
     }

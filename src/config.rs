@@ -112,6 +112,8 @@ pub enum VerifyUser {
 pub struct Consumer {
     /// Calls in flight. The machine's rules make the prefetch of it, which is more.
     pub concurrency: NonZeroU16,
+    /// What one account may have of what is in hand while there are others: above 0, up to 1.
+    pub account_share: f64,
     /// Requests in the wait queues beyond which no new ones are taken.
     pub max_deferred: u32,
     pub drain_timeout: Duration,

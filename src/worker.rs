@@ -22,14 +22,15 @@ use tokio_util::sync::CancellationToken;
 use self::hand::Hand;
 use crate::broker::{BrokerEvent, Delivery, LinkHandle, Publication, Ticket};
 use crate::clock;
+use crate::core::accounts::HeldAccount;
 use crate::core::answer::{Answer, CallKind};
 use crate::core::consume_plan::SourceQueue;
-use crate::core::hold::Cause;
 use crate::core::machine::{
     Arrived, Counts, Effect, Ended, Input, JobId, Machine, POISON_MARGIN, Parcel, Part, Rules,
     Settle,
 };
 use crate::core::outcome::Carried;
+use crate::core::policy::hold::Cause;
 use crate::core::request_time;
 use crate::core::verdict::Which;
 use crate::dintero::{Call, Client};
@@ -57,6 +58,8 @@ pub struct State {
     pub epoch: u64,
     pub held: Option<Cause>,
     pub probe_at: Option<Timestamp>,
+    /// Those that are held while others go on, the longest held first.
+    pub held_accounts: Vec<HeldAccount>,
     pub draining: bool,
     pub counts: Counts,
     /// When the loop last turned.
@@ -81,9 +84,9 @@ pub struct Worker {
     pending: VecDeque<Input>,
     next_job: u64,
     epoch: u64,
-    /// The next delivery is the one that was fetched as a probe.
-    probing: bool,
     drained: bool,
+    /// As of which of the machine's changes the held accounts are shown.
+    held_shown: u64,
     state: watch::Sender<State>,
 }
 
@@ -110,8 +113,8 @@ impl Worker {
             pending: VecDeque::new(),
             next_job: 0,
             epoch: 0,
-            probing: false,
             drained: false,
+            held_shown: 0,
             state: watch::Sender::default(),
         }
     }
@@ -189,7 +192,6 @@ impl Worker {
                 self.take(Input::Up);
             }
             BrokerEvent::Down { why, .. } => {
-                self.probing = false;
                 self.reporter.disconnected(why.needs_action(), &why);
                 self.state.send_modify(|state| state.connected = false);
                 self.take(Input::Down);
@@ -214,13 +216,12 @@ impl Worker {
             BrokerEvent::Flushed { ticket } => self.take(Input::Settled {
                 job: JobId(ticket.0),
             }),
-            BrokerEvent::ProbeEmpty { epoch } if epoch == self.epoch => {
-                self.probing = false;
-                self.take(Input::ProbeEmpty);
+            BrokerEvent::Fetched { epoch, found } if epoch == self.epoch => {
+                self.take(Input::Fetched { found });
             }
             BrokerEvent::TakesNew { epoch } if epoch == self.epoch => self.take(Input::TakesNew),
             BrokerEvent::TakesNew { .. }
-            | BrokerEvent::ProbeEmpty { .. }
+            | BrokerEvent::Fetched { .. }
             | BrokerEvent::Stopped { .. } => {}
         }
     }
@@ -270,16 +271,16 @@ impl Worker {
         {
             self.reporter.metrics().queue_head(asked_at);
         }
+        let fetched = delivery.is_fetched();
         self.hands
             .insert(job, Hand::new(delivery, partial, asked_at, trace));
-        let probe = removed.is_none() && std::mem::take(&mut self.probing);
         self.take(Input::Delivered(Arrived {
             job,
             request,
             carried,
             redelivered,
             delivery_count,
-            probe,
+            fetched,
             removed,
         }));
     }
@@ -334,10 +335,7 @@ impl Worker {
         match effect {
             Effect::Consume(scope) => self.link.consume(self.epoch, scope),
             Effect::StopConsuming => self.link.stop_consuming(self.epoch),
-            Effect::Probe => {
-                self.probing = true;
-                self.link.fetch_one(self.epoch);
-            }
+            Effect::Fetch { queue, most } => self.link.fetch(self.epoch, queue, most),
             Effect::Call {
                 job,
                 kind,
@@ -436,7 +434,23 @@ impl Worker {
         }
     }
 
-    fn show_state(&self, draining: bool) {
+    /// Only when they have changed, since there may be many.
+    fn show_held_accounts(&mut self) {
+        if self.held_shown == self.machine.held_changes() {
+            return;
+        }
+        self.held_shown = self.machine.held_changes();
+        for cause in Cause::ALL {
+            let held = gauge(self.machine.held_count(cause));
+            self.reporter.metrics().set_accounts_held(cause, held);
+        }
+        let mut held = self.machine.held_accounts();
+        held.sort_by(|one, other| (one.since, &one.account).cmp(&(other.since, &other.account)));
+        self.state.send_modify(|state| state.held_accounts = held);
+    }
+
+    fn show_state(&mut self, draining: bool) {
+        self.show_held_accounts();
         let counts = self.machine.counts();
         let metrics = self.reporter.metrics();
         metrics.set_in_flight(gauge(counts.in_flight));

@@ -44,7 +44,7 @@ impl Desk {
             carried,
             redelivered: false,
             delivery_count: 0,
-            probe: false,
+            fetched: false,
             removed: None,
         }));
         job

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Watched;
+use crate::core::accounts;
 use crate::telemetry::build::{REVISION, VERSION};
 use crate::telemetry::metrics::Counts;
 
@@ -15,6 +16,10 @@ pub struct Status {
     pub now: Timestamp,
     pub broker: Broker,
     pub hold: Hold,
+    /// Accounts that are held while others go on, the longest held first; no more than a hundred.
+    pub held_accounts: Vec<HeldAccount>,
+    /// How many there are.
+    pub held_accounts_total: usize,
     /// It has been told to stop and finishes what is in flight.
     pub draining: bool,
     pub in_flight: usize,
@@ -47,6 +52,35 @@ pub struct Hold {
     pub next_probe_at: Option<Timestamp>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldAccount {
+    pub account: String,
+    /// `api` or `credentials`.
+    pub cause: String,
+    pub since: Timestamp,
+    /// `None` while a probe is under way.
+    pub next_probe_at: Option<Timestamp>,
+    /// In a few words, such as `status 401`.
+    pub last_answer: String,
+    pub last_answer_at: Timestamp,
+}
+
+impl From<&accounts::HeldAccount> for HeldAccount {
+    fn from(held: &accounts::HeldAccount) -> Self {
+        Self {
+            account: held.account.as_str().to_owned(),
+            cause: held.cause.as_str().to_owned(),
+            since: held.since,
+            next_probe_at: held.probe_at,
+            last_answer: held.last_answer.to_string(),
+            last_answer_at: held.last_answer_at,
+        }
+    }
+}
+
+/// Held accounts that are listed; a worker serves a few hundred.
+const MAX_LISTED: usize = 100;
+
 impl Status {
     #[must_use]
     pub fn of(watched: &Watched, now: Timestamp) -> Self {
@@ -67,6 +101,13 @@ impl Status {
                 cause: state.held.map(|cause| cause.as_str().to_owned()),
                 next_probe_at: state.probe_at,
             },
+            held_accounts: state
+                .held_accounts
+                .iter()
+                .take(MAX_LISTED)
+                .map(HeldAccount::from)
+                .collect(),
+            held_accounts_total: state.held_accounts.len(),
             draining: state.draining,
             in_flight: state.counts.in_flight,
             concurrency: watched.concurrency,

@@ -48,6 +48,7 @@ pub struct Delivery {
     received: Arc<Received>,
     lane: Arc<Lane>,
     tag: u64,
+    fetched: bool,
 }
 
 impl Received {
@@ -269,7 +270,20 @@ impl Delivery {
             received: Arc::new(Received::new(message, source, lane.epoch)),
             lane: Arc::clone(lane),
             tag,
+            fetched: false,
         }
+    }
+
+    /// It came by [`LinkHandle::fetch`](super::LinkHandle::fetch).
+    pub(super) const fn fetched(mut self) -> Self {
+        self.fetched = true;
+        self
+    }
+
+    /// Whether it was fetched, and not consumed.
+    #[must_use]
+    pub const fn is_fetched(&self) -> bool {
+        self.fetched
     }
 
     /// The message, to keep or to publish again while the delivery is still held.

@@ -24,7 +24,7 @@ use super::topology::{Names, Topology, TopologySettings};
 use super::trouble::Trouble;
 use super::undeliverable::UndeliverableReader;
 use crate::config::Amqp;
-use crate::core::consume_plan::{ConsumePlan, ConsumeScope};
+use crate::core::consume_plan::{ConsumePlan, ConsumeScope, SourceQueue};
 use crate::core::consume_window::{ConsumeWindow, SessionHistory};
 
 /// Sessions on one connection, at most. lapin never lets go of a closed channel's number, so after
@@ -78,9 +78,10 @@ pub enum BrokerEvent {
     Flushed {
         ticket: Ticket,
     },
-    /// [`LinkHandle::fetch_one`] found nothing.
-    ProbeEmpty {
+    /// [`LinkHandle::fetch`] is over: this number of messages was found.
+    Fetched {
         epoch: u64,
+        found: u32,
     },
     /// After [`LinkHandle::consume`]: what was due has been taken, and new requests are from now on.
     TakesNew {
@@ -102,6 +103,8 @@ pub(super) enum Command {
     },
     Fetch {
         epoch: u64,
+        queue: SourceQueue,
+        most: u32,
     },
     Publish {
         ticket: Ticket,
@@ -185,10 +188,10 @@ impl LinkHandle {
         self.send(Command::Stop { epoch });
     }
 
-    /// Asks for one request, which comes as [`BrokerEvent::Delivered`], else
-    /// [`BrokerEvent::ProbeEmpty`].
-    pub fn fetch_one(&self, epoch: u64) {
-        self.send(Command::Fetch { epoch });
+    /// Asks for the next messages of a queue, this number at most. They come as
+    /// [`BrokerEvent::Delivered`], and then [`BrokerEvent::Fetched`].
+    pub fn fetch(&self, epoch: u64, queue: SourceQueue, most: u32) {
+        self.send(Command::Fetch { epoch, queue, most });
     }
 
     /// Publishes, in the order of the calls. Answered by [`BrokerEvent::Published`].

@@ -53,7 +53,6 @@ pub(super) struct Session<'a> {
     /// Until the session ends.
     undeliverable: Option<UndeliverableReader>,
     fetching: Option<Fetching>,
-    fetches: u64,
     flushing: FuturesUnordered<Flush>,
     blocked: bool,
     /// When the broker last showed that it takes messages.
@@ -77,11 +76,13 @@ pub(super) enum End {
     Trouble(Trouble, SessionDeath),
 }
 
-/// One request is being fetched to probe with.
+/// Messages are being fetched, one after another.
 struct Fetching {
-    source: SourceQueue,
-    /// The queue that is asked next, if this one is empty.
-    then: Option<SourceQueue>,
+    queue: SourceQueue,
+    /// How many more are asked for, the one that is being fetched included.
+    left: u32,
+    found: u32,
+    /// `None` once all have come, while some of them wait at the door.
     reply: Option<Reply<Option<BasicGetMessage>>>,
 }
 
@@ -110,7 +111,6 @@ impl<'a> Session<'a> {
             lane,
             publisher: ready.publisher,
             fetching: None,
-            fetches: 0,
             flushing: FuturesUnordered::new(),
             blocked: ready.blocked,
             told_at: ready.told_at,
@@ -134,9 +134,7 @@ impl<'a> Session<'a> {
                 }
                 command = commands.recv() => self.on_command(command).await,
                 event = self.consumers.next() => self.on_consumers(event).await,
-                (source, fetched) = fetched(&mut self.fetching) => {
-                    self.on_fetched(source, fetched).await
-                }
+                fetched = fetched(&mut self.fetching) => self.on_fetched(fetched).await,
                 Some((ticket, flushed)) = self.flushing.next() => {
                     self.on_flushed(ticket, flushed).await
                 }
@@ -213,7 +211,14 @@ impl<'a> Session<'a> {
                 self.consume(Some(scope));
             }
             Some(Command::Stop { epoch }) if epoch == self.epoch => self.consume(None),
-            Some(Command::Fetch { epoch }) if epoch == self.epoch => self.fetch(),
+            Some(Command::Fetch { epoch, queue, most }) if epoch == self.epoch => {
+                self.fetching = Some(Fetching {
+                    queue,
+                    left: most,
+                    found: 0,
+                    reply: Some(self.get(queue)),
+                });
+            }
             Some(Command::Flush { epoch, ticket }) if epoch == self.epoch => self.flush(ticket),
             Some(Command::Publish { ticket, outgoing }) => {
                 let void =
@@ -241,37 +246,19 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Fetches one request. The queues take turns, so that what heads one of them is not all that a
-    /// probe ever meets.
-    fn fetch(&mut self) {
-        if self.fetching.is_none() {
-            self.fetches += 1;
-            let (first, then) = if self.fetches.is_multiple_of(2) {
-                (SourceQueue::Requests, SourceQueue::Due)
-            } else {
-                (SourceQueue::Due, SourceQueue::Requests)
-            };
-            self.fetch_from(first, Some(then));
-        }
-    }
-
-    fn fetch_from(&mut self, source: SourceQueue, then: Option<SourceQueue>) {
+    fn get(&self, queue: SourceQueue) -> Reply<Option<BasicGetMessage>> {
         let lane = Arc::clone(&self.lane);
         let names = &self.plan.names;
-        let queue = match source {
-            SourceQueue::Requests => names.requests.as_str().into(),
-            SourceQueue::Due | SourceQueue::Undeliverable => names.due.as_str().into(),
+        let name = match queue {
+            SourceQueue::Requests => &names.requests,
+            SourceQueue::Due => &names.due,
+            SourceQueue::Undeliverable => &names.undeliverable,
         };
-        let reply: Reply<_> = Box::pin(async move {
-            lane.channel
-                .basic_get(queue, BasicGetOptions::default())
-                .await
-        });
-        self.fetching = Some(Fetching {
-            source,
-            then,
-            reply: Some(reply),
-        });
+        let name = name.as_str().into();
+        Box::pin(async move {
+            let options = BasicGetOptions::default();
+            lane.channel.basic_get(name, options).await
+        })
     }
 
     /// A channel works in order: when it answers a question, it has taken what was said before. To
@@ -292,27 +279,38 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn on_fetched(
-        &mut self,
-        source: SourceQueue,
-        fetched: lapin::Result<Option<BasicGetMessage>>,
-    ) -> Option<End> {
-        let then = self.fetching.take().and_then(|fetching| fetching.then);
-        match (fetched, then) {
-            (Ok(Some(message)), _) => {
-                let delivery = Delivery::new(message.delivery, &self.lane, source);
-                self.hand_over(delivery).await
+    async fn on_fetched(&mut self, fetched: lapin::Result<Option<BasicGetMessage>>) -> Option<End> {
+        let mut fetching = self.fetching.take()?;
+        let message = match fetched {
+            Ok(message) => message,
+            Err(error) => return Some(self.died(Trouble::of_session(&error))),
+        };
+        let queue = fetching.queue;
+        fetching.left = if message.is_some() {
+            fetching.left - 1
+        } else {
+            0
+        };
+        fetching.found += u32::from(message.is_some());
+        fetching.reply = (fetching.left > 0).then(|| self.get(queue));
+        self.fetching = Some(fetching);
+        if let Some(message) = message {
+            let delivery = Delivery::new(message.delivery, &self.lane, queue).fetched();
+            if let Some(end) = self.hand_over(delivery).await {
+                return Some(end);
             }
-            (Ok(None), Some(then)) => {
-                self.fetch_from(then, None);
-                None
-            }
-            (Ok(None), None) => {
-                self.say(BrokerEvent::ProbeEmpty { epoch: self.epoch })
-                    .await
-            }
-            (Err(error), _) => Some(self.died(Trouble::of_session(&error))),
         }
+        self.end_fetching().await
+    }
+
+    /// Says that all has come that was to be fetched, once it has.
+    async fn end_fetching(&mut self) -> Option<End> {
+        if !self.at_the_door.is_empty() {
+            return None;
+        }
+        let fetching = self.fetching.take_if(|fetching| fetching.left == 0)?;
+        let (epoch, found) = (self.epoch, fetching.found);
+        self.say(BrokerEvent::Fetched { epoch, found }).await
     }
 
     async fn on_consumers(&mut self, event: ConsumersEvent) -> Option<End> {
@@ -375,7 +373,7 @@ impl<'a> Session<'a> {
                 return Some(End::Closed);
             }
         }
-        None
+        self.end_fetching().await
     }
 
     /// Voids the deliveries, tells what is lost, closes the channels.
@@ -421,11 +419,9 @@ async fn let_acks_settle(lane: &Lane, prefetch: u16) {
     }
 }
 
-async fn fetched(
-    fetching: &mut Option<Fetching>,
-) -> (SourceQueue, lapin::Result<Option<BasicGetMessage>>) {
+async fn fetched(fetching: &mut Option<Fetching>) -> lapin::Result<Option<BasicGetMessage>> {
     match fetching {
-        Some(fetching) => (fetching.source, reply(&mut fetching.reply).await),
+        Some(fetching) => reply(&mut fetching.reply).await,
         None => std::future::pending().await,
     }
 }

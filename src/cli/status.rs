@@ -125,13 +125,39 @@ fn told(status: &Status) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name:<10} {value}");
     }
+    text + &held_accounts(status)
+}
+
+/// The accounts that are held, the longest held first; the rest as a number.
+fn held_accounts(status: &Status) -> String {
+    let mut text = String::new();
+    let shown = status.held_accounts.iter().take(MAX_ACCOUNTS);
+    for (row, held) in shown.enumerate() {
+        let name = if row == 0 { "held" } else { "" };
+        let probe = held.next_probe_at.map_or_else(
+            || "a probe is under way".to_owned(),
+            |at| format!("next probe {at:.0}"),
+        );
+        let _ = writeln!(
+            text,
+            "{name:<10} {} since {:.0} ({}; {probe}; last answer: {})",
+            held.account, held.since, held.cause, held.last_answer
+        );
+    }
+    let more = status.held_accounts_total.saturating_sub(MAX_ACCOUNTS);
+    if more > 0 {
+        let _ = writeln!(text, "{:<10} and {more} more accounts", "");
+    }
     text
 }
+
+/// Held accounts that are listed for a person.
+const MAX_ACCOUNTS: usize = 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::status::{Broker, Hold};
+    use crate::admin::status::{Broker, HeldAccount, Hold};
     use crate::telemetry::metrics::Counts;
 
     #[test]
@@ -175,6 +201,17 @@ mod tests {
                 cause: Some("api".to_owned()),
                 next_probe_at: Some(at),
             },
+            held_accounts: (0..11)
+                .map(|number| HeldAccount {
+                    account: format!("T{number:08}"),
+                    cause: "credentials".to_owned(),
+                    since: at,
+                    next_probe_at: (number > 0).then_some(at),
+                    last_answer: "status 401".to_owned(),
+                    last_answer_at: at,
+                })
+                .collect(),
+            held_accounts_total: 12,
             draining: false,
             in_flight: 3,
             concurrency: 64,

@@ -233,6 +233,15 @@ pub const KEYS: &[Key] = &[
         "Calls in flight at once.",
     ),
     key(
+        "consumer.account_share",
+        Kind::Decimal {
+            min: 0.01,
+            max: 1.0,
+        },
+        Some("0.5"),
+        "The share of what a worker has in hand that one account may fill, while another account has been seen within the last hour. Its further requests wait in the wait queues for about as long as their turn is away.",
+    ),
+    key(
         "consumer.max_deferred",
         Kind::Count {
             min: 1,

@@ -302,6 +302,7 @@ fn consumer(reader: &mut Reader) -> Consumer {
     let concurrency = u16::try_from(concurrency).ok().and_then(NonZeroU16::new);
     Consumer {
         concurrency: concurrency.expect("its bounds fit"),
+        account_share: reader.decimal("consumer.account_share"),
         max_deferred: reader.required("consumer.max_deferred", values::count),
         drain_timeout: reader.duration("consumer.drain_timeout"),
     }

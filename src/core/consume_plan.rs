@@ -31,6 +31,8 @@ pub enum SourceQueue {
 /// Which queues are to be consumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsumeScope {
+    /// What RabbitMQ moved away, and nothing else: the worker is held.
+    UndeliverableOnly,
     /// What has waited, and nothing new: too many requests are away already.
     DueOnly,
     All,
@@ -89,6 +91,7 @@ impl ConsumePlan {
 
     /// Begins to consume, goes on with other queues, or stops.
     pub fn want(&mut self, wanted: Option<ConsumeScope>) {
+        let wanted = wanted.filter(|&scope| scope != ConsumeScope::UndeliverableOnly);
         let begins = self.wanted.is_none() && wanted.is_some();
         self.wanted = wanted;
         if begins {
@@ -109,6 +112,7 @@ impl ConsumePlan {
     pub fn prefetch_of(&self, queue: SourceQueue) -> Option<u16> {
         let consumes = match (self.wanted?, self.stage) {
             // What is away comes back by `rename.due`; were nobody to take it, nothing would end.
+            (ConsumeScope::UndeliverableOnly, _) => false,
             (ConsumeScope::DueOnly, _) | (_, Stage::DueBacklog { .. }) => queue == SourceQueue::Due,
             (ConsumeScope::All, Stage::FirstLook(from) | Stage::Returned(from)) => queue == from,
             (ConsumeScope::All, Stage::Open { .. }) => true,

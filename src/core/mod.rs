@@ -17,8 +17,14 @@ pub mod names;
 pub mod verdict;
 // When to try again, where to wait, when to give up.
 pub mod retry;
-// The hold: a circuit breaker's three states.
-pub mod hold;
+// Rules that decide for many requests at once: the holds.
+pub mod policy;
+// Whose turn it is among accounts.
+pub mod fair_queue;
+// What is known of each account: its hold, how long its tries take.
+pub mod accounts;
+// How long the turn of a request is away.
+pub mod turn_estimate;
 // Who must wait for whom.
 pub mod order;
 // How fast an account's calls may go.

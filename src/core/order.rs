@@ -73,6 +73,12 @@ impl Identity {
         }
     }
 
+    /// Its names, as keys of what is known of each.
+    #[must_use]
+    pub const fn names(&self) -> [u64; 2] {
+        self.names
+    }
+
     /// One number for it, to tell requests apart.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
@@ -140,6 +146,8 @@ struct Holder {
     whereabouts: Whereabouts,
     /// The number of the copy it left with last; 0 for one that never left.
     copy: u64,
+    /// How often it has left.
+    departures: u8,
 }
 
 /// Where a delivery stands.
@@ -370,6 +378,7 @@ impl Line {
             && let Whereabouts::Leaving(way) = holder.whereabouts
         {
             holder.whereabouts = Whereabouts::Away(Way { latest, ..way });
+            holder.departures = holder.departures.saturating_add(1);
             let holder = *holder;
             self.wake_behind(ticket, holder.identity);
         }
@@ -427,6 +436,49 @@ impl Line {
         self.wake_behind(ticket, holder.identity);
     }
 
+    /// How often the request has left, as far as its place is known.
+    #[must_use]
+    pub fn departures(&self, ticket: Ticket) -> u8 {
+        self.holders
+            .get(&ticket)
+            .map_or(0, |holder| holder.departures)
+    }
+
+    /// How many stand right before this request in one of its lines and are here, up to a number.
+    #[must_use]
+    pub fn here_before(&self, ticket: Ticket, most: usize) -> usize {
+        let Some(holder) = self.holders.get(&ticket) else {
+            return 0;
+        };
+        let is_here = |before: &Ticket| {
+            self.holders
+                .get(before)
+                .is_some_and(|holder| holder.whereabouts == Whereabouts::Here)
+        };
+        let in_line_of = |&name: &u64| {
+            let before = self.lines.range((name, Ticket(0))..(name, ticket)).rev();
+            let before = before.map(|&(_, before)| before).take(most);
+            before.take_while(is_here).count()
+        };
+        holder
+            .identity
+            .names
+            .iter()
+            .map(in_line_of)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The names of this request that others wait for behind it.
+    pub fn followed_names(&self, ticket: Ticket) -> impl Iterator<Item = u64> {
+        let holder = self.holders.get(&ticket);
+        let names = holder.map_or([None; 2], |holder| holder.identity.names.map(Some));
+        names
+            .into_iter()
+            .flatten()
+            .filter(move |&name| self.behind(name, ticket).is_some())
+    }
+
     /// Takes those here whose turn it may have become since the last time.
     pub fn woken(&mut self) -> Vec<Ticket> {
         std::mem::take(&mut self.woken)
@@ -435,12 +487,7 @@ impl Line {
     /// Whether anybody stands behind this request.
     #[must_use]
     pub fn is_followed(&self, ticket: Ticket) -> bool {
-        self.holders.get(&ticket).is_some_and(|holder| {
-            let names = holder.identity.names;
-            names
-                .iter()
-                .any(|&name| self.behind(name, ticket).is_some())
-        })
+        self.followed_names(ticket).next().is_some()
     }
 
     fn take_ticket(&mut self, identity: Identity) -> Ticket {
@@ -452,6 +499,7 @@ impl Line {
                 identity,
                 whereabouts: Whereabouts::Here,
                 copy: 0,
+                departures: 0,
             },
         );
         self.messages.insert((identity, ticket));

@@ -35,8 +35,6 @@ pub enum Brake {
     Rate,
     /// The API asked for it by 429.
     Throttle,
-    /// The API refuses the account's credentials.
-    Credentials,
 }
 
 /// The pace of every account.
@@ -44,7 +42,7 @@ pub enum Brake {
 pub struct Pacer {
     limiter: Option<(Limiter, FakeRelativeClock)>,
     clock_at: Option<Timestamp>,
-    paused: HashMap<AccountId, (Timestamp, Brake)>,
+    paused: HashMap<AccountId, Timestamp>,
     asked: u32,
 }
 
@@ -74,9 +72,9 @@ impl Pacer {
 
     /// Asks for `calls` calls of this account; a `Go` spends them.
     pub fn ask(&mut self, account: &AccountId, calls: NonZeroU32, now: Timestamp) -> Pace {
-        if let Some(&(until, brake)) = self.paused.get(account) {
+        if let Some(&until) = self.paused.get(account) {
             if now < until {
-                return Pace::NotBefore(until, brake);
+                return Pace::NotBefore(until, Brake::Throttle);
             }
             self.paused.remove(account);
         }
@@ -97,14 +95,11 @@ impl Pacer {
         }
     }
 
-    /// No call of this account goes before `until`.
-    pub fn pause(&mut self, account: &AccountId, until: Timestamp, brake: Brake, now: Timestamp) {
-        self.paused.retain(|_, &mut (until, _)| now < until);
-        let paused = self.paused.entry(account.clone());
-        let paused = paused.or_insert((until, brake));
-        if paused.0 < until {
-            *paused = (until, brake);
-        }
+    /// The API asked that no call of this account goes before `until`.
+    pub fn throttle(&mut self, account: &AccountId, until: Timestamp, now: Timestamp) {
+        self.paused.retain(|_, &mut until| now < until);
+        let paused = self.paused.entry(account.clone()).or_insert(until);
+        *paused = until.max(*paused);
     }
 
     /// Drops what is kept for accounts that have been quiet.
@@ -158,9 +153,9 @@ mod tests {
     fn an_account_that_was_asked_to_slow_down_pauses_and_the_others_do_not() {
         let mut pacer = Pacer::new(None);
         let (slow, other) = (account("T00000001"), account("P00000002"));
-        pacer.pause(&slow, at(5_000), Brake::Throttle, at(0));
+        pacer.throttle(&slow, at(5_000), at(0));
         // A shorter pause does not end a longer one.
-        pacer.pause(&slow, at(1_000), Brake::Credentials, at(0));
+        pacer.throttle(&slow, at(1_000), at(0));
         assert_eq!(
             one_call(&mut pacer, &slow, at(4_999)),
             Pace::NotBefore(at(5_000), Brake::Throttle)

@@ -18,11 +18,10 @@ use uuid::Uuid;
 use super::logged_names::LoggedNames;
 use super::metrics::{EventType, Metrics, UndeliverableCause};
 use crate::clock;
-use crate::core::consume_plan::ConsumeScope;
 use crate::core::fault_log::{FaultLine, LineLimit, OutageLog, Recovery};
-use crate::core::hold::Cause;
-use crate::core::machine::{Deferral, Destination, Ended, Note, Told};
+use crate::core::machine::{CallReport, Deferral, Destination, Ended, Note};
 use crate::core::outcome::{Outcome, Reason};
+use crate::core::policy::hold::Cause;
 use crate::core::removal::RemovalCause;
 use crate::core::request::{AccountId, RenameRequest};
 
@@ -42,7 +41,7 @@ struct Lines {
     api: OutageLog,
     /// The broker's alarms.
     alarm: OutageLog,
-    account_paused: LineLimit,
+    account_held: LineLimit,
     event_not_published: LineLimit,
     not_stored: LineLimit,
     near_delivery_limit: LineLimit,
@@ -139,7 +138,7 @@ impl Reporter {
                     debug!("the API answers again; consuming");
                 }
             }
-            Note::ConsumeScope(ConsumeScope::DueOnly) => {
+            Note::TakesNew(false) => {
                 if let Some(left_out) = self.lines.deferred_too_many.admit(clock::now()) {
                     warn!(
                         left_out = unless_none(left_out),
@@ -148,18 +147,25 @@ impl Reporter {
                     );
                 }
             }
-            Note::ConsumeScope(ConsumeScope::All) => debug!("new requests are taken again"),
-            Note::AccountPaused(Told { gist, account }) => {
-                if let Some(left_out) = self.lines.account_paused.admit(clock::now()) {
+            Note::TakesNew(true) => debug!("new requests are taken again"),
+            Note::AccountHeld(cause, CallReport { gist, account }) => {
+                if let Some(left_out) = self.lines.account_held.admit(clock::now()) {
                     warn!(
                         account = account.as_str(),
+                        cause = cause.as_str(),
                         answer = %gist,
                         left_out = unless_none(left_out),
-                        "the API refuses one account's credentials while others' work: \
-                         that account's requests wait"
+                        "holding one account: {}; its requests wait, and others go on",
+                        why_account_held(cause)
                     );
                 }
             }
+            Note::AccountResumed(cause, CallReport { gist, account }) => info!(
+                account = account.as_str(),
+                cause = cause.as_str(),
+                answer = %gist,
+                "the account is answered again; its requests go on"
+            ),
         }
     }
 
@@ -184,7 +190,7 @@ impl Reporter {
     }
 
     /// The worker holds, or a probe has failed.
-    fn holding(&mut self, cause: Cause, Told { gist, account }: &Told) {
+    fn holding(&mut self, cause: Cause, CallReport { gist, account }: &CallReport) {
         self.metrics.set_hold(Some(cause));
         let needs_action = cause == Cause::Credentials;
         let line = self.lines.api.failed(needs_action, clock::now());
@@ -404,6 +410,13 @@ fn seconds(duration: Duration) -> humantime::FormattedDuration {
 /// A count that is only worth a field where it is one.
 fn unless_none(count: u64) -> Option<u64> {
     (count > 0).then_some(count)
+}
+
+const fn why_account_held(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Api => "its calls fail again and again",
+        Cause::Credentials => "the API refuses its credentials",
+    }
 }
 
 const fn why_held(cause: Cause) -> &'static str {

@@ -22,8 +22,8 @@ use self::families::Families;
 pub use self::family::Given;
 use self::labels::{Build, Delay, EndWhy, Redelivered};
 pub use self::labels::{End, EventType, UndeliverableCause};
-use crate::core::hold::Cause;
 use crate::core::outcome::{Outcome, Reason};
+use crate::core::policy::hold::Cause;
 use crate::core::verdict::Confirmation;
 
 /// The worker's metrics; clones share them.
@@ -155,6 +155,10 @@ impl Metrics {
         for each in Cause::ALL {
             self.all().hold.set(each, i64::from(cause == Some(each)));
         }
+    }
+
+    pub fn set_accounts_held(&self, cause: Cause, accounts: i64) {
+        self.all().accounts_held.set(cause, accounts);
     }
 
     pub fn broker_connected(&self, connected: bool) {

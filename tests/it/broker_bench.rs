@@ -15,6 +15,7 @@ use rename_worker::broker::{
     StreamLimits, Ticket, Trouble,
 };
 use rename_worker::config::{Amqp, Secret};
+use rename_worker::core::consume_plan::SourceQueue;
 use rename_worker::wire::event::{EventMessage, RENAMED};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -130,12 +131,19 @@ impl Bench {
     }
 
     /// Fetches until there is something: the broker may still be routing it.
-    pub async fn fetched(&mut self) -> Delivery {
+    pub async fn fetched(&mut self, queue: SourceQueue) -> Delivery {
         loop {
-            self.link.fetch_one(self.epoch);
+            self.link.fetch(self.epoch, queue, 1);
             match self.next().await {
-                BrokerEvent::Delivered(delivery) => return delivery,
-                BrokerEvent::ProbeEmpty { .. } => {}
+                BrokerEvent::Delivered(delivery) => {
+                    let end = self.next().await;
+                    assert!(
+                        matches!(end, BrokerEvent::Fetched { found: 1, .. }),
+                        "{end:?}"
+                    );
+                    return delivery;
+                }
+                BrokerEvent::Fetched { found: 0, .. } => {}
                 other => panic!("{other:?} instead of a fetched request"),
             }
         }

@@ -307,25 +307,40 @@ async fn stopping_loses_nothing_and_leaves_what_is_held() {
 }
 
 #[tokio::test]
-async fn a_probe_fetches_one_request_or_tells_that_there_is_none() {
+async fn requests_are_fetched_from_a_queue_as_far_as_there_are_any() {
+    use SourceQueue::{Due, Requests};
     let mut bench = Bench::new().await;
-    bench.link.fetch_one(bench.epoch);
-    assert!(matches!(bench.next().await, BrokerEvent::ProbeEmpty { .. }));
+    bench.link.fetch(bench.epoch, Requests, 64);
+    let end = bench.next().await;
+    assert!(
+        matches!(end, BrokerEvent::Fetched { found: 0, .. }),
+        "{end:?}"
+    );
     bench.request("one", BasicProperties::default()).await;
     bench.request("two", BasicProperties::default()).await;
     bench.holds("requests", 2).await;
-    let probe = bench.fetched().await;
+    let probe = bench.fetched(Requests).await;
     assert_eq!(probe.body(), b"one");
+    assert!(probe.is_fetched());
     let tail = copy(&probe, CopyTo::Due);
     let Publication::Confirmed(tail) = bench.publish(tail).await else {
         panic!("not confirmed");
     };
     bench.link.settle(probe, Settled::Copied(tail));
-    // The queues take turns, so that neither keeps a probe from the other.
-    let again = bench.fetched().await;
+    let again = bench.fetched(Due).await;
     assert_eq!(again.body(), b"one");
-    assert_eq!(again.source(), SourceQueue::Due);
-    assert_eq!(bench.fetched().await.body(), b"two");
+    assert_eq!(again.source(), Due);
+    bench.request("three", BasicProperties::default()).await;
+    bench.holds("requests", 2).await;
+    bench.link.fetch(bench.epoch, Requests, 64);
+    for body in ["two", "three"] {
+        assert_eq!(bench.delivered().await.body(), body.as_bytes());
+    }
+    let end = bench.next().await;
+    assert!(
+        matches!(end, BrokerEvent::Fetched { found: 2, .. }),
+        "{end:?}"
+    );
     bench.finish().await;
 }
 
@@ -333,11 +348,11 @@ async fn a_probe_fetches_one_request_or_tells_that_there_is_none() {
 async fn orders_to_a_session_that_is_over_are_void() {
     let mut bench = Bench::new().await;
     bench.request("wait", BasicProperties::default()).await;
-    let _held = bench.fetched().await;
+    let _held = bench.fetched(SourceQueue::Requests).await;
     bench.request("keep", BasicProperties::default()).await;
     bench.holds("requests", 1).await;
     bench.link.consume(bench.epoch + 1, ConsumeScope::All);
-    bench.link.fetch_one(bench.epoch - 1);
+    bench.link.fetch(bench.epoch - 1, SourceQueue::Requests, 1);
     bench.link.stop_consuming(bench.epoch - 1);
     // The answer to a publish comes after all that, and nothing came of it.
     assert!(matches!(

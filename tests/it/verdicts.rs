@@ -125,7 +125,7 @@ async fn refused_credentials_hold_and_harm_nothing() {
         .unwrap()
         .held;
     assert_eq!(
-        cause.map(rename_worker::core::hold::Cause::as_str),
+        cause.map(rename_worker::core::policy::hold::Cause::as_str),
         Some("credentials")
     );
     stage

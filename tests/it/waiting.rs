@@ -106,7 +106,8 @@ async fn while_the_api_is_down_requests_wait_unharmed_and_it_sees_probes_only() 
         .unwrap()
         .clone();
     assert_eq!(
-        held.held.map(rename_worker::core::hold::Cause::as_str),
+        held.held
+            .map(rename_worker::core::policy::hold::Cause::as_str),
         Some("api")
     );
     let idle = state.wait_for(|state| state.counts.in_hand == 0);

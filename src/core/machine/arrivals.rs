@@ -1,11 +1,11 @@
 //! A delivery arrives: whether it is worth a try, and whose turn it is.
 
-use super::super::order::{Arrival, Identity, Line, Turn};
+use super::super::order::{Arrival, Identity, Turn};
 use super::super::outcome::Reason;
 use super::super::removal::RemovalCause;
 use super::super::verdict::{Pending, unknown};
-use super::job::{Job, Phase, Removal};
-use super::{Arrived, Carried, Context, Effect, JobId, Machine};
+use super::job::{Job, Phase, Probe, Removal};
+use super::{Arrived, Carried, Context, DeferralReason, Effect, JobId, Machine};
 
 /// From this many deliveries below the broker's limit, a request is no longer tried: it may be what
 /// kills the worker. It is asked whether an earlier try was applied, and ends.
@@ -40,7 +40,7 @@ impl Machine {
             carried,
             redelivered,
             delivery_count,
-            probe,
+            fetched,
             removed,
         } = arrived;
         if self.draining {
@@ -62,7 +62,9 @@ impl Machine {
                 carried,
                 redelivered || delivery_count > 0 || removed.is_some(),
             ),
-            probe,
+            probe: Probe::default(),
+            holds_share: false,
+            try_began_at: None,
             removed,
             orphan: false,
             heir: None,
@@ -73,9 +75,6 @@ impl Machine {
             Err(detail) => {
                 self.jobs.insert(id, job);
                 self.tell_failed(id, Reason::InvalidRequest, None, detail, cx);
-                if probe {
-                    self.probe_missed(cx);
-                }
                 return;
             }
         };
@@ -86,38 +85,48 @@ impl Machine {
         job.carried.unclear |= is_twin;
         job.maybe_twin |= is_twin;
         let maybe_twin = job.maybe_twin;
+        let account = request.account_id.clone();
+        self.accounts.see(&account, cx.now);
         job.request = Some(request);
         job.identity = Some(identity);
         job.ticket = Some(ticket);
         self.jobs.insert(id, job);
+        self.take_share(id, &account);
         // A copy may be back before its confirm is known: the place goes over to it.
         if let Some(original) = self.by_ticket.insert(ticket, id)
             && let Some(original) = self.jobs.get_mut(&original)
         {
             original.ticket = None;
         }
-        self.place_arrival(id, identity, maybe_twin, delivery_count, cx);
-        // A probe that could not be tried, whatever kept it, has found nothing out.
-        if probe
-            && !self
-                .jobs
-                .get(&id)
-                .is_some_and(|job| matches!(job.phase, Phase::Calling(_)))
-        {
-            self.probe_missed(cx);
+        if !self.ends_at_once(id, identity, maybe_twin, delivery_count, cx) {
+            let probes = fetched && self.is_wanted_to_probe(&account, cx.now);
+            self.place_arrival(id, probes, cx);
         }
     }
 
-    fn place_arrival(
+    /// It may run now, or waits here or elsewhere.
+    fn place_arrival(&mut self, id: JobId, probes: bool, cx: &mut Context<'_>) {
+        let ticket = self.jobs.get(&id).and_then(|job| job.ticket);
+        if probes && ticket.is_none_or(|ticket| self.line.turn(ticket) == Turn::Run) {
+            self.probe_with(id, cx);
+        } else if let Some(wait) = self.wait_for_share(id, cx) {
+            self.send_away_for(id, wait, DeferralReason::AccountShare, cx);
+        } else {
+            self.take_turn(id, cx);
+        }
+    }
+
+    /// What is known of it already ends it, or leaves it to a call that is under way.
+    fn ends_at_once(
         &mut self,
         id: JobId,
         identity: Identity,
         maybe_twin: bool,
         delivery_count: u32,
         cx: &mut Context<'_>,
-    ) {
+    ) -> bool {
         if self.tell_what_is_known(id, cx) {
-            return;
+            return true;
         }
         if !maybe_twin {
             self.recent.forget_failure(identity);
@@ -129,7 +138,7 @@ impl Machine {
                 .is_some_and(|orphan| orphan.heir.is_none())
         {
             self.adopt(orphan, id);
-            return;
+            return true;
         }
         let unexplained = self.survivals.unexplained(identity, delivery_count);
         // What the broker moved away at the limit has died often enough.
@@ -141,11 +150,11 @@ impl Machine {
             let what = "delivered again and again without an end, up to the queue's delivery limit";
             let Pending { reason, detail, .. } = unknown(what, None);
             self.tell_failed(id, reason, None, detail, cx);
-            return;
+            return true;
         }
         let removal = self.removal_that_ends(id, identity);
         let Some(job) = self.jobs.get_mut(&id) else {
-            return;
+            return true;
         };
         if let Some(cause) = removal {
             job.closing = Some(cause.failure());
@@ -157,12 +166,7 @@ impl Machine {
                     .into(),
             });
         }
-        let turn = |line: &mut Line| job.ticket.map_or(Turn::Run, |ticket| line.turn(ticket));
-        if job.probe && self.hold.cause().is_some() && turn(&mut self.line) == Turn::Run {
-            self.start_try(id, cx);
-        } else {
-            self.take_turn(id, cx);
-        }
+        false
     }
 
     fn removal_of(&self, id: JobId) -> Option<RemovalCause> {

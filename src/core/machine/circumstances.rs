@@ -1,15 +1,16 @@
-//! The broker comes and goes, the hold begins and ends, the worker is told to stop.
+//! The broker comes and goes, too much is away, the worker has to stop.
 
 use super::super::consume_plan::ConsumeScope;
-use super::super::hold::{Cause, Event};
 use super::job::{Phase, What};
-use super::{Context, DeferralReason, Destination, Effect, JobId, Machine, Note, Told};
+use super::{Context, DeferralReason, Effect, JobId, Machine, Note};
 
 impl Machine {
     pub(super) fn up(&mut self, cx: &mut Context<'_>) {
         self.connected = true;
-        if !self.draining && self.hold.cause().is_none() {
-            cx.emit(Effect::Consume(self.scope));
+        if !self.draining {
+            let is_held = self.hold.cause().is_some();
+            let held = is_held.then_some(ConsumeScope::UndeliverableOnly);
+            cx.emit(Effect::Consume(held.unwrap_or(self.scope)));
         }
     }
 
@@ -23,6 +24,7 @@ impl Machine {
         for id in self.ids() {
             self.void(id, cx);
         }
+        self.look.stop();
         self.probe_missed(cx);
         cx.emit(Effect::ForgetAll);
     }
@@ -38,7 +40,7 @@ impl Machine {
             job.heir = None;
             if !job.orphan {
                 job.orphan = true;
-                job.probe = false;
+                job.probe.of_worker = false;
                 // Another worker may take the message and try it meanwhile.
                 job.carried.maybe_applied = true;
                 job.carried.unclear = true;
@@ -54,6 +56,7 @@ impl Machine {
             .flatten()
             .and_then(|identity| self.orphans.get(&identity).copied());
         let Some(job) = self.remove(id) else { return };
+        self.lose_probe(&job, cx);
         let known = match job.phase {
             Phase::Publishing(publishing) => match publishing.what {
                 What::Move(_) => None,
@@ -81,35 +84,10 @@ impl Machine {
         }
     }
 
-    /// Stop consuming, and give back what waits: a confirmed copy to the tail of the queue, which
-    /// spends none of the broker's delivery limit on any version. Those that wait for their turn
-    /// follow when it comes.
-    pub(super) fn begin_hold(&mut self, cause: Cause, told: Told, cx: &mut Context<'_>) {
-        cx.emit(Effect::Note(Note::Held(cause, told)));
-        if self.connected {
-            cx.emit(Effect::StopConsuming);
-        }
-        self.ready.clear();
-        for id in self.ids() {
-            let job = self.jobs.get(&id);
-            if job.is_some_and(|job| matches!(job.phase, Phase::Ready | Phase::Waiting)) {
-                self.send_away(id, Destination::Tail, DeferralReason::WorkerHeld, cx);
-            }
-        }
-    }
-
-    pub(super) fn end_hold(&mut self, cx: &mut Context<'_>) {
-        cx.emit(Effect::Note(Note::Resumed));
-        if self.connected && !self.draining {
-            cx.emit(Effect::Consume(self.scope));
-        }
-    }
-
     /// While more requests are away than may be, what is due is consumed and nothing new. It goes on
     /// when a tenth of them are back, so that it does not turn with each.
     pub(super) fn bound_what_is_away(&mut self, cx: &mut Context<'_>) {
-        let away = self.line.places().saturating_sub(self.by_ticket.len());
-        let most = self.rules.max_deferred;
+        let (away, most) = (self.away(), self.rules.max_deferred);
         let scope = match self.scope {
             ConsumeScope::All if away >= most => ConsumeScope::DueOnly,
             ConsumeScope::DueOnly if away <= most - most / 10 => ConsumeScope::All,
@@ -122,31 +100,20 @@ impl Machine {
         if scope == ConsumeScope::DueOnly {
             self.line.takes_nothing_new();
         }
-        cx.emit(Effect::Note(Note::ConsumeScope(scope)));
+        cx.emit(Effect::Note(Note::TakesNew(scope == ConsumeScope::All)));
         if self.connected && !self.draining && self.hold.cause().is_none() {
             cx.emit(Effect::Consume(scope));
         }
     }
 
-    pub(super) const fn can_probe(&self) -> bool {
-        let has_slot = self.counts.in_flight < self.rules.concurrency;
-        self.connected && !self.blocked && !self.draining && has_slot
+    /// How many requests wait outside the worker, as far as it knows.
+    fn away(&self) -> usize {
+        self.line.places().saturating_sub(self.by_ticket.len())
     }
 
-    pub(super) fn probe_if_due(&mut self, cx: &mut Context<'_>) {
-        if self.can_probe()
-            && self.hold.probe_at().is_some_and(|at| at <= cx.now)
-            && self.hold.on(Event::ProbeStarted, cx.now).is_ok()
-        {
-            cx.emit(Effect::Probe);
-        }
-    }
-
-    /// No probe is on its way any more; if none was, there is nothing to be noted.
-    pub(super) fn probe_missed(&mut self, cx: &Context<'_>) {
-        if self.hold.cause().is_some() {
-            let _ = self.hold.on(Event::ProbeMissed, cx.now);
-        }
+    /// Whether as many are away as may be.
+    pub(super) fn is_away_full(&self) -> bool {
+        self.away() >= self.rules.max_deferred
     }
 
     /// Calls that were begun are finished. What waits with a history goes to the ladder, where its
@@ -156,6 +123,7 @@ impl Machine {
             return;
         }
         self.draining = true;
+        self.look.stop();
         if !self.connected {
             return;
         }
@@ -184,7 +152,7 @@ impl Machine {
         cx.emit(Effect::GiveBack { job: id });
     }
 
-    fn ids(&self) -> Vec<JobId> {
+    pub(super) fn ids(&self) -> Vec<JobId> {
         self.jobs.keys().copied().collect()
     }
 }

@@ -25,8 +25,12 @@ pub(super) struct Job {
     pub closing: Option<Pending>,
     /// Delivered again, or copied: another message of the same request may be about.
     pub maybe_twin: bool,
-    /// This is the hold's probe.
-    pub probe: bool,
+    /// Whose probe its call is.
+    pub probe: Probe,
+    /// It counts as in hand for its account's share.
+    pub holds_share: bool,
+    /// When its try began.
+    pub try_began_at: Option<Timestamp>,
     /// It was delivered from `rename.undeliverable`, and never leaves the worker without an outcome.
     pub removed: Option<Removal>,
     /// Its delivery is void; its call still runs.
@@ -34,6 +38,13 @@ pub(super) struct Job {
     /// The delivery that came again for this orphan.
     pub heir: Option<super::JobId>,
     pub timer: Option<Timestamp>,
+}
+
+/// A call that finds out whether a hold is over: of the worker, of its account, or of both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Probe {
+    pub of_worker: bool,
+    pub of_account: bool,
 }
 
 /// That RabbitMQ moved a request away.

@@ -9,10 +9,11 @@ use jiff::Timestamp;
 
 use super::super::outcome::Reason;
 use super::super::pace::Brake;
+use super::super::policy::hold::Cause;
 use super::super::retry::{Next, Tried};
 use super::super::verdict::{self, Pending, Retry, Verdict};
 use super::job::Job;
-use super::{Context, DeferralReason, Destination, JobId, Machine};
+use super::{Context, DeferralReason, JobId, Machine};
 
 /// What an answer says beside its verdict.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,8 +49,9 @@ impl Machine {
             not_after: request.not_after.filter(|_| !retry.leaves_open),
             not_before: retry.not_before,
         };
-        if self.hold.cause().is_some() {
-            self.send_away(id, Destination::Tail, DeferralReason::WorkerHeld, cx);
+        let is_held = self.accounts.cause(&request.account_id).is_some();
+        if is_held || self.hold.cause().is_some() {
+            self.wait_for_the_hold(id, retry.http_status, cx);
             return;
         }
         let next = self.retry.next(tried, cx.now, (cx.roll)());
@@ -62,7 +64,12 @@ impl Machine {
             Next::Wait(wait) => return self.wait(id, wait, DeferralReason::Retry, cx),
             Next::Exhausted | Next::PastDeadline
                 if failure.api_failed
-                    && self.hold.spares(job.fingerprint(), failure.before, spared) =>
+                    && self.accounts.spares(
+                        &request.account_id,
+                        job.fingerprint(),
+                        failure.before,
+                        spared,
+                    ) =>
             {
                 let wait = self.retry.delay(tried.attempts, (cx.roll)());
                 let wait = wait.max(retry.not_before.unwrap_or_default());
@@ -97,17 +104,10 @@ impl Machine {
         };
         job.carried.attempts = job.carried.attempts.saturating_sub(1);
         job.carried.refused_since.get_or_insert(cx.now);
-        if self.is_out_of_time(id, cx.now) {
-            self.end_uncalled(id, Brake::Credentials, http_status, cx);
-        } else if self.hold.cause().is_some() || self.draining {
-            self.send_away(id, Destination::Tail, DeferralReason::WorkerHeld, cx);
-        } else {
-            // The account is paused: the pacer says until when.
-            self.make_ready(id);
-        }
+        self.wait_for_the_hold(id, http_status, cx);
     }
 
-    /// No call of its account may go before then.
+    /// No call of its account may go before then, by its rate or since the API asked for it.
     pub(super) fn kept_back(
         &mut self,
         id: JobId,
@@ -115,22 +115,23 @@ impl Machine {
         brake: Brake,
         cx: &mut Context<'_>,
     ) {
-        if brake == Brake::Credentials
-            && let Some(job) = self.jobs.get_mut(&id)
+        if brake == Brake::Throttle && self.is_out_of_time(id, cx.now) {
+            self.end_uncalled(id, brake.into(), None, cx);
+            return;
+        }
+        let mut wait = Duration::try_from(until.duration_since(cx.now)).unwrap_or_default();
+        if brake == Brake::Rate
+            && let Some(request) = self.jobs.get(&id).and_then(|job| job.request.as_deref())
         {
-            job.carried.refused_since.get_or_insert(cx.now);
+            let account = request.account_id.clone();
+            wait = wait.max(self.wait_for_rate(&account, cx));
         }
-        if brake != Brake::Rate && self.is_out_of_time(id, cx.now) {
-            self.end_uncalled(id, brake, None, cx);
-        } else {
-            let wait = Duration::try_from(until.duration_since(cx.now)).unwrap_or_default();
-            self.wait(id, wait, brake.into(), cx);
-        }
+        self.wait(id, wait, brake.into(), cx);
     }
 
     /// Whether the account of the request is kept from being called for longer than any request is
     /// tried, while other accounts are answered.
-    fn is_out_of_time(&self, id: JobId, now: Timestamp) -> bool {
+    pub(super) fn is_out_of_time(&self, id: JobId, now: Timestamp) -> bool {
         let Some(job) = self.jobs.get(&id) else {
             return false;
         };
@@ -139,26 +140,32 @@ impl Machine {
         };
         self.hold.cause().is_none()
             && self.retry.is_over(since, now)
-            && self.hold.answers_others(&request.account_id, since, now)
+            && self.accounts.is_served_less(&request.account_id)
     }
 
     /// Ends a request whose account is kept from being called, so that nothing can be asked either.
-    fn end_uncalled(
+    pub(super) fn end_uncalled(
         &mut self,
         id: JobId,
-        brake: Brake,
+        kept_by: DeferralReason,
         http_status: Option<u16>,
         cx: &mut Context<'_>,
     ) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
-        let (reason, what) = match brake {
-            Brake::Credentials => (
+        let account = job.request.as_deref().map(|request| &request.account_id);
+        let cause = account.and_then(|account| self.accounts.cause(account));
+        let (reason, what) = match (kept_by, cause) {
+            (DeferralReason::AccountHeld, Some(Cause::Api)) => (
+                Reason::RetriesExhausted,
+                "the API failed the account's calls for as long as a request is tried",
+            ),
+            (DeferralReason::AccountHeld, _) => (
                 Reason::Forbidden,
                 "the API refused the account's credentials for as long as a request is tried",
             ),
-            Brake::Throttle | Brake::Rate => (
+            _ => (
                 Reason::RetriesExhausted,
                 "the API asked the account to slow down for as long as a request is tried",
             ),
@@ -190,7 +197,6 @@ impl From<Brake> for DeferralReason {
         match brake {
             Brake::Rate => Self::RateLimit,
             Brake::Throttle => Self::Throttled,
-            Brake::Credentials => Self::AccountHeld,
         }
     }
 }

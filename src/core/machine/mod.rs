@@ -12,37 +12,45 @@
 //! - `survivals`: sessions that ended with a request in hand, and not the process
 //! - `deferral`: where a request waits outside the worker, and why
 //! - `telling`: publishing an outcome or a copy, then the ack
-//! - `circumstances`: the broker comes and goes, the hold, the drain
+//! - `holds`: what a hold of the worker or of an account does, and who probes
+//! - `shares`: what one account or one name may take of what is in hand
+//! - `circumstances`: the broker comes and goes, the drain
 
 mod arrivals;
 mod circumstances;
 mod deferral;
+mod holds;
 mod job;
 mod limits;
 mod orphans;
+mod shares;
 mod survivals;
 mod telling;
 mod tries;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 
 pub use self::arrivals::POISON_MARGIN;
 pub use self::deferral::{Deferral, DeferralReason, Destination};
+use self::holds::Look;
 use self::job::{Job, Phase};
 use self::survivals::Survivals;
+use super::accounts::{Accounts, HeldAccount};
 use super::answer::{Answer, CallKind, Gist};
-use super::consume_plan::ConsumeScope;
-use super::hold::{Cause, Hold, HoldSettings};
+use super::consume_plan::{ConsumeScope, SourceQueue};
+use super::fair_queue::FairQueue;
 use super::order::{Identity, Line, Ticket};
 use super::outcome::{Carried, Failed, Outcome};
 use super::pace::Pacer;
+use super::policy::hold::{Cause, Hold, HoldSettings};
 use super::recent::Recent;
 use super::removal::RemovalCause;
 use super::request::{AccountId, RenameRequest};
 use super::retry::{RetryPolicy, RetrySettings};
+use super::turn_estimate::TurnEstimate;
 use super::verdict::{Confirmation, Which};
 
 /// Requests that wait in the worker (in backoff, for their turn) for each call slot. They hold no
@@ -67,6 +75,10 @@ pub struct Rules {
     pub delivery_limit: u32,
     /// Requests that may be away at a time before no new ones are taken.
     pub max_deferred: usize,
+    /// What one account may have of what is in hand while there are others, above 0 up to 1.
+    pub account_share: f64,
+    /// Accounts with credentials of their own; all others share theirs.
+    pub own_credentials: BTreeSet<AccountId>,
 }
 
 impl Default for Rules {
@@ -79,6 +91,8 @@ impl Default for Rules {
             requests_per_second: None,
             delivery_limit: 20,
             max_deferred: 50_000,
+            account_share: 0.5,
+            own_credentials: BTreeSet::new(),
         }
     }
 }
@@ -96,6 +110,18 @@ impl Rules {
     pub fn prefetch(&self) -> u16 {
         let on_the_way = self.concurrency * ON_THE_WAY_PER_SLOT;
         u16::try_from(on_the_way + self.room()).unwrap_or(u16::MAX)
+    }
+
+    /// How many requests one account may have in hand while there are others.
+    #[must_use]
+    pub fn share(&self) -> usize {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a 16-bit number"
+        )]
+        let share = (f64::from(self.prefetch()) * self.account_share.clamp(0.0, 1.0)) as usize;
+        share.max(1)
     }
 }
 
@@ -115,8 +141,10 @@ pub enum Input {
     /// The broker takes no publishes for now (`connection.blocked`), or does again.
     Blocked(bool),
     Delivered(Arrived),
-    /// The queue had nothing to probe with.
-    ProbeEmpty,
+    /// All that [`Effect::Fetch`] asked for has come, or the queue is empty.
+    Fetched {
+        found: u32,
+    },
     Answered {
         job: JobId,
         answer: Answer,
@@ -147,8 +175,8 @@ pub struct Arrived {
     pub redelivered: bool,
     /// How often the broker says it was delivered before and not acknowledged.
     pub delivery_count: u32,
-    /// Fetched by [`Effect::Probe`].
-    pub probe: bool,
+    /// It came by [`Effect::Fetch`].
+    pub fetched: bool,
     /// It comes from `rename.undeliverable`, where RabbitMQ put it for this.
     pub removed: Option<RemovalCause>,
 }
@@ -158,8 +186,12 @@ pub struct Arrived {
 pub enum Effect {
     Consume(ConsumeScope),
     StopConsuming,
-    /// Fetch one message; it comes as a delivery marked `probe`, or as [`Input::ProbeEmpty`].
-    Probe,
+    /// Fetch this number of messages of a queue. They come as deliveries marked so, and then
+    /// [`Input::Fetched`].
+    Fetch {
+        queue: SourceQueue,
+        most: u32,
+    },
     Call {
         job: JobId,
         kind: CallKind,
@@ -237,19 +269,20 @@ pub struct Ended {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
     Deferred(Deferral),
-    Held(Cause, Told),
-    ProbeFailed(Cause, Told),
+    Held(Cause, CallReport),
+    ProbeFailed(Cause, CallReport),
     Resumed,
-    /// Too many requests are away for new ones to be taken, or few enough again.
-    ConsumeScope(ConsumeScope),
+    /// One account is held, while others go on.
+    AccountHeld(Cause, CallReport),
+    AccountResumed(Cause, CallReport),
+    /// Few enough requests are away for new ones to be taken again; `false`: too many are.
+    TakesNew(bool),
     Confirmation(Confirmation),
-    /// An account's credentials are refused while another's work.
-    AccountPaused(Told),
 }
 
 /// The answer that decided it, and whose call it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct CallReport {
     pub gist: Gist,
     pub account: AccountId,
 }
@@ -286,6 +319,11 @@ pub struct Machine {
     rules: Rules,
     retry: RetryPolicy,
     hold: Hold,
+    look: Look,
+    accounts: Accounts,
+    turns: TurnEstimate,
+    /// How many requests each account has in hand.
+    in_hand: HashMap<AccountId, usize>,
     pacer: Pacer,
     line: Line,
     recent: Recent,
@@ -296,7 +334,7 @@ pub struct Machine {
     survivals: Survivals,
     /// What is consumed while nothing holds the worker up.
     scope: ConsumeScope,
-    ready: VecDeque<JobId>,
+    ready: FairQueue<JobId>,
     timers: BTreeSet<(Timestamp, JobId)>,
     counts: Counts,
     connected: bool,
@@ -313,6 +351,10 @@ impl Machine {
         Self {
             retry: RetryPolicy::new(rules.retry.clone()),
             hold: Hold::new(rules.hold),
+            look: Look::default(),
+            accounts: Accounts::new(rules.hold, rules.own_credentials.clone()),
+            turns: TurnEstimate::default(),
+            in_hand: HashMap::new(),
             pacer: Pacer::new(rules.requests_per_second),
             line: Line::default(),
             recent: Recent::default(),
@@ -321,7 +363,7 @@ impl Machine {
             orphans: HashMap::new(),
             survivals: Survivals::default(),
             scope: ConsumeScope::All,
-            ready: VecDeque::new(),
+            ready: FairQueue::default(),
             timers: BTreeSet::new(),
             counts: Counts::default(),
             connected: false,
@@ -352,19 +394,19 @@ impl Machine {
             Input::TakesNew => self.line.takes_new(cx.now),
             Input::Blocked(blocked) => self.blocked = blocked,
             Input::Delivered(arrived) => self.delivered(arrived, cx),
-            Input::ProbeEmpty => self.probe_missed(cx),
+            Input::Fetched { found } => self.fetched(found),
             Input::Answered { job, answer } => self.answered(job, &answer, cx),
             Input::Published {
                 job,
                 part,
                 confirmed,
             } => self.published(job, part, confirmed, cx),
-            Input::Settled { job } => self.settled(job),
+            Input::Settled { job } => self.settled(job, cx),
             Input::Timer => self.timers_due(cx),
             Input::Drain => self.drain(cx),
         }
         self.wake(cx);
-        self.probe_if_due(cx);
+        self.look_if_due(cx);
         self.start_ready(cx);
         self.bound_what_is_away(cx);
         if self.draining && !self.drained && self.jobs.is_empty() {
@@ -377,10 +419,9 @@ impl Machine {
     #[must_use]
     pub fn next_timer(&self) -> Option<Timestamp> {
         let waiting = self.timers.first().map(|&(at, _)| at);
-        let probe = self.hold.probe_at().filter(|_| self.can_probe());
-        match (waiting, probe) {
-            (Some(waiting), Some(probe)) => Some(waiting.min(probe)),
-            (waiting, probe) => waiting.or(probe),
+        match (waiting, self.next_look()) {
+            (Some(waiting), Some(look)) => Some(waiting.min(look)),
+            (waiting, look) => waiting.or(look),
         }
     }
 
@@ -401,6 +442,24 @@ impl Machine {
     #[must_use]
     pub fn probe_at(&self) -> Option<Timestamp> {
         self.hold.probe_at()
+    }
+
+    /// The accounts that are held, in no order.
+    #[must_use]
+    pub fn held_accounts(&self) -> Vec<HeldAccount> {
+        self.accounts.held()
+    }
+
+    /// Grows whenever what [`Machine::held_accounts`] says may have changed.
+    #[must_use]
+    pub const fn held_changes(&self) -> u64 {
+        self.accounts.held_changes()
+    }
+
+    /// How many accounts are held for this cause.
+    #[must_use]
+    pub const fn held_count(&self, cause: Cause) -> usize {
+        self.accounts.held_count(cause)
     }
 
     /// The request behind a job, for the call or the event the shell is to make.
@@ -426,6 +485,7 @@ impl Machine {
 
     /// The job is over: takes it out, and its place in the line with it if `done`.
     fn remove(&mut self, id: JobId) -> Option<Job> {
+        self.give_up_share(id);
         let job = self.jobs.remove(&id)?;
         if let Some(count) = count_of(&job.phase) {
             *count(&mut self.counts) -= 1;

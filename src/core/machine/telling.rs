@@ -22,6 +22,7 @@ const MAX_REPUBLISH: Duration = Duration::from_secs(30);
 impl Machine {
     /// The request has ended: publish its event, and its dead letter if it failed.
     pub(super) fn tell(&mut self, id: JobId, outcome: Outcome, cx: &mut Context<'_>) {
+        self.note_try_time(id, cx);
         let parts = match outcome {
             Outcome::Renamed(_) => vec![(Part::Event, Progress::Due)],
             Outcome::Failed(_) => vec![(Part::Letter, Progress::Due), (Part::Event, Progress::Due)],
@@ -72,6 +73,7 @@ impl Machine {
                 attempts: job.carried.attempts,
             })));
         }
+        self.give_up_share(id);
         self.publish(id, What::Move(to), vec![(Part::Copy, Progress::Due)], cx);
     }
 
@@ -79,7 +81,8 @@ impl Machine {
     /// it is not back before `due`.
     fn follow(&mut self, id: JobId, due: Option<Due>, cx: &mut Context<'_>) {
         let to = due.map_or(Destination::Tail, |due| {
-            Destination::for_wait(due.wait(cx.now), &self.retry)
+            let wait = due.wait(cx.now) + self.name_time(id);
+            Destination::for_wait(wait, &self.retry)
         });
         self.send_away(id, to, DeferralReason::NameOrder, cx);
     }
@@ -98,12 +101,11 @@ impl Machine {
                 self.send_away(id, Destination::Tail, DeferralReason::WorkerHeld, cx);
             }
             Turn::Run => self.make_ready(id),
-            Turn::Wait if self.has_room() => self.enter(id, Phase::Blocked),
-            // No room left: it keeps its place in the line, from the ladder.
-            Turn::Wait => {
-                let wait = self.retry.step_delay(0);
-                self.send_away_for(id, wait, DeferralReason::NameOrder, cx);
-            }
+            Turn::Wait => match self.wait_for_name(id) {
+                None => self.enter(id, Phase::Blocked),
+                // It keeps its place in the line, from the ladder.
+                Some(wait) => self.send_away_for(id, wait, DeferralReason::NameOrder, cx),
+            },
             Turn::Follow { due } => self.follow(id, due, cx),
         }
     }
@@ -202,7 +204,7 @@ impl Machine {
     }
 
     /// The ack is with the broker: those behind may run.
-    pub(super) fn settled(&mut self, id: JobId) {
+    pub(super) fn settled(&mut self, id: JobId, cx: &Context<'_>) {
         if !self
             .jobs
             .get(&id)
@@ -210,6 +212,7 @@ impl Machine {
         {
             return;
         }
+        self.note_name_time(id, cx);
         if let Some(ticket) = self.remove(id).and_then(|job| job.ticket) {
             self.line.done(ticket);
         }

@@ -11,6 +11,7 @@ use super::*;
 
 const OURS: Uuid = Uuid::from_u128(7);
 
+mod accounts;
 mod circumstances;
 mod endings;
 mod following;
@@ -74,7 +75,7 @@ impl Desk {
         request: RenameRequest,
         carried: Carried,
         delivery_count: u32,
-        probe: bool,
+        fetched: bool,
     ) -> (JobId, Vec<Effect>) {
         let job = JobId(self.next_job);
         self.next_job += 1;
@@ -84,9 +85,16 @@ impl Desk {
             carried,
             redelivered: delivery_count > 0,
             delivery_count,
-            probe,
+            fetched,
             removed: None,
         }));
+        (job, effects)
+    }
+
+    /// The worker is held, and fetches one request after which it is over with fetching.
+    fn fetch(&mut self, request: RenameRequest) -> (JobId, Vec<Effect>) {
+        let (job, mut effects) = self.deliver_as(request, Carried::default(), 0, true);
+        effects.extend(self.say(Input::Fetched { found: 1 }));
         (job, effects)
     }
 
@@ -104,7 +112,7 @@ impl Desk {
             carried: Carried::default(),
             redelivered: false,
             delivery_count: 0,
-            probe: false,
+            fetched: false,
             removed: Some(cause),
         }));
         (job, effects)
@@ -177,6 +185,10 @@ fn ask(job: JobId, path_name: Which) -> Effect {
         kind,
         path_name,
     }
+}
+
+fn fetch(queue: SourceQueue, most: u32) -> Effect {
+    Effect::Fetch { queue, most }
 }
 
 /// The one thing that is published.
@@ -273,7 +285,7 @@ fn what_is_no_request_fails_without_a_call() {
         carried: Carried::default(),
         redelivered: false,
         delivery_count: 0,
-        probe: false,
+        fetched: false,
         removed: None,
     }));
     let Parcel::Letter(failed) = published(&effects) else {

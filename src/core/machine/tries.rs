@@ -4,20 +4,22 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::super::answer::Answer;
-use super::super::hold::{Cause, Change, Event};
 use super::super::outcome::{ConfirmedBy, Failed, How, Outcome, Reason, Renamed};
-use super::super::pace::{Brake, Pace};
-use super::super::request::{AccountId, Username};
+use super::super::pace::Pace;
+use super::super::policy::hold::Cause;
+use super::super::request::Username;
 use super::super::retry::{Place, later};
 use super::super::verdict::{self, Case, Pending, Sign, Step, Verdict};
-use super::job::{Job, Phase};
+use super::job::{Job, Phase, Probe};
 use super::limits::Failure;
-use super::{Context, DeferralReason, Destination, Effect, JobId, Machine, Note, Told};
+use super::{CallReport, Context, DeferralReason, Destination, Effect, JobId, Machine, Note};
 
 impl Machine {
     pub(super) fn make_ready(&mut self, id: JobId) {
         self.enter(id, Phase::Ready);
-        self.ready.push_back(id);
+        if let Some(request) = self.jobs.get(&id).and_then(|job| job.request.as_deref()) {
+            self.ready.push(&request.account_id, id);
+        }
     }
 
     /// Starts as many of the ready ones as there are slots.
@@ -25,7 +27,7 @@ impl Machine {
         while self.connected
             && !self.blocked
             && self.counts.in_flight < self.rules.concurrency
-            && let Some(id) = self.ready.pop_front()
+            && let Some(id) = self.ready.pop()
         {
             let Some(job) = self.jobs.get_mut(&id) else {
                 continue;
@@ -72,14 +74,33 @@ impl Machine {
         } else {
             NonZeroU32::MIN
         };
-        match self.pacer.ask(&request.account_id, calls, cx.now) {
+        if !self.is_admitted(id, cx) {
+            return;
+        }
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let Some(account) = job.request.as_ref().map(|it| it.account_id.clone()) else {
+            return;
+        };
+        match self.pacer.ask(&account, calls, cx.now) {
             Pace::Go => {}
-            Pace::NotBefore(_, brake) if job.probe => {
+            Pace::NotBefore(_, brake) if job.probe.of_worker => {
                 self.send_away(id, Destination::Tail, brake.into(), cx);
                 return;
             }
-            Pace::NotBefore(until, brake) => return self.kept_back(id, until, brake, cx),
+            Pace::NotBefore(until, brake) => {
+                job.probe = Probe::default();
+                return self.kept_back(id, until, brake, cx);
+            }
         }
+        if job.probe.of_account {
+            self.accounts.probe_started(&account, cx.now);
+        }
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        job.try_began_at = Some(cx.now);
         job.carried.attempts = job.carried.attempts.saturating_add(1);
         job.carried.first_attempt_at.get_or_insert(cx.now);
         self.call(id, step, cx);
@@ -90,6 +111,10 @@ impl Machine {
         if self.blocked && step == Step::Rename {
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.carried.attempts = job.carried.attempts.saturating_sub(1);
+                let probe = std::mem::take(&mut job.probe);
+                if let Some(request) = job.request.as_deref().filter(|_| probe.of_account) {
+                    self.accounts.probe_lost(&request.account_id, cx.now);
+                }
             }
             if self.hold.cause().is_some() {
                 self.send_away(id, Destination::Tail, DeferralReason::Blocked, cx);
@@ -123,83 +148,40 @@ impl Machine {
             cx.emit(Effect::Note(Note::Confirmation(confirmation)));
         }
         let sign = verdict::sign(answer);
-        let event = Event::Answered {
-            sign,
-            request: job.fingerprint(),
-            account: &request.account_id,
-            failed_before: job.failed_at,
-            probe: job.probe,
+        let report = CallReport {
+            gist: answer.gist(),
+            account: request.account_id.clone(),
         };
-        // Answers are legal in every state of the hold.
-        let change = self.hold.on(event, cx.now).unwrap_or(Change::None);
-        let account = request.account_id.clone();
         let case = Case {
             request,
             maybe_applied: job.carried.maybe_applied,
             verify_before: self.rules.verify_before,
         };
         let verdict = verdict::judge(&step, answer, case);
-        let attempts = job.carried.attempts;
-        let was_probe = job.probe;
-        let failed_before = job.failed_at;
-        if let Some(job) = self.jobs.get_mut(&id) {
-            job.probe = false;
-            if was_probe && sign == Sign::Transient {
-                // It was sent to find out about the API, not because it was its turn.
-                job.carried.attempts = job.carried.attempts.saturating_sub(1);
-            }
-            job.failed_at = (sign == Sign::Transient).then_some(cx.now);
-        }
-        self.slow_down(&account, sign, change, attempts, cx);
-        let told = Told {
-            gist: answer.gist(),
-            account,
+        let failure = Failure {
+            before: job.failed_at,
+            api_failed: sign == Sign::Transient,
         };
-        match change {
-            Change::Held(cause) if was_probe => {
-                cx.emit(Effect::Note(Note::ProbeFailed(cause, told)));
-            }
-            Change::Held(cause) => self.begin_hold(cause, told, cx),
-            Change::Resumed => self.end_hold(cx),
-            Change::PauseAccount(_) => cx.emit(Effect::Note(Note::AccountPaused(told))),
-            Change::None => {}
+        if let Sign::Throttled(wait) = sign {
+            let wait = wait.unwrap_or_else(|| self.retry.delay(job.carried.attempts, (cx.roll)()));
+            let until = later(cx.now, wait.min(self.retry.settings().max_delay));
+            self.pacer.throttle(&report.account, until, cx.now);
         }
+        self.judge_health(id, sign, &report, cx);
         let Some(id) = self.rightful(id, &verdict, cx) else {
             return;
         };
         // While it is our credentials that are refused, 403 says nothing of the request.
-        let refused = sign == Sign::Forbidden && self.hold.cause() == Some(Cause::Credentials);
-        if refused && matches!(verdict, Verdict::Failed(_)) {
-            self.send_away(id, Destination::Tail, DeferralReason::WorkerHeld, cx);
+        let refused = sign == Sign::Forbidden
+            && [self.hold.cause(), self.accounts.cause(&report.account)]
+                .contains(&Some(Cause::Credentials));
+        if let Verdict::Failed(pending) = &verdict
+            && refused
+        {
+            self.credentials_refused(id, pending.http_status, cx);
         } else {
-            let api_failed = sign == Sign::Transient;
-            let failure = Failure {
-                before: failed_before,
-                api_failed,
-            };
             self.act_on(id, verdict, failure, cx);
         }
-    }
-
-    /// What the answer asks of all calls of its account.
-    fn slow_down(
-        &mut self,
-        account: &AccountId,
-        sign: Sign,
-        change: Change,
-        attempts: u32,
-        cx: &mut Context<'_>,
-    ) {
-        let (wait, brake) = match (sign, change) {
-            (_, Change::PauseAccount(wait)) => (wait, Brake::Credentials),
-            (Sign::Throttled(wait), _) => {
-                let wait = wait.unwrap_or_else(|| self.retry.delay(attempts, (cx.roll)()));
-                (wait.min(self.retry.settings().max_delay), Brake::Throttle)
-            }
-            _ => return,
-        };
-        self.pacer
-            .pause(account, later(cx.now, wait), brake, cx.now);
     }
 
     pub(super) fn act_on(

@@ -5,8 +5,8 @@ use prometheus::{Histogram, IntCounter, IntGauge, Registry};
 use super::calls::{Call, CallStatus};
 use super::family::{About, Family, Given, Labels, Metric, families};
 use super::labels::{Build, Delay, End, EndWhy, EventType, Redelivered, UndeliverableCause};
-use crate::core::hold::Cause;
 use crate::core::outcome::Reason;
+use crate::core::policy::hold::Cause;
 use crate::core::verdict::Confirmation;
 
 /// Seconds. A call takes some ms on a good day and is cut off after 10 s by default, so: from 5 ms
@@ -94,6 +94,10 @@ families! {
         /// 1 while the worker holds (consumes nothing and only probes), by cause: `api` is down,
         /// or refuses our `credentials`.
         pub hold: IntGauge<Cause>;
+
+        /// Accounts that are held while others go on, by cause: the `api` fails their calls, or
+        /// refuses their `credentials`. Which they are shows in `/status`.
+        pub accounts_held: IntGauge<Cause>;
 
         /// 1 while there is a live connection to the broker.
         pub broker_connected: IntGauge<()>;

@@ -1,8 +1,8 @@
 //! The labels and every value each can have. A label that is no enum here cannot exist.
 
 use super::family::{Given, Labels};
-use crate::core::hold::Cause;
 use crate::core::outcome::{Failed, How, Outcome, Reason, Renamed};
+use crate::core::policy::hold::Cause;
 use crate::core::removal::RemovalCause;
 use crate::core::verdict::Confirmation;
 

@@ -86,6 +86,7 @@ fn every_metric_the_contract_names_is_there() {
         "waiting",
         "blocked_by_order",
         "hold",
+        "accounts_held",
         "broker_connected",
         "broker_reconnects_total",
         "build_info",
@@ -119,6 +120,7 @@ fn each_verb_moves_its_own_series_and_no_other() {
     metrics.set_waiting(4);
     metrics.set_blocked_by_order(5);
     metrics.set_hold(Some(Cause::Credentials));
+    metrics.set_accounts_held(Cause::Api, 6);
     metrics.broker_connected(true);
     metrics.broker_reconnected();
     insta::assert_snapshot!(moved(&metrics).join("\n"));

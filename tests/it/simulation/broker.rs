@@ -54,7 +54,10 @@ pub enum Frame {
     Barrier(JobId),
     Consume(ConsumeScope),
     Cancel,
-    Get,
+    Get {
+        queue: SourceQueue,
+        most: u32,
+    },
 }
 
 /// An event that the broker holds.

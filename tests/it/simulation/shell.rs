@@ -38,10 +38,10 @@ pub struct Worker {
     /// What the session consumes, and how.
     session: ConsumePlan,
     history: SessionHistory,
+    /// What RabbitMQ moved away is read.
+    reads_undeliverable: bool,
     /// It knows that new requests are taken.
     takes_new: bool,
-    /// The queue that the next probe is fetched from first.
-    probes_due: bool,
     wire: VecDeque<Frame>,
     /// The broker is about to read from the wire.
     reading: bool,
@@ -52,7 +52,8 @@ pub struct Worker {
     blocked: bool,
     draining: bool,
     held: bool,
-    probes: BTreeSet<JobId>,
+    /// What may probe during a hold: what was fetched for it, and what RabbitMQ moved away.
+    may_probe: BTreeSet<JobId>,
     /// The requests this life has seen, in order.
     seen: Vec<usize>,
 }
@@ -68,7 +69,7 @@ impl Worker {
             session: ConsumePlan::new(ConsumeWindow::Full, rules.prefetch()),
             history: SessionHistory::default(),
             takes_new: false,
-            probes_due: false,
+            reads_undeliverable: false,
             wire: VecDeque::new(),
             reading: false,
             in_hand: BTreeMap::new(),
@@ -76,7 +77,7 @@ impl Worker {
             blocked: false,
             draining: false,
             held: false,
-            probes: BTreeSet::new(),
+            may_probe: BTreeSet::new(),
             seen: Vec::new(),
         }
     }
@@ -114,6 +115,7 @@ impl World {
         worker.connection = Some(self.next_connection);
         worker.session = ConsumePlan::new(worker.history.window(), self.rules.prefetch());
         worker.takes_new = false;
+        worker.reads_undeliverable = false;
         worker.reading = false;
         worker.blocked = false;
         self.input(w, Input::Up);
@@ -235,7 +237,7 @@ impl World {
     fn prefetch_of(&self, w: usize, source: SourceQueue) -> usize {
         let session = &self.workers[w].session;
         match source {
-            SourceQueue::Undeliverable => usize::from(session.wanted().is_some()),
+            SourceQueue::Undeliverable => usize::from(self.workers[w].reads_undeliverable),
             SourceQueue::Due | SourceQueue::Requests => {
                 usize::from(session.prefetch_of(source).unwrap_or(0))
             }
@@ -270,29 +272,30 @@ impl World {
 
     /// One message of the queue goes to the worker. `false` if there was none, or if it ended the
     /// session.
-    fn hand_out(&mut self, w: usize, connection: u64, source: SourceQueue, probe: bool) -> bool {
+    fn hand_out(&mut self, w: usize, connection: u64, source: SourceQueue, fetched: bool) -> bool {
         let unreadable = |request: usize| self.planned[request].unreadable;
         if source == SourceQueue::Undeliverable && self.broker.is_headed_by(unreadable) {
             // It ends the connection that is for those alone.
             return false;
         }
         let job = JobId(self.next_job);
-        let message = self.broker.deliver(job, connection, source);
-        let found = message.is_some();
-        let input = if let Some(message) = message {
-            self.next_job += 1;
-            if !self.session_survives(w, connection, &message) {
-                return false;
-            }
-            Input::Delivered(self.arrived(job, message, probe))
-        } else if probe {
-            Input::ProbeEmpty
-        } else {
+        let Some(message) = self.broker.deliver(job, connection, source) else {
             return false;
         };
+        self.next_job += 1;
+        if !self.session_survives(w, connection, &message) {
+            return false;
+        }
+        let input = Input::Delivered(self.arrived(job, message, fetched));
         let sent = later(self.now, Duration::from_millis(self.rng.random_range(0..3)));
+        self.arrive(w, connection, sent, input);
+        true
+    }
+
+    /// What the broker sends arrives in order.
+    fn arrive(&mut self, w: usize, connection: u64, sent: Timestamp, input: Input) {
         let worker = &mut self.workers[w];
-        worker.arrives_at = worker.arrives_at.max(sent);
+        worker.arrives_at = worker.arrives_at.max(sent).max(self.now);
         let event = Event::Reach {
             worker: w,
             life: worker.life,
@@ -301,7 +304,6 @@ impl World {
         };
         let at = worker.arrives_at;
         self.schedule(at, event);
-        found
     }
 
     /// Whether the session goes on with a delivery.
@@ -335,7 +337,7 @@ impl World {
         true
     }
 
-    fn arrived(&self, job: JobId, message: Message, probe: bool) -> Arrived {
+    fn arrived(&self, job: JobId, message: Message, fetched: bool) -> Arrived {
         Arrived {
             job,
             request: self.planned[message.request]
@@ -346,7 +348,7 @@ impl World {
             carried: message.carried,
             redelivered: message.deliveries > 0,
             delivery_count: message.deliveries,
-            probe,
+            fetched,
             removed: (message.queue == SourceQueue::Undeliverable)
                 .then_some(RemovalCause::DeliveryLimit),
         }
@@ -369,8 +371,8 @@ impl World {
                 if !worker.seen.contains(&number) {
                     worker.seen.push(number);
                 }
-                if arrived.probe {
-                    worker.probes.insert(arrived.job);
+                if arrived.fetched || arrived.removed.is_some() {
+                    worker.may_probe.insert(arrived.job);
                 }
             }
             Input::Blocked(blocked) => self.workers[w].blocked = *blocked,
@@ -465,32 +467,26 @@ impl World {
             }
             Frame::Consume(scope) => {
                 self.workers[w].session.want(Some(scope));
+                self.workers[w].reads_undeliverable = true;
                 self.deliver_soon();
             }
-            Frame::Cancel => self.workers[w].session.want(None),
-            Frame::Get => {
+            Frame::Cancel => {
+                self.workers[w].session.want(None);
+                self.workers[w].reads_undeliverable = false;
+            }
+            // Whoever asked is gone.
+            Frame::Get { .. } if !answer => {}
+            Frame::Get { queue, most } => {
                 if let Some(connection) = self.workers[w].connection {
-                    self.fetch_probe(w, connection);
+                    let mut found = 0;
+                    while found < most && self.hand_out(w, connection, queue, true) {
+                        found += 1;
+                    }
+                    let sent = self.workers[w].arrives_at;
+                    self.arrive(w, connection, sent, Input::Fetched { found });
                 }
             }
         }
-    }
-
-    /// The queues take turns.
-    fn fetch_probe(&mut self, w: usize, connection: u64) {
-        let worker = &mut self.workers[w];
-        worker.probes_due = !worker.probes_due;
-        let mut queues = [SourceQueue::Due, SourceQueue::Requests];
-        if !worker.probes_due {
-            queues.reverse();
-        }
-        let [first, then] = queues;
-        let source = if self.broker.queue(first).len() > 0 {
-            first
-        } else {
-            then
-        };
-        self.hand_out(w, connection, source, true);
     }
 
     pub(super) fn input(&mut self, w: usize, input: Input) {
@@ -528,7 +524,7 @@ impl World {
         match effect {
             Effect::Consume(scope) => self.write(w, Frame::Consume(scope)),
             Effect::StopConsuming => self.write(w, Frame::Cancel),
-            Effect::Probe => self.write(w, Frame::Get),
+            Effect::Fetch { queue, most } => self.write(w, Frame::Get { queue, most }),
             Effect::Call {
                 job,
                 kind,
@@ -660,7 +656,7 @@ impl World {
             broken.push("more calls were in flight than allowed".to_owned());
         }
         let begins_a_try = answered != Some(*job);
-        if worker.held && begins_a_try && !worker.probes.contains(job) {
+        if worker.held && begins_a_try && !worker.may_probe.contains(job) {
             broken.push(format!("request {number} was tried during a hold"));
         }
         if *kind == CallKind::Rename {

@@ -2,13 +2,15 @@
 
 use super::*;
 
+const HOLDING: Effect = Effect::Consume(ConsumeScope::UndeliverableOnly);
+
 /// A worker whose ten last calls failed; two requests wait in it.
 fn held() -> Desk {
     let mut desk = Desk::of(4);
     for number in 0..10 {
         let (job, _) = desk.deliver(alone(number));
         let effects = desk.answer(job, Answer::Silence(Silence::Connect));
-        assert_eq!(effects.contains(&Effect::StopConsuming), number == 9);
+        assert_eq!(effects.contains(&HOLDING), number == 9);
         if number == 9 {
             let given_back = effects.iter().filter(|effect| {
                 let Effect::Publish { parcel, .. } = effect else {
@@ -30,21 +32,36 @@ fn held() -> Desk {
         desk.confirm(JobId(job), Part::Copy);
     }
     assert_eq!(desk.machine.counts().in_hand, 0);
+    // It looked for another account's request at once, and there was none.
+    assert_eq!(desk.say(Input::Fetched { found: 0 }), []);
     desk
+}
+
+/// There is no new request to probe with, so that the due ones are asked for.
+fn look_in_due(desk: &mut Desk) {
+    let effects = desk.say(Input::Fetched { found: 0 });
+    assert_eq!(effects, [fetch(SourceQueue::Due, 1)]);
 }
 
 #[test]
 fn ten_failures_in_a_row_hold_and_a_probe_that_is_answered_resumes() {
     let mut desk = held();
     assert_eq!(desk.wait(Duration::from_millis(900)), []);
-    assert_eq!(desk.wait(Duration::from_millis(100)), [Effect::Probe]);
-    let (probe, effects) = desk.deliver_as(alone(20), Carried::default(), 0, true);
+    let look = [fetch(SourceQueue::Requests, 1)];
+    let wait = Duration::from_millis(100);
+    assert_eq!(desk.wait(wait), look);
+    look_in_due(&mut desk);
+    let (probe, effects) = desk.fetch(alone(20));
     assert_eq!(effects, [rename(probe)]);
     let effects = desk.answer(probe, status(503));
     assert_eq!(copied(&effects).0, Destination::Tail);
     desk.confirm(probe, Part::Copy);
-    assert_eq!(desk.wait(Duration::from_secs(2)), [Effect::Probe]);
-    let (probe, _) = desk.deliver_as(alone(21), Carried::default(), 0, true);
+    // A look for other accounts' requests, and the next probe.
+    assert_eq!(desk.wait(Duration::from_secs(1)), look);
+    assert_eq!(desk.say(Input::Fetched { found: 0 }), []);
+    assert_eq!(desk.wait(Duration::from_secs(1)), look);
+    look_in_due(&mut desk);
+    let (probe, _) = desk.fetch(alone(21));
     let effects = desk.answer(probe, renamed("new-21"));
     assert!(
         effects.contains(&Effect::Consume(ConsumeScope::All)),
@@ -59,8 +76,10 @@ fn ten_failures_in_a_row_hold_and_a_probe_that_is_answered_resumes() {
 fn an_empty_queue_is_probed_again_soon() {
     let mut desk = held();
     desk.wait(Duration::from_secs(1));
-    assert_eq!(desk.say(Input::ProbeEmpty), []);
-    assert_eq!(desk.wait(Duration::from_secs(1)), [Effect::Probe]);
+    look_in_due(&mut desk);
+    assert_eq!(desk.say(Input::Fetched { found: 0 }), []);
+    let look = fetch(SourceQueue::Requests, 1);
+    assert_eq!(desk.wait(Duration::from_secs(1)), [look]);
 }
 
 #[test]
@@ -68,25 +87,10 @@ fn refused_credentials_hold_at_once_and_spend_no_attempt() {
     let mut desk = Desk::of(4);
     let (job, _) = desk.deliver(alone(1));
     let effects = desk.answer(job, Answer::NoToken(NoToken::Missing));
-    assert!(effects.contains(&Effect::StopConsuming));
+    assert!(effects.contains(&HOLDING));
     let (to, carried) = copied(&effects);
     assert_eq!((to, carried.attempts), (Destination::Tail, 0));
     assert_eq!(desk.machine.held(), Some(Cause::Credentials));
-}
-
-#[test]
-fn one_accounts_refused_credentials_make_only_that_account_wait() {
-    let mut desk = Desk::of(4);
-    let (well, _) = desk.deliver(alone(1));
-    desk.answer(well, renamed("new-1"));
-    let (refused, _) = desk.deliver(RenameRequest {
-        account_id: AccountId::parse("P12345678").unwrap(),
-        ..alone(2)
-    });
-    let effects = desk.answer(refused, status(401));
-    let (to, carried) = copied(&effects);
-    assert_eq!((to, carried.attempts), (ladder(2, 60_000), 0));
-    assert_eq!(desk.machine.held(), None);
 }
 
 #[test]
@@ -191,14 +195,18 @@ fn a_lost_connection_voids_what_waits_and_it_keeps_its_turn() {
 fn a_copy_that_is_back_before_its_confirm_is_the_request_and_not_another() {
     let mut desk = Desk::of(1);
     let (job, _) = desk.deliver(request(1, "a", "b"));
-    let effects = desk.answer(job, Answer::NoToken(NoToken::Missing));
-    let carried = copied(&effects).1.clone();
-    desk.wait(Duration::from_secs(1));
-    let (back, effects) = desk.deliver_as(request(1, "a", "b"), carried, 0, true);
+    let slow = Answer::Refused(Refusal {
+        status: 429,
+        code: None,
+        retry_after: Some(Duration::from_secs(5)),
+    });
+    let carried = copied(&desk.answer(job, slow)).1.clone();
+    desk.wait(Duration::from_secs(5));
+    let (back, effects) = desk.deliver_as(request(1, "a", "b"), carried, 0, false);
     assert_eq!(effects, [rename(back)]);
     let effects = desk.confirm(job, Part::Copy);
     assert!(matches!(effects[..], [Effect::Ack { job: acked, .. }] if acked == job));
-    told_renamed(&desk.answer(back, renamed("b"))[1..]);
+    told_renamed(&desk.answer(back, renamed("b")));
 }
 
 #[test]
@@ -372,6 +380,8 @@ fn while_403_means_our_credentials_it_fails_nobody() {
     for &job in &in_flight[..9] {
         let effects = desk.answer(job, status(403));
         assert!(matches!(published(&effects), Parcel::Letter(_)));
+        desk.confirm(job, Part::Letter);
+        desk.confirm(job, Part::Event);
     }
     // The tenth in a row holds; it and those still in flight are not to blame.
     for &job in &in_flight[9..] {
@@ -380,8 +390,10 @@ fn while_403_means_our_credentials_it_fails_nobody() {
         desk.confirm(job, Part::Copy);
     }
     assert_eq!(desk.machine.held(), Some(Cause::Credentials));
-    assert!(desk.wait(Duration::from_secs(1)).contains(&Effect::Probe));
-    let (probe, _) = desk.deliver_as(alone(20), Carried::default(), 0, true);
+    desk.say(Input::Fetched { found: 0 });
+    desk.wait(Duration::from_secs(1));
+    look_in_due(&mut desk);
+    let (probe, _) = desk.fetch(alone(20));
     let effects = desk.answer(probe, status(403));
     assert_eq!(copied(&effects).0, Destination::Tail);
     assert_eq!(desk.machine.held(), Some(Cause::Credentials));
