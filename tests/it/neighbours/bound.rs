@@ -2,10 +2,10 @@
 //! to progress, and the bound is kept.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rename_worker::sandbox::{Fault, Kind};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::fixture::{Fixture, Form, HEALTHY, PROMPT, account_id};
 

@@ -1,11 +1,11 @@
 //! The connection is cut while requests are in hand that share names: each gets its outcome soon after
 //! the reconnect.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rename_worker::sandbox::{Fault, Kind};
 use secrecy::ExposeSecret as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::fixture::{Fixture, Form, HEALTHY, Request, account_id};
@@ -89,7 +89,7 @@ async fn round(fixture: &Fixture, worker: &WorkerProcess, proxy: &Proxy, number:
     assert!(enough.await, "no outcomes before the cut");
     let sessions = worker.status().await["broker"]["sessions"].as_u64();
     // In turn: in the middle of anything, and where the worker cannot know what became of a request.
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         proxy.cut();
     } else {
         let cut = timeout(RECONNECT, proxy.cut_at(ACK_PROCESSED));

@@ -1,6 +1,6 @@
 //! What the cases share: a stage with a sandbox, the worker's process, requests, their latencies.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -8,6 +8,7 @@ use rename_worker::config::Settings;
 use rename_worker::core::request::AccountId;
 use rename_worker::sandbox::{Fault, Seed};
 use serde_json::json;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::outcomes::Outcomes;

@@ -1,8 +1,9 @@
 //! One account floods the queue while another sends a request now and then.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rename_worker::sandbox::{Fault, Kind};
+use tokio::time::Instant;
 
 use super::fixture::{Fixture, Form, HEALTHY, Latencies, PROMPT, account_id, ratio};
 

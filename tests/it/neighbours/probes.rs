@@ -1,7 +1,9 @@
 //! The worker is held with nothing but sick accounts' requests at the head of the queue: its probes go
 //! to different accounts, and reach a healthy one behind them within seconds.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::fixture::{Fixture, Form, HEALTHY, fault};
 

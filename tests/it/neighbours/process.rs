@@ -9,7 +9,7 @@ use rename_worker::demo::broker::docker::free_ports;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::support::stage::PATIENCE;
@@ -79,11 +79,11 @@ impl WorkerProcess {
         limit: Duration,
         such: impl Fn(&Value) -> bool,
     ) -> (Value, bool) {
-        let end = tokio::time::Instant::now() + limit;
+        let end = Instant::now() + limit;
         loop {
             let status = self.status().await;
             let is_such = such(&status);
-            if is_such || tokio::time::Instant::now() >= end {
+            if is_such || Instant::now() >= end {
                 return (status, is_such);
             }
             sleep(AGAIN).await;

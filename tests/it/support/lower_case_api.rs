@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::{Json, Path, State};
 use axum::http::StatusCode;
@@ -11,6 +11,7 @@ use axum::routing::post;
 use axum::{Router, response::IntoResponse};
 use icu_normalizer::ComposingNormalizerBorrowed;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
