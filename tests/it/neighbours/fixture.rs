@@ -8,6 +8,7 @@ use rename_worker::config::Settings;
 use rename_worker::core::request::AccountId;
 use rename_worker::sandbox::{Fault, Seed};
 use serde_json::json;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -24,6 +25,9 @@ pub const PROMPT: Duration = Duration::from_secs(2);
 
 /// Publishes that wait for their confirm at most.
 const UNCONFIRMED: usize = 1_000;
+
+/// Held by the long form that runs: beside each other they would measure each other.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// How a case is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,10 +94,15 @@ pub struct Fixture {
     pub form: Form,
     pub stage: Stage,
     pub outcomes: Outcomes,
+    _alone: Option<MutexGuard<'static, ()>>,
 }
 
 impl Fixture {
     pub async fn new(form: Form) -> Self {
+        let alone = match form {
+            Form::Short => None,
+            Form::Long => Some(ALONE.lock().await),
+        };
         let stage = Stage::set(|settings| {
             if form == Form::Long {
                 settings.retry = Settings::default().retry;
@@ -105,6 +114,7 @@ impl Fixture {
             form,
             stage,
             outcomes,
+            _alone: alone,
         }
     }
 
@@ -251,6 +261,9 @@ impl Latencies {
 
 impl std::fmt::Display for Latencies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("no requests");
+        }
         let mut sorted: Vec<_> = self.0.iter().flatten().copied().collect();
         sorted.sort_unstable();
         let median = sorted.get(sorted.len() / 2).copied().unwrap_or_default();

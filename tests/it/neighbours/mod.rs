@@ -2,10 +2,10 @@
 //! Against the real worker process, a real RabbitMQ and the sandbox.
 //!
 //! Each case has a short form, which is part of `cargo test`, and a long form with the numbers that the
-//! promise was made with: `cargo test --test it neighbours:: -- --ignored --nocapture --test-threads=1`
-//! runs those and prints what it measured. Beside each other they would measure each other.
+//! promise was made with: `cargo test --test it neighbours:: -- --ignored --nocapture` runs those, one at a
+//! time, in some ten minutes, and prints what it measured.
 //!
-//! Every case publishes its figures and removes its queues before it asserts, so that a failure leaves
+//! Every case prints its figures and removes its queues before it asserts, so that a failure leaves
 //! nothing on the broker.
 
 mod bound;

@@ -52,6 +52,8 @@ async fn beside_sick_accounts(form: Form) {
         .await;
     fixture.outcomes.wait_for(&healthy, PROMPT * 2).await;
     let latencies = fixture.latencies(&healthy, &published);
+    let held = worker.status().await["held_accounts"].clone();
+    let held = held.as_array().map_or(0, Vec::len);
     let failed_by_account = by_account.each_ref().map(|of| fixture.outcomes.failed(of));
 
     fixture.stage.sandbox.set_faults([]).await;
@@ -61,7 +63,7 @@ async fn beside_sick_accounts(form: Form) {
     let failed = fixture.outcomes.failed(&sick);
     let deferrals = worker.deferrals().await;
     let figures = format!(
-        "healthy beside four sick accounts: {latencies}; sick while sick, failed by account: \
+        "healthy beside four sick accounts: {latencies}; {held} accounts held, failed by account \
          {failed_by_account:?}; after recovery: {renamed} of {} renamed, failed {failed:?}, {deferrals} \
          deferrals",
         sick.len()
