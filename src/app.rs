@@ -60,11 +60,10 @@ impl App {
     /// Starts everything. The broker may be away still: connecting is part of the work.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let delays = settings.retry.ladder.steps();
-        let names: Vec<String> = delays.iter().map(|&delay| Ladder::label(delay)).collect();
         let metrics = Metrics::new(&Given {
             version: VERSION.to_owned(),
             revision: REVISION.to_owned(),
-            ladder: names.clone(),
+            ladder: delays.iter().map(|&delay| Ladder::label(delay)).collect(),
         })?;
         let concurrency = usize::from(settings.consumer.concurrency.get());
         metrics.set_concurrency(i64::from(settings.consumer.concurrency.get()));
@@ -94,7 +93,7 @@ impl App {
             },
             tell,
         );
-        let reporter = Reporter::new(metrics.clone(), logged_names, names);
+        let reporter = Reporter::new(metrics.clone(), logged_names);
         let source = &settings.events.source;
         let worker = Worker::new(rules, link, client, source, reporter, tracer.clone());
         let state = worker.state();

@@ -89,7 +89,7 @@ impl Desk {
             Effect::Publish {
                 parcel:
                     Parcel::Copy {
-                        to: Destination::Ladder(_),
+                        to: Destination::Ladder { .. },
                         carried,
                     },
                 ..

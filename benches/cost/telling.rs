@@ -51,7 +51,7 @@ pub fn run(level: &str) -> Result<()> {
         hash_key: None,
     })?;
     let metrics = Metrics::new(&Given::default())?;
-    let reporter = Reporter::new(metrics, LoggedNames::Hidden, vec![]);
+    let reporter = Reporter::new(metrics, LoggedNames::Hidden);
     let request = request()?;
     let me = std::process::id();
     let before = process::cpu_time(me)?;

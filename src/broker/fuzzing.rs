@@ -86,7 +86,10 @@ pub fn published_again(
     let outgoing = if as_dead_letter {
         Outgoing::DeadLetter { of, headers }
     } else {
-        let to = CopyTo::Wait(0);
+        let to = CopyTo::Wait {
+            step: 0,
+            wait: Duration::from_secs(5),
+        };
         Outgoing::Copy { of, to, headers }
     };
     publish(outgoing, frame_max)

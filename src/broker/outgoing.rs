@@ -77,8 +77,9 @@ pub enum Outgoing {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyTo {
-    /// The wait queue of this step of the ladder, by its place in it.
-    Wait(usize),
+    /// The wait queue of this step of the ladder, by its place in it. A wait that is shorter than the
+    /// step ends earlier, once those before it in the queue have left.
+    Wait { step: usize, wait: Duration },
     /// The tail of `rename.due`.
     Due,
 }
@@ -248,18 +249,26 @@ impl Addresses {
                 mandatory: true,
                 reduction: Reduction::Possible,
             },
-            Outgoing::Copy { of, to, headers } => Parcel {
-                exchange: self.internal.clone(),
-                routing_key: match to {
-                    CopyTo::Wait(step) => self.wait.get(step)?.clone(),
-                    CopyTo::Due => self.due.clone(),
-                },
-                properties: republished(&of, Keep::NoDeaths, headers, frame_max),
-                body: Body::Of(of),
-                must_route: true,
-                mandatory: true,
-                reduction: Reduction::Possible,
-            },
+            Outgoing::Copy { of, to, headers } => {
+                let properties = republished(&of, Keep::NoDeaths, headers, frame_max);
+                let (routing_key, properties) = match to {
+                    CopyTo::Wait { step, wait } => {
+                        let milliseconds = wait.as_millis().to_string();
+                        let properties = properties.with_expiration(milliseconds.into());
+                        (self.wait.get(step)?.clone(), properties)
+                    }
+                    CopyTo::Due => (self.due.clone(), properties),
+                };
+                Parcel {
+                    exchange: self.internal.clone(),
+                    routing_key,
+                    properties,
+                    body: Body::Of(of),
+                    must_route: true,
+                    mandatory: true,
+                    reduction: Reduction::Possible,
+                }
+            }
             Outgoing::Request(request) => self.request(request)?,
             Outgoing::Message(message) => exact(message, frame_max)?,
         })

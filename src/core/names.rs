@@ -9,7 +9,12 @@ pub fn same_name(one: &str, other: &str) -> bool {
     one == other || folded(one) == folded(other)
 }
 
-fn folded(name: &str) -> String {
+/// The form that all spellings of a name have in common.
+#[must_use]
+pub fn folded(name: &str) -> String {
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
     let composer = ComposingNormalizerBorrowed::new_nfc();
     // Upper case first: it makes one of letters that have several lower-case forms, such as the two
     // sigmas, and spells out those that stand for two, such as the sharp s.

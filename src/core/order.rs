@@ -14,14 +14,15 @@
 //! message has come back that entered the queue well after the missing one must have ([`Line::turn`]).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::request::{AccountId, RenameRequest};
-use super::retry::later;
+use super::names::folded;
+use super::request::RenameRequest;
+use super::retry::{Stay, later};
 
 /// How much later than expected a message may enter the due queue again: the broker moves
 /// expired messages at least once, so the failover of a queue delays them.
@@ -30,6 +31,12 @@ const SLACK: Duration = Duration::from_secs(30);
 /// After a lost connection the broker may take so long to find it lost, and to hand out again what
 /// it had sent there: two heartbeats, and time to spare.
 const CUT_SLACK: Duration = Duration::from_secs(150);
+
+/// One that follows another waits this long at least, so that it does not turn in circles.
+const FOLLOW_AFTER: Duration = Duration::from_millis(200);
+
+/// How often one looks whether the request before it has been delivered again after a lost connection.
+const LOOK_FOR_RETURNED: Duration = Duration::from_secs(1);
 
 /// How often places are looked through for those that are certainly lost.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
@@ -46,7 +53,10 @@ pub struct Ticket(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity {
     pub request_id: Uuid,
+    /// In the form that all spellings of a name have in common: an API may keep both as one.
     names: [u64; 2],
+    /// Both names as they are spelt.
+    spelling: u64,
     replay: u64,
 }
 
@@ -57,26 +67,22 @@ impl Identity {
         Self {
             replay,
             request_id: request.request_id,
-            names: [
-                name_hash(&request.account_id, request.username.reveal()),
-                name_hash(&request.account_id, request.new_username.reveal()),
-            ],
+            names: [&request.username, &request.new_username]
+                .map(|name| hash_of(&(&request.account_id, folded(name.reveal())))),
+            spelling: hash_of(&(request.username.reveal(), request.new_username.reveal())),
         }
     }
 
     /// One number for it, to tell requests apart.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
-        hasher.finish()
+        hash_of(self)
     }
 }
 
-fn name_hash(account: &AccountId, name: &str) -> u64 {
+fn hash_of(value: &impl std::hash::Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
-    account.hash(&mut hasher);
-    name.hash(&mut hasher);
+    value.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -100,6 +106,22 @@ struct Way {
     delay: Duration,
     /// It has entered that queue by then, at the latest.
     latest: Timestamp,
+}
+
+impl Way {
+    fn due(self) -> Due {
+        match self.by {
+            By::Tail | By::Ladder => Due {
+                at: self.earliest,
+                delay: self.delay.max(FOLLOW_AFTER),
+            },
+            // It comes as soon as the broker knows that the connection is lost.
+            By::Front => Due {
+                at: Timestamp::MAX,
+                delay: LOOK_FOR_RETURNED,
+            },
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +177,7 @@ impl Due {
     #[must_use]
     pub fn wait(self, now: Timestamp) -> Duration {
         let left = Duration::try_from(self.at.duration_since(now));
-        left.unwrap_or_default().min(self.delay)
+        left.unwrap_or_default().clamp(FOLLOW_AFTER, self.delay)
     }
 
     fn latest(one: Option<Self>, other: Option<Self>) -> Option<Self> {
@@ -310,18 +332,15 @@ impl Line {
         turn
     }
 
-    /// A copy of the request is published, to the tail of the due queue or, with a delay, to a wait
+    /// A copy of the request is published, to the tail of the due queue or, with a stay, to a wait
     /// queue. Said again when it is published again. Gives the copy's number.
-    pub fn leave(&mut self, ticket: Ticket, delay: Option<Duration>, now: Timestamp) -> u64 {
+    pub fn leave(&mut self, ticket: Ticket, stay: Option<Stay>, now: Timestamp) -> u64 {
         self.sweep(now);
+        let delay = stay.map_or(Duration::ZERO, |stay| stay.at_least);
         let way = Way {
-            by: if delay.is_some() {
-                By::Ladder
-            } else {
-                By::Tail
-            },
-            earliest: later(now, delay.unwrap_or_default()),
-            delay: delay.unwrap_or_default(),
+            by: if stay.is_some() { By::Ladder } else { By::Tail },
+            earliest: later(now, delay),
+            delay,
             latest: Timestamp::MAX,
         };
         let copy = self.copies.next(now);
@@ -343,9 +362,10 @@ impl Line {
         self.copies.next(now)
     }
 
-    /// The broker has the copy: those behind may go after it. `delay` as published.
-    pub fn left(&mut self, ticket: Ticket, delay: Option<Duration>, now: Timestamp) {
-        let latest = later(later(now, delay.unwrap_or_default()), SLACK);
+    /// The broker has the copy: those behind may go after it. `stay` as published.
+    pub fn left(&mut self, ticket: Ticket, stay: Option<Stay>, now: Timestamp) {
+        let at_most = stay.map_or(Duration::ZERO, |stay| stay.at_most);
+        let latest = later(later(now, at_most), SLACK);
         if let Some(holder) = self.holders.get_mut(&ticket)
             && let Whereabouts::Leaving(way) = holder.whereabouts
         {
@@ -457,10 +477,7 @@ impl Line {
             // not, so this one does not turn in circles behind it, but waits in a wait queue.
             let at_the_tail = way.by == By::Tail && holder.copy > copy;
             return Turn::Follow {
-                due: (!at_the_tail).then_some(Due {
-                    at: way.earliest,
-                    delay: way.delay,
-                }),
+                due: (!at_the_tail).then(|| way.due()),
             };
         }
         Turn::Run

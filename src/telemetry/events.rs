@@ -21,7 +21,7 @@ use crate::clock;
 use crate::core::consume_plan::ConsumeScope;
 use crate::core::fault_log::{FaultLine, LineLimit, OutageLog, Recovery};
 use crate::core::hold::Cause;
-use crate::core::machine::{Ended, Note, Told};
+use crate::core::machine::{Deferral, Destination, Ended, Note, Told};
 use crate::core::outcome::{Outcome, Reason};
 use crate::core::removal::RemovalCause;
 use crate::core::request::{AccountId, RenameRequest};
@@ -31,8 +31,6 @@ use crate::core::request::{AccountId, RenameRequest};
 pub struct Reporter {
     metrics: Metrics,
     names: LoggedNames,
-    /// Names of the ladder's steps.
-    ladder: Box<[String]>,
     lines: Lines,
 }
 
@@ -68,11 +66,10 @@ pub struct RequestEnded<'a> {
 
 impl Reporter {
     #[must_use]
-    pub fn new(metrics: Metrics, names: LoggedNames, ladder: Vec<String>) -> Self {
+    pub fn new(metrics: Metrics, names: LoggedNames) -> Self {
         Self {
             metrics,
             names,
-            ladder: ladder.into(),
             lines: Lines::default(),
         }
     }
@@ -129,11 +126,7 @@ impl Reporter {
 
     pub fn note(&mut self, note: Note) {
         match note {
-            Note::Deferred { step } => {
-                self.metrics.deferred(step);
-                debug!(delay = self.ladder.get(step), "deferred a request");
-            }
-            Note::GivenBack => debug!("gave a request back to the queue's tail"),
+            Note::Deferred(deferral) => self.deferred(&deferral),
             Note::Confirmation(result) => self.metrics.confirmation(result),
             Note::Held(cause, answer) | Note::ProbeFailed(cause, answer) => {
                 self.holding(cause, &answer);
@@ -168,6 +161,26 @@ impl Reporter {
                 }
             }
         }
+    }
+
+    fn deferred(&self, deferral: &Deferral) {
+        let delay = match deferral.destination {
+            Destination::Tail => Duration::ZERO,
+            Destination::Ladder { step, wait } => {
+                self.metrics.deferred(step);
+                wait
+            }
+        };
+        info!(
+            request_id = %deferral.request_id,
+            account = deferral.account.as_str(),
+            reason = deferral.reason.as_str(),
+            delay = %humantime::format_duration(Duration::from_millis(
+                u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)
+            )),
+            attempts = deferral.attempts,
+            "deferred"
+        );
     }
 
     /// The worker holds, or a probe has failed.

@@ -40,7 +40,7 @@ pub(super) fn outgoing(
         Parcel::Copy { to, carried } => {
             let (to, step) = match to {
                 Destination::Tail => (CopyTo::Due, None),
-                Destination::Ladder(step) => (CopyTo::Wait(step), Some(step)),
+                Destination::Ladder { step, wait } => (CopyTo::Wait { step, wait }, Some(step)),
             };
             let trace = hand.trace.publish(Published::Copy { step });
             hand.publishing(Part::Copy, trace);

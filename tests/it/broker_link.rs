@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lapin::BasicProperties;
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
@@ -28,6 +29,11 @@ fn copy(of: &Delivery, to: CopyTo) -> Outgoing {
         headers: vec![(headers::ATTEMPTS, HeaderValue::Int(1))],
     }
 }
+
+const WAIT: CopyTo = CopyTo::Wait {
+    step: 0,
+    wait: Duration::from_millis(200),
+};
 
 fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
@@ -84,7 +90,7 @@ async fn a_copy_comes_back_from_the_ladder_and_tells_where_it_came_from() {
         assert_eq!(delivery.exchange(), bench.name("requests"));
         assert_eq!(delivery.text(headers::FAILED_AT).is_some(), round == 0);
         assert_eq!(delivery.int(headers::ATTEMPTS).is_some(), round > 0);
-        let copy = copy(&delivery, CopyTo::Wait(0));
+        let copy = copy(&delivery, WAIT);
         let Publication::Confirmed(copy) = bench.publish(copy).await else {
             panic!("not confirmed");
         };
@@ -182,7 +188,7 @@ async fn each_return_is_told_of_its_own_publish() {
     for round in 0..ROUNDS {
         let outgoing = match round % 3 {
             0 => letter(&delivery),
-            1 => copy(&delivery, CopyTo::Wait(0)),
+            1 => copy(&delivery, WAIT),
             _ => event(),
         };
         bench.link.publish(Ticket(round), outgoing);

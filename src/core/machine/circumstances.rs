@@ -3,7 +3,7 @@
 use super::super::consume_plan::ConsumeScope;
 use super::super::hold::{Cause, Event};
 use super::job::{Phase, What};
-use super::{Context, Destination, Effect, JobId, Machine, Note, Told};
+use super::{Context, DeferralReason, Destination, Effect, JobId, Machine, Note, Told};
 
 impl Machine {
     pub(super) fn up(&mut self, cx: &mut Context<'_>) {
@@ -93,7 +93,7 @@ impl Machine {
         for id in self.ids() {
             let job = self.jobs.get(&id);
             if job.is_some_and(|job| matches!(job.phase, Phase::Ready | Phase::Waiting)) {
-                self.send_away(id, Destination::Tail, cx);
+                self.send_away(id, Destination::Tail, DeferralReason::WorkerHeld, cx);
             }
         }
     }
@@ -168,7 +168,10 @@ impl Machine {
             match job.phase {
                 Phase::Ready | Phase::Waiting if job.removed.is_some() => self.give_back(id, cx),
                 Phase::Ready if job.carried.attempts == 0 => self.give_back(id, cx),
-                Phase::Ready | Phase::Waiting => self.send_away(id, Destination::Ladder(0), cx),
+                Phase::Ready | Phase::Waiting => {
+                    let wait = self.retry.step_delay(0);
+                    self.send_away_for(id, wait, DeferralReason::Drain, cx);
+                }
                 _ => {}
             }
         }

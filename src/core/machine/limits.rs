@@ -12,7 +12,7 @@ use super::super::pace::Brake;
 use super::super::retry::{Next, Tried};
 use super::super::verdict::{self, Pending, Retry, Verdict};
 use super::job::Job;
-use super::{Context, Destination, JobId, Machine};
+use super::{Context, DeferralReason, Destination, JobId, Machine};
 
 /// What an answer says beside its verdict.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,7 +49,7 @@ impl Machine {
             not_before: retry.not_before,
         };
         if self.hold.cause().is_some() {
-            self.send_away(id, Destination::Tail, cx);
+            self.send_away(id, Destination::Tail, DeferralReason::WorkerHeld, cx);
             return;
         }
         let next = self.retry.next(tried, cx.now, (cx.roll)());
@@ -59,13 +59,14 @@ impl Machine {
                 .before
                 .is_some_and(|at| self.retry.is_over(first_attempt_at, at));
         let reason = match next {
-            Next::Wait(wait) => return self.wait(id, wait, cx),
+            Next::Wait(wait) => return self.wait(id, wait, DeferralReason::Retry, cx),
             Next::Exhausted | Next::PastDeadline
                 if failure.api_failed
                     && self.hold.spares(job.fingerprint(), failure.before, spared) =>
             {
                 let wait = self.retry.delay(tried.attempts, (cx.roll)());
-                return self.wait(id, wait.max(retry.not_before.unwrap_or_default()), cx);
+                let wait = wait.max(retry.not_before.unwrap_or_default());
+                return self.wait(id, wait, DeferralReason::Retry, cx);
             }
             Next::Exhausted => Reason::RetriesExhausted,
             Next::PastDeadline => Reason::DeadlineExceeded,
@@ -99,7 +100,7 @@ impl Machine {
         if self.is_out_of_time(id, cx.now) {
             self.end_uncalled(id, Brake::Credentials, http_status, cx);
         } else if self.hold.cause().is_some() || self.draining {
-            self.send_away(id, Destination::Tail, cx);
+            self.send_away(id, Destination::Tail, DeferralReason::WorkerHeld, cx);
         } else {
             // The account is paused: the pacer says until when.
             self.make_ready(id);
@@ -123,7 +124,7 @@ impl Machine {
             self.end_uncalled(id, brake, None, cx);
         } else {
             let wait = Duration::try_from(until.duration_since(cx.now)).unwrap_or_default();
-            self.wait(id, wait, cx);
+            self.wait(id, wait, brake.into(), cx);
         }
     }
 
@@ -181,5 +182,15 @@ fn waits_since(job: &Job) -> Option<Timestamp> {
     match (carried.first_attempt_at, carried.refused_since) {
         (Some(tried), Some(refused)) => Some(tried.min(refused)),
         (tried, refused) => tried.or(refused),
+    }
+}
+
+impl From<Brake> for DeferralReason {
+    fn from(brake: Brake) -> Self {
+        match brake {
+            Brake::Rate => Self::RateLimit,
+            Brake::Throttle => Self::Throttled,
+            Brake::Credentials => Self::AccountHeld,
+        }
     }
 }

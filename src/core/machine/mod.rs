@@ -10,11 +10,13 @@
 //! - `limits`: when attempts or time are used up
 //! - `orphans`: calls whose delivery became void while they ran
 //! - `survivals`: sessions that ended with a request in hand, and not the process
+//! - `deferral`: where a request waits outside the worker, and why
 //! - `telling`: publishing an outcome or a copy, then the ack
 //! - `circumstances`: the broker comes and goes, the hold, the drain
 
 mod arrivals;
 mod circumstances;
+mod deferral;
 mod job;
 mod limits;
 mod orphans;
@@ -28,6 +30,7 @@ use std::num::NonZeroU32;
 use jiff::Timestamp;
 
 pub use self::arrivals::POISON_MARGIN;
+pub use self::deferral::{Deferral, DeferralReason, Destination};
 use self::job::{Job, Phase};
 use self::survivals::Survivals;
 use super::answer::{Answer, CallKind, Gist};
@@ -223,15 +226,6 @@ pub enum Part {
     Copy,
 }
 
-/// Where a request waits outside the worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Destination {
-    /// The tail of `rename.due`.
-    Tail,
-    /// The wait queue of this step.
-    Ladder(usize),
-}
-
 /// A request that has ended, as metrics and logs want it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ended {
@@ -242,10 +236,7 @@ pub struct Ended {
 /// What is worth a line in the log or a count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
-    Deferred {
-        step: usize,
-    },
-    GivenBack,
+    Deferred(Deferral),
     Held(Cause, Told),
     ProbeFailed(Cause, Told),
     Resumed,

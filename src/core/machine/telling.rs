@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use super::super::order::{Due, Turn};
 use super::super::outcome::{Failed, Outcome};
-use super::super::retry::{Place, RetryPolicy, later};
+use super::super::retry::later;
 use super::job::{Phase, Progress, Publishing, What};
-use super::{Context, Destination, Effect, Ended, JobId, Machine, Note, Parcel, Part, Settle};
+use super::{
+    Context, Deferral, DeferralReason, Destination, Effect, Ended, JobId, Machine, Note, Parcel,
+    Part, Settle,
+};
 
 /// A request that RabbitMQ removed waits in the worker where another would go to the tail of the due
 /// ones: during a hold, say.
@@ -26,38 +29,59 @@ impl Machine {
         self.publish(id, What::Tell(outcome), parts, cx);
     }
 
+    /// The request goes to a wait queue for about so long.
+    pub(super) fn send_away_for(
+        &mut self,
+        id: JobId,
+        wait: Duration,
+        reason: DeferralReason,
+        cx: &mut Context<'_>,
+    ) {
+        self.send_away(id, Destination::for_wait(wait, &self.retry), reason, cx);
+    }
+
     /// The request goes away; those behind it go after it, once the broker has it.
-    pub(super) fn send_away(&mut self, id: JobId, to: Destination, cx: &mut Context<'_>) {
+    pub(super) fn send_away(
+        &mut self,
+        id: JobId,
+        to: Destination,
+        reason: DeferralReason,
+        cx: &mut Context<'_>,
+    ) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
         // A copy would lose that it was removed, and be tried again. It is alone in what it holds.
         if job.removed.is_some() {
-            let wait = delay_of(&self.retry, to).unwrap_or(REMOVED_WAITS);
+            let wait = match to {
+                Destination::Tail => REMOVED_WAITS,
+                Destination::Ladder { wait, .. } => wait,
+            };
             self.wait_here(id, wait, cx);
             return;
         }
         // A copy may have a twin: were the worker to die before the ack, the original would come
         // again, and be applied, while the copy waits.
         job.carried.maybe_applied = true;
-        cx.emit(Effect::Note(match to {
-            Destination::Tail => Note::GivenBack,
-            Destination::Ladder(step) => Note::Deferred { step },
-        }));
+        if let Some(request) = job.request.as_deref() {
+            cx.emit(Effect::Note(Note::Deferred(Deferral {
+                request_id: request.request_id,
+                account: request.account_id.clone(),
+                destination: to,
+                reason,
+                attempts: job.carried.attempts,
+            })));
+        }
         self.publish(id, What::Move(to), vec![(Part::Copy, Progress::Due)], cx);
     }
 
     /// Sends a request after those before it, which are away: to the tail, or to the ladder where
     /// it is not back before `due`.
     fn follow(&mut self, id: JobId, due: Option<Due>, cx: &mut Context<'_>) {
-        let to = match due {
-            None => Destination::Tail,
-            Some(due) => match self.retry.step(due.wait(cx.now)) {
-                Place::Ladder(step) => Destination::Ladder(step),
-                Place::Here => Destination::Ladder(0),
-            },
-        };
-        self.send_away(id, to, cx);
+        let to = due.map_or(Destination::Tail, |due| {
+            Destination::for_wait(due.wait(cx.now), &self.retry)
+        });
+        self.send_away(id, to, DeferralReason::NameOrder, cx);
     }
 
     /// Whether the request may run, must wait here, or must follow.
@@ -70,11 +94,16 @@ impl Machine {
             .map_or(Turn::Run, |ticket| self.line.turn(ticket));
         match turn {
             Turn::Run if self.draining => self.give_back(id, cx),
-            Turn::Run if self.hold.cause().is_some() => self.send_away(id, Destination::Tail, cx),
+            Turn::Run if self.hold.cause().is_some() => {
+                self.send_away(id, Destination::Tail, DeferralReason::WorkerHeld, cx);
+            }
             Turn::Run => self.make_ready(id),
             Turn::Wait if self.has_room() => self.enter(id, Phase::Blocked),
             // No room left: it keeps its place in the line, from the ladder.
-            Turn::Wait => self.send_away(id, Destination::Ladder(0), cx),
+            Turn::Wait => {
+                let wait = self.retry.step_delay(0);
+                self.send_away_for(id, wait, DeferralReason::NameOrder, cx);
+            }
             Turn::Follow { due } => self.follow(id, due, cx),
         }
     }
@@ -133,7 +162,7 @@ impl Machine {
         match publishing.what {
             What::Move(to) => {
                 if let Some(ticket) = ticket {
-                    self.line.left(ticket, delay_of(&self.retry, to), cx.now);
+                    self.line.left(ticket, to.stay(&self.retry), cx.now);
                 }
                 self.remove(id);
                 cx.emit(Effect::Ack {
@@ -231,7 +260,7 @@ impl Machine {
             (&What::Move(to), _) => {
                 // Each time anew: a copy that was refused gets there later than it first seemed.
                 job.carried.copy = Some(match job.ticket {
-                    Some(ticket) => self.line.leave(ticket, delay_of(&self.retry, to), cx.now),
+                    Some(ticket) => self.line.leave(ticket, to.stay(&self.retry), cx.now),
                     None => self.line.number_of_next_copy(cx.now),
                 });
                 Parcel::Copy {
@@ -257,13 +286,5 @@ impl Machine {
         };
         self.enter(id, Phase::Publishing(Box::new(publishing)));
         self.publish_what_is_due(id, cx);
-    }
-}
-
-/// How long a message waits there before it is in the requests queue.
-fn delay_of(retry: &RetryPolicy, to: Destination) -> Option<Duration> {
-    match to {
-        Destination::Tail => None,
-        Destination::Ladder(step) => Some(retry.step_delay(step)),
     }
 }

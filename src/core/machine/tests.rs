@@ -199,6 +199,14 @@ fn told_renamed(effects: &[Effect]) -> (How, ConfirmedBy) {
     (renamed.how, renamed.confirmed_by)
 }
 
+/// The wait queue of a step, for so many milliseconds.
+fn ladder(step: usize, milliseconds: u64) -> Destination {
+    Destination::Ladder {
+        step,
+        wait: Duration::from_millis(milliseconds),
+    }
+}
+
 fn copied(effects: &[Effect]) -> (Destination, &Carried) {
     let Parcel::Copy { to, carried } = published(effects) else {
         panic!("{effects:?}")
@@ -306,7 +314,7 @@ fn a_request_waits_here_for_a_while_and_then_in_the_ladder_with_its_history() {
     }
     let effects = desk.answer(job, status(503));
     let (to, carried) = copied(&effects);
-    assert_eq!(to, Destination::Ladder(0));
+    assert_eq!(to, ladder(0, 4_000));
     assert_eq!((carried.attempts, carried.maybe_applied), (4, true));
     let carried = carried.clone();
     let effects = desk.confirm(job, Part::Copy);
@@ -348,7 +356,7 @@ fn those_that_wait_do_not_keep_others_from_their_slots() {
     assert_eq!(desk.machine.counts().waiting, 6);
     let (job, _) = desk.deliver(alone(7));
     let effects = desk.answer(job, status(503));
-    assert_eq!(copied(&effects).0, Destination::Ladder(0));
+    assert_eq!(copied(&effects).0, ladder(0, 500));
 }
 
 #[test]
@@ -393,11 +401,11 @@ fn one_behind_a_deferred_request_follows_it_to_the_ladder() {
         retry_after: Some(Duration::from_secs(20)),
     });
     let effects = desk.answer(first, answer);
-    assert_eq!(copied(&effects).0, Destination::Ladder(1));
+    assert_eq!(copied(&effects).0, ladder(1, 20_000));
     let effects = desk.confirm(first, Part::Copy);
     assert!(matches!(effects[0], Effect::Ack { job, .. } if job == first));
     let (to, carried) = copied(&effects);
-    assert_eq!(to, Destination::Ladder(1));
+    assert_eq!(to, ladder(1, 20_000));
     assert_eq!(carried.attempts, 0);
     assert!(matches!(
         desk.confirm(second, Part::Copy)[..],

@@ -12,7 +12,7 @@ use super::super::retry::{Place, later};
 use super::super::verdict::{self, Case, Pending, Sign, Step, Verdict};
 use super::job::{Job, Phase};
 use super::limits::Failure;
-use super::{Context, Destination, Effect, JobId, Machine, Note, Told};
+use super::{Context, DeferralReason, Destination, Effect, JobId, Machine, Note, Told};
 
 impl Machine {
     pub(super) fn make_ready(&mut self, id: JobId) {
@@ -74,8 +74,8 @@ impl Machine {
         };
         match self.pacer.ask(&request.account_id, calls, cx.now) {
             Pace::Go => {}
-            Pace::NotBefore(..) if job.probe => {
-                self.send_away(id, Destination::Tail, cx);
+            Pace::NotBefore(_, brake) if job.probe => {
+                self.send_away(id, Destination::Tail, brake.into(), cx);
                 return;
             }
             Pace::NotBefore(until, brake) => return self.kept_back(id, until, brake, cx),
@@ -92,7 +92,7 @@ impl Machine {
                 job.carried.attempts = job.carried.attempts.saturating_sub(1);
             }
             if self.hold.cause().is_some() {
-                self.send_away(id, Destination::Tail, cx);
+                self.send_away(id, Destination::Tail, DeferralReason::Blocked, cx);
             } else {
                 self.make_ready(id);
             }
@@ -170,7 +170,7 @@ impl Machine {
         // While it is our credentials that are refused, 403 says nothing of the request.
         let refused = sign == Sign::Forbidden && self.hold.cause() == Some(Cause::Credentials);
         if refused && matches!(verdict, Verdict::Failed(_)) {
-            self.send_away(id, Destination::Tail, cx);
+            self.send_away(id, Destination::Tail, DeferralReason::WorkerHeld, cx);
         } else {
             let api_failed = sign == Sign::Transient;
             let failure = Failure {
@@ -242,12 +242,18 @@ impl Machine {
     }
 
     /// Waits in the worker if it is short and there is room, else in the ladder.
-    pub(super) fn wait(&mut self, id: JobId, wait: Duration, cx: &mut Context<'_>) {
+    pub(super) fn wait(
+        &mut self,
+        id: JobId,
+        wait: Duration,
+        reason: DeferralReason,
+        cx: &mut Context<'_>,
+    ) {
         let here = self.retry.place(wait) == Place::Here && self.has_room() && !self.draining;
         if here {
             self.wait_here(id, wait, cx);
-        } else if let Place::Ladder(step) = self.retry.step(wait) {
-            self.send_away(id, Destination::Ladder(step), cx);
+        } else {
+            self.send_away_for(id, wait, reason, cx);
         }
     }
 

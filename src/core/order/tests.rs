@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::request::Username;
+use crate::core::request::{AccountId, Username};
 
 /// The steps of a small ladder.
 const STEPS: [u64; 3] = [5, 30, 120];
@@ -15,9 +15,13 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 fn identity(number: usize, old: &str, new: &str) -> Identity {
+    identity_in("T12345678", number, old, new)
+}
+
+fn identity_in(account: &str, number: usize, old: &str, new: &str) -> Identity {
     let request = RenameRequest {
         request_id: Uuid::from_u128(number as u128),
-        account_id: AccountId::parse("T12345678").unwrap(),
+        account_id: AccountId::parse(account).unwrap(),
         username: Username::parse(old).unwrap(),
         new_username: Username::parse(new).unwrap(),
         user_id: None,
@@ -37,9 +41,17 @@ fn arrive(line: &mut Line, number: usize, old: &str, new: &str) -> Ticket {
     line.arrive(identity(number, old, new), None).ticket
 }
 
+fn exactly(delay: Duration) -> Stay {
+    Stay {
+        at_least: delay,
+        at_most: delay,
+    }
+}
+
 fn go_away(line: &mut Line, ticket: Ticket, delay: Option<Duration>, now: Timestamp) -> u64 {
-    let copy = line.leave(ticket, delay, now);
-    line.left(ticket, delay, now);
+    let stay = delay.map(exactly);
+    let copy = line.leave(ticket, stay, now);
+    line.left(ticket, stay, now);
     copy
 }
 
@@ -61,6 +73,19 @@ fn a_chain_runs_link_by_link() {
 }
 
 #[test]
+fn spellings_of_one_name_share_their_order_and_are_other_requests() {
+    let mut line = line();
+    let first = arrive(&mut line, 0, "ola", "\u{e5}se");
+    let second = arrive(&mut line, 1, "A\u{30a}SE", "kari");
+    let stranger = arrive(&mut line, 2, "ase", "per");
+    assert_eq!(
+        [first, second, stranger].map(|ticket| line.turn(ticket)),
+        [Turn::Run, Turn::Wait, Turn::Run]
+    );
+    assert_ne!(identity(0, "ola", "kari"), identity(0, "Ola", "kari"));
+}
+
+#[test]
 fn a_swap_by_way_of_a_third_name_keeps_its_order_and_others_do_not_wait() {
     let mut line = line();
     let aside = arrive(&mut line, 0, "a", "aside");
@@ -79,11 +104,7 @@ fn a_swap_by_way_of_a_third_name_keeps_its_order_and_others_do_not_wait() {
 fn names_of_different_accounts_are_different() {
     let mut line = line();
     arrive(&mut line, 0, "a", "b");
-    let mut other = identity(1, "a", "b");
-    other.names = [
-        name_hash(&AccountId::parse("P12345678").unwrap(), "a"),
-        name_hash(&AccountId::parse("P12345678").unwrap(), "b"),
-    ];
+    let other = identity_in("P12345678", 1, "a", "b");
     let other = line.arrive(other, None).ticket;
     assert_eq!(line.turn(other), Turn::Run);
 }
@@ -93,7 +114,7 @@ fn those_behind_one_that_leaves_wait_until_the_broker_has_it_and_then_follow() {
     let mut line = line();
     let first = arrive(&mut line, 0, "a", "b");
     let second = arrive(&mut line, 1, "b", "c");
-    let delay = Some(seconds(30));
+    let delay = Some(exactly(seconds(30)));
     line.leave(first, delay, start());
     assert_eq!(line.turn(second), Turn::Wait);
     line.left(first, delay, start());

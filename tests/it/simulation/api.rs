@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 use rename_worker::core::answer::{Answer, NoToken, Refusal, Silence, User};
-use rename_worker::core::names::same_name;
+use rename_worker::core::names::{folded, same_name};
 use uuid::Uuid;
 
 use super::plan::Users;
@@ -143,13 +143,14 @@ impl Api {
     }
 
     fn apply(&mut self, call: &Call<'_>, now: Timestamp) -> Answer {
-        let from = (call.account.to_owned(), call.path.to_owned());
-        let to = (call.account.to_owned(), call.name.to_owned());
+        // It keeps one user for all spellings of a name.
+        let from = (call.account.to_owned(), folded(call.path));
+        let to = (call.account.to_owned(), folded(call.name));
         let Some(&id) = self.users.get(&from) else {
             return refused(404);
         };
         if from == to {
-            if self.mood.refuses_question.as_deref() == Some(call.path) {
+            if self.mood.refuses_question.as_ref() == Some(&from.1) {
                 return refused(422);
             }
             if self.mood.self_rename_conflicts {
@@ -167,11 +168,11 @@ impl Api {
                 life: call.life,
                 at: now,
                 from: from.1,
-                to: call.name.to_owned(),
+                to: folded(call.name),
                 user: id,
             });
         }
-        let username = if self.mood.keeps_otherwise.as_deref() == Some(call.name) {
+        let username = if self.mood.keeps_otherwise == Some(folded(call.name)) {
             "in-another-form".into()
         } else if self.mood.shouts {
             call.name.to_uppercase()

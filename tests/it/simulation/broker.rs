@@ -164,8 +164,8 @@ impl Broker {
                         self.tails.entry((request, life)).or_default().push(now);
                         self.due.ready.push_back(message);
                     }
-                    Destination::Ladder(step) => {
-                        let expires = later(now, self.delays[step]);
+                    Destination::Ladder { step, wait } => {
+                        let expires = later(now, wait.min(self.delays[step]));
                         self.ladder[step].push_back((expires, message));
                     }
                 }

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rename_worker::core::names::same_name;
 use rename_worker::core::outcome::{ConfirmedBy, Failed, How, Outcome, Reason, Renamed};
 use rename_worker::core::request::RenameRequest;
 
@@ -261,7 +262,9 @@ impl<'a> Story<'a> {
                 Reason::Rejected => {
                     let refused = self.world.api.mood.refuses_question.as_deref();
                     let name = request.map(|request| request.username.reveal());
-                    refused.is_some() && refused == name
+                    refused
+                        .zip(name)
+                        .is_some_and(|(refused, name)| same_name(refused, name))
                 }
             };
             if !justified {
@@ -337,12 +340,12 @@ impl<'a> Story<'a> {
         let bears = |id: Option<uuid::Uuid>| {
             world.api.borne.iter().any(|(account, name, user)| {
                 account == request.account_id.as_str()
-                    && name == request.new_username.reveal()
+                    && same_name(name, request.new_username.reveal())
                     && id.is_none_or(|id| id == *user)
             })
         };
         for (_, renamed) in self.renames() {
-            let to_itself = request.username == request.new_username;
+            let to_itself = same_name(request.username.reveal(), request.new_username.reveal());
             let applied = to_itself || !self.applied.is_empty();
             let doubted =
                 world.api.unclear.contains(&number) || world.broker.doubtful.contains(&number);

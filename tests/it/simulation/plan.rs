@@ -199,13 +199,21 @@ fn random_request(users: &Users, start: Timestamp, rng: &mut SmallRng) -> Planne
         .random_bool(0.05)
         .then(|| later(start, Duration::from_secs(rng.random_range(0..60))));
     let known = users.get(&(account.to_owned(), old.to_owned())).copied();
+    let mut spelt = |name: &str| {
+        if rng.random_bool(0.05) {
+            name.to_uppercase()
+        } else {
+            name.to_owned()
+        }
+    };
+    let names = (spelt(old), spelt(new));
     let user_id = match rng.random_range(0..10) {
         0..6 => known,
         // Another user's, who is not to be renamed by this.
         6 => users.values().nth(rng.random_range(0..7)).copied(),
         _ => None,
     };
-    let request = request(account, (old, new), user_id, not_after, rng);
+    let request = request(account, (&names.0, &names.1), user_id, not_after, rng);
     Planned {
         request: rng.random_bool(0.97).then_some(request),
         poison: false,

@@ -12,6 +12,7 @@ use rename_worker::core::consume_window::{ConsumeWindow, SessionDeath, SessionHi
 use rename_worker::core::machine::{
     Arrived, Counts, Effect, Input, JobId, Machine, Note, Part, Rules, Settle,
 };
+use rename_worker::core::names::folded;
 use rename_worker::core::outcome::Outcome;
 use rename_worker::core::removal::RemovalCause;
 use rename_worker::core::request::RenameRequest;
@@ -711,7 +712,9 @@ impl World {
 }
 
 pub fn shares_a_name(one: &RenameRequest, other: &RenameRequest) -> bool {
-    let names = [&other.username, &other.new_username];
-    one.account_id == other.account_id
-        && (names.contains(&&one.username) || names.contains(&&one.new_username))
+    let names = |request: &'_ RenameRequest| {
+        [&request.username, &request.new_username].map(|name| folded(name.reveal()))
+    };
+    let theirs = names(other);
+    one.account_id == other.account_id && names(one).iter().any(|name| theirs.contains(name))
 }

@@ -85,7 +85,7 @@ fn one_accounts_refused_credentials_make_only_that_account_wait() {
     });
     let effects = desk.answer(refused, status(401));
     let (to, carried) = copied(&effects);
-    assert_eq!((to, carried.attempts), (Destination::Ladder(2), 0));
+    assert_eq!((to, carried.attempts), (ladder(2, 60_000), 0));
     assert_eq!(desk.machine.held(), None);
 }
 
@@ -118,7 +118,7 @@ fn a_drain_keeps_the_history_of_one_in_backoff_in_the_ladder() {
     desk.answer(waiting, status(503));
     let effects = desk.say(Input::Drain);
     let (to, carried) = copied(&effects);
-    assert_eq!((to, carried.attempts), (Destination::Ladder(0), 1));
+    assert_eq!((to, carried.attempts), (ladder(0, 5_000), 1));
     let effects = desk.confirm(waiting, Part::Copy);
     assert_eq!(effects.last(), Some(&Effect::Drained));
 }
@@ -179,7 +179,7 @@ fn a_lost_connection_voids_what_waits_and_it_keeps_its_turn() {
     desk.say(Input::Up);
     // The second comes first: it goes after the first, which must come again.
     let (second, effects) = desk.redeliver(request(2, "b", "c"));
-    assert_eq!(copied(&effects).0, Destination::Ladder(0));
+    assert_eq!(copied(&effects).0, ladder(0, 1_000));
     desk.confirm(second, Part::Copy);
     let (again, effects) = desk.redeliver(request(1, "a", "b"));
     assert_eq!(effects, [rename(again)]);

@@ -69,7 +69,7 @@ impl Follower {
                     Parcel::Event(outcome) => return Some(outcome),
                     Parcel::Copy { to, carried } => {
                         self.desk.confirm(job, Part::Copy);
-                        if let Destination::Ladder(step) = to {
+                        if let Destination::Ladder { step, .. } = to {
                             let ladder = &RetrySettings::default().ladder;
                             self.desk.wait(ladder[step]);
                         }

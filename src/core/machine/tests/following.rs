@@ -4,18 +4,15 @@ use std::collections::VecDeque;
 
 use super::*;
 
-/// A queue that messages leave in order, each after its step's delay.
+/// A queue that messages leave in order, each after its own wait.
 struct Ladder {
-    steps: Vec<Duration>,
     queues: Vec<VecDeque<(Timestamp, usize, Carried)>>,
 }
 
 impl Ladder {
     fn new() -> Self {
-        let steps = RetrySettings::default().ladder;
         Self {
-            queues: vec![VecDeque::new(); steps.len()],
-            steps,
+            queues: vec![VecDeque::new(); RetrySettings::default().ladder.len()],
         }
     }
 
@@ -65,11 +62,11 @@ impl Chain {
                 let part = parcel.part();
                 if let Parcel::Copy { to, carried } = parcel {
                     let number = self.numbers[&job];
-                    let Destination::Ladder(step) = to else {
+                    let Destination::Ladder { step, wait } = to else {
                         panic!("{number} went to the tail")
                     };
                     self.longest_steps[number] = self.longest_steps[number].max(step);
-                    let at = later(self.now, self.ladder.steps[step]);
+                    let at = later(self.now, wait);
                     self.ladder.queues[step].push_back((at, number, carried));
                 }
                 self.desk.confirm(job, part)
