@@ -23,6 +23,7 @@ mod house;
 mod large_messages;
 mod leaks;
 mod log_output;
+mod neighbours;
 mod policies;
 mod proxies;
 mod publish;

@@ -14,6 +14,7 @@ pub mod amqp;
 pub mod stage;
 pub mod cluster;
 pub mod collector;
+pub mod lower_case_api;
 pub mod process;
 pub mod proxy;
 pub mod tls;

@@ -21,11 +21,16 @@ pub struct Trigger {
     pub after: Duration,
 }
 
+/// Bytes that end a connection, once.
+type Armed = watch::Sender<Option<&'static [u8]>>;
+
 /// Listens on a port of its own, which stays the same whatever becomes of the connections.
 pub struct Proxy {
     pub address: SocketAddr,
     stalled: watch::Sender<bool>,
     cuts: watch::Sender<u64>,
+    /// What ends the next connection that it comes by.
+    armed: Armed,
     open: Arc<AtomicUsize>,
     _closing: DropGuard,
 }
@@ -47,10 +52,12 @@ impl Proxy {
             address,
             stalled: watch::Sender::new(false),
             cuts: watch::Sender::new(0),
+            armed: watch::Sender::new(None),
             open: Arc::default(),
             _closing: closing.clone().drop_guard(),
         };
         let (stalled, cuts) = (proxy.stalled.subscribe(), proxy.cuts.subscribe());
+        let armed = proxy.armed.clone();
         let (open, target) = (Arc::clone(&proxy.open), target.to_owned());
         tokio::spawn(closing.run_until_cancelled_owned(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -58,10 +65,11 @@ impl Proxy {
                 // Only cuts from now on concern it.
                 cuts.mark_unchanged();
                 let (stalled, target) = (stalled.clone(), target.clone());
+                let armed = armed.clone();
                 let counted = Counted::new(&open);
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = forward(client, &target, stalled, trigger) => {}
+                        () = forward(client, &target, stalled, (trigger, &armed)) => {}
                         _ = cuts.changed() => {}
                     }
                     drop(counted);
@@ -91,6 +99,15 @@ impl Proxy {
         self.cuts.send_modify(|count| *count += 1);
         open
     }
+
+    /// Ends the next connection that these bytes come by from the target, without handing them on, and
+    /// waits for that. Where they come in two pieces, it is the next after that.
+    pub async fn cut_at(&self, bytes: &'static [u8]) {
+        self.armed.send_replace(Some(bytes));
+        let mut armed = self.armed.subscribe();
+        let cut = armed.wait_for(Option::is_none).await;
+        cut.expect("the sender lives as long as the proxy");
+    }
 }
 
 struct Counted(Arc<AtomicUsize>);
@@ -112,7 +129,7 @@ async fn forward(
     client: TcpStream,
     target: &str,
     stalled: watch::Receiver<bool>,
-    trigger: Option<Trigger>,
+    from_target: (Option<Trigger>, &Armed),
 ) {
     let Ok(server) = TcpStream::connect(target).await else {
         return;
@@ -123,7 +140,7 @@ async fn forward(
     let (from_server, to_server) = server.into_split();
     tokio::select! {
         () = pump(from_client, to_server, stalled.clone(), None) => {}
-        () = pump(from_server, to_client, stalled, trigger) => {}
+        () = pump(from_server, to_client, stalled, Some(from_target)) => {}
     }
 }
 
@@ -131,7 +148,7 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut stalled: watch::Receiver<bool>,
-    trigger: Option<Trigger>,
+    from_target: Option<(Option<Trigger>, &Armed)>,
 ) {
     let mut chunk = [0; CHUNK];
     let (mut seen, mut end) = (Vec::new(), None);
@@ -143,12 +160,23 @@ async fn pump(
             },
             () = at(end) => return,
         };
-        if let Some(Trigger { bytes, after }) = trigger
+        if let Some((_, armed)) = from_target
+            && armed.send_if_modified(|armed| {
+                let found = armed.is_some_and(|bytes| holds(&chunk[..length], bytes));
+                if found {
+                    *armed = None;
+                }
+                found
+            })
+        {
+            return;
+        }
+        if let Some((Some(Trigger { bytes, after }), _)) = from_target
             && end.is_none()
         {
             // What came in two pieces is seen as well.
             seen.extend_from_slice(&chunk[..length]);
-            if seen.windows(bytes.len()).any(|window| window == bytes) {
+            if holds(&seen, bytes) {
                 if after.is_zero() {
                     return;
                 }
@@ -162,6 +190,10 @@ async fn pump(
             return;
         }
     }
+}
+
+fn holds(chunk: &[u8], bytes: &[u8]) -> bool {
+    chunk.windows(bytes.len()).any(|window| window == bytes)
 }
 
 /// Never, without a time.
