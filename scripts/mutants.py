@@ -83,7 +83,7 @@ MUTANTS = [
     (
         "gives a message up when the connection is lost",
         "machine/circumstances.rs",
-        "            self.line.void(ticket, cx.now);\n",
+        "            self.line.void(ticket, job.source, cut, cx.now);\n",
         "            self.line.done(ticket);\n",
     ),
 ]

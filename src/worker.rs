@@ -271,7 +271,7 @@ impl Worker {
         {
             self.reporter.metrics().queue_head(asked_at);
         }
-        let fetched = delivery.is_fetched();
+        let (fetched, source) = (delivery.is_fetched(), delivery.source());
         self.hands
             .insert(job, Hand::new(delivery, partial, asked_at, trace));
         self.take(Input::Delivered(Arrived {
@@ -280,6 +280,7 @@ impl Worker {
             carried,
             redelivered,
             delivery_count,
+            source,
             fetched,
             removed,
         }));

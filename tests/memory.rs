@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rename_worker::core::answer::{Answer, Refusal, User};
+use rename_worker::core::consume_plan::SourceQueue;
 use rename_worker::core::machine::{
     Arrived, Destination, Effect, Input, JobId, Machine, Parcel, Part, Rules,
 };
@@ -45,6 +46,7 @@ impl Desk {
             redelivered: false,
             delivery_count: 0,
             fetched: false,
+            source: SourceQueue::Requests,
             removed: None,
         }));
         job

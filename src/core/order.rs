@@ -13,6 +13,10 @@
 //! its place is given up when that is certain. A queue keeps its order, so it is certain when a
 //! message has come back that entered the queue well after the missing one must have ([`Line::turn`]).
 
+mod copies;
+mod returns;
+mod way;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher as _};
 use std::time::Duration;
@@ -20,6 +24,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use self::copies::Copies;
+use self::returns::ReturnWatch;
+pub use self::way::Due;
+use self::way::{By, Way};
+use super::consume_plan::SourceQueue;
 use super::names::folded;
 use super::request::RenameRequest;
 use super::retry::{Stay, later};
@@ -31,12 +40,6 @@ const SLACK: Duration = Duration::from_secs(30);
 /// After a lost connection the broker may take so long to find it lost, and to hand out again what
 /// it had sent there: two heartbeats, and time to spare.
 const CUT_SLACK: Duration = Duration::from_secs(150);
-
-/// One that follows another waits this long at least, so that it does not turn in circles.
-const FOLLOW_AFTER: Duration = Duration::from_millis(200);
-
-/// How often one looks whether the request before it has been delivered again after a lost connection.
-const LOOK_FOR_RETURNED: Duration = Duration::from_secs(1);
 
 /// How often places are looked through for those that are certainly lost.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
@@ -102,44 +105,6 @@ enum Whereabouts {
     Away(Way),
 }
 
-/// Which way a request that is away comes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Way {
-    by: By,
-    /// It enters the due queue (or, of `Front`, its own) not before this.
-    earliest: Timestamp,
-    /// How long that was to take when it left.
-    delay: Duration,
-    /// It has entered that queue by then, at the latest.
-    latest: Timestamp,
-}
-
-impl Way {
-    fn due(self) -> Due {
-        match self.by {
-            By::Tail | By::Ladder => Due {
-                at: self.earliest,
-                delay: self.delay.max(FOLLOW_AFTER),
-            },
-            // It comes as soon as the broker knows that the connection is lost.
-            By::Front => Due {
-                at: Timestamp::MAX,
-                delay: LOOK_FOR_RETURNED,
-            },
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
-    /// The tail of the due queue.
-    Tail,
-    /// A wait queue, then the tail of the due queue.
-    Ladder,
-    /// Its delivery became void: the broker puts it back in front of its queue.
-    Front,
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Holder {
     identity: Identity,
@@ -148,6 +113,20 @@ struct Holder {
     copy: u64,
     /// How often it has left.
     departures: u8,
+}
+
+/// Where a delivery came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    pub queue: SourceQueue,
+    pub redelivered: bool,
+}
+
+impl Source {
+    #[must_use]
+    pub const fn new(queue: SourceQueue, redelivered: bool) -> Self {
+        Self { queue, redelivered }
+    }
 }
 
 /// Where a delivery stands.
@@ -170,90 +149,14 @@ pub enum Turn {
     Follow { due: Option<Due> },
 }
 
-/// When the last of those that are away may be back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Due {
-    at: Timestamp,
-    /// The longest delay that one of them left with.
-    delay: Duration,
-}
-
-impl Due {
-    /// How long a request that follows them must wait. It leaves after them, so their own delay is
-    /// always long enough, even if the clock was set back in between: were its wait to exceed that by
-    /// a moment, each follower would land one step of the ladder further than the one before it.
-    #[must_use]
-    pub fn wait(self, now: Timestamp) -> Duration {
-        let left = Duration::try_from(self.at.duration_since(now));
-        left.unwrap_or_default().clamp(FOLLOW_AFTER, self.delay)
-    }
-
-    fn latest(one: Option<Self>, other: Option<Self>) -> Option<Self> {
-        match (one, other) {
-            (Some(one), Some(other)) => Some(Self {
-                at: one.at.max(other.at),
-                delay: one.delay.max(other.delay),
-            }),
-            (one, other) => one.or(other),
-        }
-    }
-}
-
-/// Numbers the copies that go away, so that each is known when it comes back, and when it was sent.
-#[derive(Debug, Clone, Default)]
-struct Copies {
-    /// A random number in the upper bits, so that no other worker numbers its copies alike.
-    base: u64,
-    since: Option<Timestamp>,
-    last: u64,
-}
-
-impl Copies {
-    /// Lower bits of a number: ticks since the worker's start, 17 years of them. With the 20 bits of
-    /// the worker above, a number fits AMQP's signed ones.
-    const TICK_BITS: u32 = 43;
-    /// More copies than one a tick do not leave in a row for long.
-    const TICKS_A_MILLISECOND: u64 = 16;
-
-    fn starting(random: f64, now: Timestamp) -> Self {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "the product is within 20 bits, for a number from 0 to 1"
-        )]
-        let worker = (random.clamp(0.0, 1.0) * f64::from(0xf_ffff)) as u64;
-        let base = worker << Self::TICK_BITS;
-        Self {
-            base,
-            since: Some(now),
-            last: base,
-        }
-    }
-
-    fn next(&mut self, now: Timestamp) -> u64 {
-        let since = *self.since.get_or_insert(now);
-        let passed = u64::try_from(now.duration_since(since).as_millis()).unwrap_or(0);
-        self.last = (self.base + passed * Self::TICKS_A_MILLISECOND).max(self.last + 1);
-        self.last
-    }
-
-    /// When this worker sent the copy of that number.
-    fn sent_at(&self, number: u64) -> Option<Timestamp> {
-        let ours = number > self.base && number <= self.last;
-        let ticks = number.checked_sub(self.base).filter(|_| ours)?;
-        let passed = Duration::from_millis(ticks / Self::TICKS_A_MILLISECOND);
-        Some(later(self.since?, passed))
-    }
-}
-
 /// The lines of all names.
 #[derive(Debug, Clone, Default)]
 pub struct Line {
     next_ticket: u64,
     copies: Copies,
     holders: BTreeMap<Ticket, Holder>,
-    /// (name, ticket): a line is a range of it.
-    lines: BTreeSet<(u64, Ticket)>,
+    /// (name, ticket): a line is a range of it. In each line the places are numbered as they are taken.
+    lines: BTreeMap<(u64, Ticket), u32>,
     /// The tickets of each request: of its one message, and of twins.
     messages: BTreeSet<(Identity, Ticket)>,
     /// Those here whose turn it may have become.
@@ -266,6 +169,10 @@ pub struct Line {
     /// does not come, whatever has come from elsewhere.
     takes_new: bool,
     swept_at: Option<Timestamp>,
+    /// Numbers the connections that were lost.
+    cuts: u64,
+    /// What has come back since the connection was last lost.
+    returns: ReturnWatch,
 }
 
 impl Line {
@@ -281,7 +188,13 @@ impl Line {
     /// A delivery arrives: back to its place if it was away, else to the end of its lines. `copy`
     /// is the number it carries. Another message of a request that is away, its twin, may take its
     /// place as well.
-    pub fn arrive(&mut self, identity: Identity, copy: Option<u64>) -> Arrival {
+    pub fn arrive(
+        &mut self,
+        identity: Identity,
+        copy: Option<u64>,
+        from: Source,
+        now: Timestamp,
+    ) -> Arrival {
         let tickets = (identity, Ticket(0))..=(identity, Ticket(u64::MAX));
         let messages = self.messages.range(tickets).map(|&(_, ticket)| ticket);
         let away: Vec<(Way, u64, Ticket)> = messages
@@ -294,16 +207,26 @@ impl Line {
         let sent = away
             .iter()
             .find(|&&(_, number, _)| number != 0 && copy == Some(number));
-        let first = away
-            .iter()
-            .min_by_key(|(way, number, _)| (way.earliest, *number));
+        // Twins come back to their own queues.
+        let first = away.iter().min_by_key(|(way, number, _)| {
+            let is_elsewhere = !(from.redelivered && way.is_of(from.queue, self.cuts));
+            (is_elsewhere, way.earliest, *number)
+        });
         let known = messages.count();
         let entered = match sent {
             Some((way, ..)) => Some(way.earliest),
             None => copy.and_then(|copy| self.copies.sent_at(copy)),
         };
         self.delivered_up_to = self.delivered_up_to.max(entered);
-        let Some(&(_, _, ticket)) = sent.or(first) else {
+        let found = sent.or(first).copied();
+        let is_back = found.is_some_and(|(way, ..)| way.is_of(from.queue, self.cuts));
+        self.returns.delivered(
+            from.queue,
+            is_back && from.redelivered,
+            from.redelivered,
+            now,
+        );
+        let Some((_, _, ticket)) = found else {
             return Arrival {
                 ticket: self.take_ticket(identity),
                 is_twin: known > 0,
@@ -384,11 +307,17 @@ impl Line {
         }
     }
 
-    /// Its delivery is void: it will be delivered again.
-    pub fn void(&mut self, ticket: Ticket, now: Timestamp) {
+    /// Its delivery from this queue, on the connection of this number, is void: it will be delivered
+    /// again.
+    pub fn void(&mut self, ticket: Ticket, queue: SourceQueue, cut: u64, now: Timestamp) {
         if let Some(holder) = self.holders.get_mut(&ticket) {
             holder.whereabouts = Whereabouts::Away(Way {
-                by: By::Front,
+                by: By::Front {
+                    queue,
+                    // What came back since then was not looked for.
+                    is_followed_up: cut == self.cuts,
+                    cut,
+                },
                 earliest: now,
                 delay: Duration::ZERO,
                 latest: later(now, CUT_SLACK),
@@ -402,8 +331,32 @@ impl Line {
 
     /// The connection is lost, and perhaps deliveries with it that were never seen.
     pub fn cut(&mut self, now: Timestamp) {
+        for holder in self.holders.values_mut() {
+            // Lost again before any of those that it was lost with had come back: no telling when the
+            // broker finds that connection lost.
+            if let Whereabouts::Away(Way {
+                by:
+                    By::Front {
+                        queue,
+                        is_followed_up,
+                        ..
+                    },
+                ..
+            }) = &mut holder.whereabouts
+            {
+                *is_followed_up &= self.returns.has_begun(*queue);
+            }
+        }
+        self.returns = ReturnWatch::default();
+        self.cuts += 1;
         self.cut_at = Some(now);
         self.takes_new = false;
+    }
+
+    /// The number of the connection that was lost last.
+    #[must_use]
+    pub const fn last_cut(&self) -> u64 {
+        self.cuts
     }
 
     /// New requests are taken from now on.
@@ -412,6 +365,11 @@ impl Line {
             self.cut_at = Some(now);
         }
         self.takes_new = true;
+    }
+
+    /// Whether the queues are consumed and there is room for more than has come.
+    pub fn has_room(&mut self, has_room: bool, now: Timestamp) {
+        self.returns.look(has_room, self.takes_new, now);
     }
 
     pub const fn takes_nothing_new(&mut self) {
@@ -444,29 +402,44 @@ impl Line {
             .map_or(0, |holder| holder.departures)
     }
 
-    /// How many stand right before this request in one of its lines and are here, up to a number.
+    /// How many stand before this request in the longer one of its lines, if all of them are here. Else
+    /// one of them is away or about to leave, and those behind it follow one after another.
     #[must_use]
-    pub fn here_before(&self, ticket: Ticket, most: usize) -> usize {
-        let Some(holder) = self.holders.get(&ticket) else {
-            return 0;
-        };
+    pub fn all_here_before(&self, ticket: Ticket) -> Option<usize> {
         let is_here = |before: &Ticket| {
-            self.holders
-                .get(before)
-                .is_some_and(|holder| holder.whereabouts == Whereabouts::Here)
+            let holder = self.holders.get(before);
+            holder.is_some_and(|holder| holder.whereabouts == Whereabouts::Here)
         };
-        let in_line_of = |&name: &u64| {
+        let mut longest = 0;
+        for name in self.holders.get(&ticket)?.identity.names {
             let before = self.lines.range((name, Ticket(0))..(name, ticket)).rev();
-            let before = before.map(|&(_, before)| before).take(most);
-            before.take_while(is_here).count()
+            let mut count = 0;
+            for (&(_, before), _) in before {
+                if !is_here(&before) {
+                    return None;
+                }
+                count += 1;
+            }
+            longest = longest.max(count);
+        }
+        Some(longest)
+    }
+
+    /// How many stand before this request in the longer one of its lines, wherever they are.
+    #[must_use]
+    pub fn before(&self, ticket: Ticket) -> usize {
+        let in_line_of = |name: u64| {
+            let mut line = self.lines.range((name, Ticket(0))..=(name, ticket));
+            let (_, &first) = line.next()?;
+            let own = line.next_back().map_or(first, |(_, &own)| own);
+            usize::try_from(own.wrapping_sub(first)).ok()
         };
-        holder
-            .identity
-            .names
-            .iter()
-            .map(in_line_of)
-            .max()
-            .unwrap_or(0)
+        let names = self
+            .holders
+            .get(&ticket)
+            .map(|holder| holder.identity.names);
+        let counts = names.unwrap_or_default().into_iter().filter_map(in_line_of);
+        counts.max().unwrap_or(0)
     }
 
     /// The names of this request that others wait for behind it.
@@ -504,18 +477,28 @@ impl Line {
         );
         self.messages.insert((identity, ticket));
         for name in identity.names {
-            self.lines.insert((name, ticket));
+            let line = (name, Ticket(0))..=(name, Ticket(u64::MAX));
+            let last = self.lines.range(line).next_back();
+            let number = last.map_or(0, |(_, &number)| number.wrapping_add(1));
+            self.lines.insert((name, ticket), number);
         }
         ticket
     }
 
     fn turn_in(&mut self, name: u64, ticket: Ticket, copy: u64) -> Turn {
-        while let Some(before) = self.before(name, ticket) {
+        while let Some(before) = self.nearest_before(name, ticket) {
             let Some(holder) = self.holders.get(&before) else {
                 break;
             };
-            let Whereabouts::Away(way) = holder.whereabouts else {
-                return Turn::Wait;
+            let way = match holder.whereabouts {
+                Whereabouts::Away(way) => way,
+                // It is published first, so that one that follows at once does not come before it.
+                Whereabouts::Leaving(way) if way.by == By::Ladder => {
+                    return Turn::Follow {
+                        due: Some(way.due()),
+                    };
+                }
+                Whereabouts::Here | Whereabouts::Leaving(_) => return Turn::Wait,
             };
             if self.is_lost(way) {
                 self.done(before);
@@ -532,23 +515,36 @@ impl Line {
     }
 
     fn is_lost(&self, way: Way) -> bool {
-        if way.by == By::Front && !self.takes_new {
-            return false;
+        if let By::Front {
+            queue,
+            is_followed_up,
+            ..
+        } = way.by
+        {
+            if !self.takes_new {
+                return false;
+            }
+            if is_followed_up && self.returns.has_ended(queue) {
+                return true;
+            }
         }
         let after_cut = self.cut_at.map(|at| later(at, CUT_SLACK));
         Some(way.latest).max(after_cut) < self.delivered_up_to
     }
 
     /// The nearest before `ticket` in the line of `name`.
-    fn before(&self, name: u64, ticket: Ticket) -> Option<Ticket> {
+    fn nearest_before(&self, name: u64, ticket: Ticket) -> Option<Ticket> {
         let mut earlier = self.lines.range((name, Ticket(0))..(name, ticket));
-        earlier.next_back().map(|&(_, before)| before)
+        earlier.next_back().map(|(&(_, before), _)| before)
     }
 
     /// The nearest behind `ticket` in the line of `name`.
     fn behind(&self, name: u64, ticket: Ticket) -> Option<Ticket> {
         let after = (name, Ticket(ticket.0 + 1))..=(name, Ticket(u64::MAX));
-        self.lines.range(after).next().map(|&(_, behind)| behind)
+        self.lines
+            .range(after)
+            .next()
+            .map(|(&(_, behind), _)| behind)
     }
 
     fn wake_behind(&mut self, ticket: Ticket, identity: Identity) {

@@ -76,11 +76,10 @@ impl TurnEstimate {
     }
 }
 
-/// How long the turn is away behind so many in hand of one name, each of which takes `time`.
+/// How long the turn is away behind this number of others, each of which takes `time`.
 #[must_use]
-pub fn wait_behind(in_hand: usize, time: Duration) -> Duration {
-    let ahead = u32::try_from(in_hand / 2).unwrap_or(u32::MAX).max(1);
-    within_bounds(time.saturating_mul(ahead))
+pub fn wait_behind(before: usize, time: Duration) -> Duration {
+    time.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX))
 }
 
 fn within_bounds(wait: Duration) -> Duration {
@@ -137,7 +136,7 @@ mod tests {
         assert_eq!(estimate.name_time([1, 3]), Some(Duration::from_millis(100)));
         assert_eq!(
             wait_behind(32, Duration::from_millis(100)),
-            Duration::from_millis(1_600)
+            Duration::from_millis(3_200)
         );
     }
 

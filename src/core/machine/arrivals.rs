@@ -1,6 +1,6 @@
 //! A delivery arrives: whether it is worth a try, and whose turn it is.
 
-use super::super::order::{Arrival, Identity, Turn};
+use super::super::order::{Arrival, Identity, Source, Turn};
 use super::super::outcome::Reason;
 use super::super::removal::RemovalCause;
 use super::super::verdict::{Pending, unknown};
@@ -41,6 +41,7 @@ impl Machine {
             redelivered,
             delivery_count,
             fetched,
+            source,
             removed,
         } = arrived;
         if self.draining {
@@ -62,11 +63,12 @@ impl Machine {
                 carried,
                 redelivered || delivery_count > 0 || removed.is_some(),
             ),
+            source,
             probe: Probe::default(),
             holds_share: false,
             try_began_at: None,
             removed,
-            orphan: false,
+            orphan: None,
             heir: None,
             timer: None,
         };
@@ -79,7 +81,9 @@ impl Machine {
             }
         };
         let identity = Identity::of(&request, job.carried.replay);
-        let Arrival { ticket, is_twin } = self.line.arrive(identity, job.carried.copy);
+        let from = Source::new(source, redelivered);
+        let copy = job.carried.copy;
+        let Arrival { ticket, is_twin } = self.line.arrive(identity, copy, from, cx.now);
         // Whatever was tried for the other message was tried for this one.
         job.carried.maybe_applied |= is_twin;
         job.carried.unclear |= is_twin;
@@ -110,7 +114,8 @@ impl Machine {
         if probes && ticket.is_none_or(|ticket| self.line.turn(ticket) == Turn::Run) {
             self.probe_with(id, cx);
         } else if let Some(wait) = self.wait_for_share(id, cx) {
-            self.send_away_for(id, wait, DeferralReason::AccountShare, cx);
+            let to = self.least_blocked(wait, cx);
+            self.send_away(id, to, DeferralReason::AccountShare, cx);
         } else {
             self.take_turn(id, cx);
         }

@@ -30,16 +30,17 @@ impl Machine {
     }
 
     fn void(&mut self, id: JobId, cx: &Context<'_>) {
+        let cut = self.line.last_cut();
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        if let Some(identity) = job.identity.filter(|_| !job.orphan) {
+        if let Some(identity) = job.identity.filter(|_| job.orphan.is_none()) {
             self.survivals.session_ended(identity);
         }
         if matches!(job.phase, Phase::Calling(_)) {
             job.heir = None;
-            if !job.orphan {
-                job.orphan = true;
+            if job.orphan.is_none() {
+                job.orphan = Some(cut);
                 job.probe.of_worker = false;
                 // Another worker may take the message and try it meanwhile.
                 job.carried.maybe_applied = true;
@@ -78,9 +79,10 @@ impl Machine {
             && orphan_job.ticket.is_none()
         {
             orphan_job.ticket = Some(ticket);
+            (orphan_job.orphan, orphan_job.source) = (Some(cut), job.source);
             self.by_ticket.insert(ticket, orphan);
         } else {
-            self.line.void(ticket, cx.now);
+            self.line.void(ticket, job.source, cut, cx.now);
         }
     }
 

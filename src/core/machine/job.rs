@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::super::consume_plan::SourceQueue;
 use super::super::order::{Identity, Ticket};
 use super::super::outcome::{Carried, Outcome};
 use super::super::removal::RemovalCause;
@@ -25,6 +26,8 @@ pub(super) struct Job {
     pub closing: Option<Pending>,
     /// Delivered again, or copied: another message of the same request may be about.
     pub maybe_twin: bool,
+    /// The queue that it came from.
+    pub source: SourceQueue,
     /// Whose probe its call is.
     pub probe: Probe,
     /// It counts as in hand for its account's share.
@@ -33,8 +36,8 @@ pub(super) struct Job {
     pub try_began_at: Option<Timestamp>,
     /// It was delivered from `rename.undeliverable`, and never leaves the worker without an outcome.
     pub removed: Option<Removal>,
-    /// Its delivery is void; its call still runs.
-    pub orphan: bool,
+    /// Its delivery is void, with the connection of this number; its call still runs.
+    pub orphan: Option<u64>,
     /// The delivery that came again for this orphan.
     pub heir: Option<super::JobId>,
     pub timer: Option<Timestamp>,

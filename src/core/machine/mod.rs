@@ -175,6 +175,8 @@ pub struct Arrived {
     pub redelivered: bool,
     /// How often the broker says it was delivered before and not acknowledged.
     pub delivery_count: u32,
+    /// The queue that it came from.
+    pub source: SourceQueue,
     /// It came by [`Effect::Fetch`].
     pub fetched: bool,
     /// It comes from `rename.undeliverable`, where RabbitMQ put it for this.
@@ -325,6 +327,8 @@ pub struct Machine {
     /// How many requests each account has in hand.
     in_hand: HashMap<AccountId, usize>,
     pacer: Pacer,
+    /// When the last one expires that was sent to the wait queue of each step.
+    last_expiry: Vec<Option<Timestamp>>,
     line: Line,
     recent: Recent,
     jobs: BTreeMap<JobId, Job>,
@@ -355,6 +359,7 @@ impl Machine {
             accounts: Accounts::new(rules.hold, rules.own_credentials.clone()),
             turns: TurnEstimate::default(),
             in_hand: HashMap::new(),
+            last_expiry: vec![None; rules.retry.ladder.len()],
             pacer: Pacer::new(rules.requests_per_second),
             line: Line::default(),
             recent: Recent::default(),
@@ -388,6 +393,11 @@ impl Machine {
             self.started = true;
             self.line = Line::starting((cx.roll)(), now);
         }
+        let has_room = self.connected
+            && !self.draining
+            && self.hold.cause().is_none()
+            && self.jobs.len() < usize::from(self.rules.prefetch());
+        self.line.has_room(has_room, cx.now);
         match input {
             Input::Up => self.up(cx),
             Input::Down => self.down(cx),
@@ -522,9 +532,7 @@ impl Machine {
             };
             job.timer = None;
             match job.phase {
-                // It stayed here where another would have gone away, so its turn is still open.
-                Phase::Waiting if job.removed.is_some() => self.take_turn(id, cx),
-                Phase::Waiting => self.make_ready(id),
+                Phase::Waiting => self.take_turn(id, cx),
                 Phase::Publishing(_) => self.publish_what_is_due(id, cx),
                 _ => {}
             }

@@ -13,9 +13,9 @@ impl Machine {
         verdict: &Verdict,
         cx: &mut Context<'_>,
     ) -> Option<JobId> {
-        if !self.jobs.get(&id)?.orphan {
+        let Some(cut) = self.jobs.get(&id)?.orphan else {
             return Some(id);
-        }
+        };
         let orphan = self.remove(id)?;
         if let Some(identity) = orphan.identity {
             self.orphans.remove(&identity);
@@ -42,7 +42,7 @@ impl Machine {
                 self.recent.remember(identity, &outcome);
             }
             if let Some(ticket) = orphan.ticket {
-                self.line.void(ticket, cx.now);
+                self.line.void(ticket, orphan.source, cut, cx.now);
             }
             return None;
         };

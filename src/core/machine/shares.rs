@@ -4,14 +4,20 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::super::consume_plan::ConsumeScope;
+use super::super::consume_plan::{ConsumeScope, SourceQueue};
 use super::super::request::AccountId;
+use super::super::retry::later;
 use super::super::turn_estimate::wait_behind;
-use super::{Context, JobId, Machine};
+use super::job::{Job, Phase};
+use super::{Context, DeferralReason, Destination, JobId, Machine};
 
-/// Requests of one name that wait in the worker for each other. They run one after another, so more
-/// would only keep the room from others.
+/// Requests of one name that wait in the worker for each other, of those that come for the first time.
+/// They run one after another, so more would only keep the room from others.
 const MAX_OF_A_NAME: usize = 32;
+
+/// The first estimate is made in a hurry, and a line that runs empty stands still, so that requests come
+/// back after this share of it.
+const FIRST_PACE: f64 = 0.95;
 
 /// Once a request has gone away so often for its turn, it stays.
 const MAX_DEPARTURES: u8 = 2;
@@ -95,27 +101,109 @@ impl Machine {
     }
 
     /// How long a request waits elsewhere whose name has enough of its requests waiting here, or for
-    /// which there is no room.
+    /// which there is no room. Nowhere while nothing is known of how long one takes.
     pub(super) fn wait_for_name(&self, id: JobId) -> Option<Duration> {
-        let ticket = self.jobs.get(&id)?.ticket?;
-        let before = self.line.here_before(ticket, MAX_OF_A_NAME);
-        let may_stay = before < MAX_OF_A_NAME && self.has_room();
-        (!may_stay).then(|| wait_behind(before, self.name_time(id)))
+        let job = self.jobs.get(&id)?;
+        let ticket = job.ticket?;
+        if self.draining {
+            return None;
+        }
+        if self.line.departures(ticket) > 0 {
+            return self
+                .turn_of_name(id)
+                .filter(|&wait| !self.may_wait_here(id, wait));
+        }
+        let most = MAX_OF_A_NAME.min(self.rules.room() / 2).max(1);
+        let has_room = self.has_room() || matches!(job.phase, Phase::Blocked);
+        let is_crowded = self.line.all_here_before(ticket)? >= most || !has_room;
+        self.turn_of_name(id).filter(|_| is_crowded)
+    }
+
+    /// Up to which wait a request that has come back for its turn rather waits here: in a wait queue it
+    /// might take longer, behind those that have to wait longer. No longer than half of the prefetch can
+    /// bridge.
+    fn longest_wait_here(&self, id: JobId) -> Duration {
+        let most = self.rules.retry.local_wait;
+        let half = u32::from(self.rules.prefetch() / 2);
+        let bridged = self.name_time(id).map(|time| time.saturating_mul(half));
+        bridged.map_or(most, |bridged| most.min(bridged))
+    }
+
+    fn may_wait_here(&self, id: JobId, wait: Duration) -> bool {
+        if self.draining || wait > self.longest_wait_here(id) {
+            return false;
+        }
+        let due = self
+            .jobs
+            .values()
+            .filter(|job| job.source == SourceQueue::Due);
+        due.count() < usize::from(self.rules.prefetch()) * 3 / 4
+    }
+
+    /// The request waits for others of its names: here, if it has come back for its turn and that is
+    /// near, else in the ladder.
+    pub(super) fn wait_for_turn(&mut self, id: JobId, wait: Duration, cx: &mut Context<'_>) {
+        let ticket = self.jobs.get(&id).and_then(|job| job.ticket);
+        let has_come_back = ticket.is_some_and(|ticket| self.line.departures(ticket) > 0);
+        if has_come_back && self.may_wait_here(id, wait) {
+            self.wait_here(id, wait, cx);
+        } else {
+            self.wait_elsewhere(id, wait, cx);
+        }
+    }
+
+    pub(super) fn wait_elsewhere(&mut self, id: JobId, wait: Duration, cx: &mut Context<'_>) {
+        let wait = wait.max(self.longest_wait_here(id));
+        let to = self.least_blocked(wait, cx);
+        self.send_away(id, to, DeferralReason::NameOrder, cx);
+    }
+
+    /// The wait queue for a wait whose end matters: the shortest that is long enough or, where those sent
+    /// there before would keep it too long, the next one.
+    pub(super) fn least_blocked(&self, wait: Duration, cx: &Context<'_>) -> Destination {
+        let at = later(cx.now, wait + wait / 8);
+        let shortest = self.retry.step(wait);
+        let last = self.rules.retry.ladder.len().saturating_sub(1);
+        let blocked_until = |step: usize| {
+            let until = self.last_expiry.get(step).copied().flatten();
+            until.filter(|&until| until > at)
+        };
+        let step = [shortest, (shortest + 1).min(last)]
+            .into_iter()
+            .min_by_key(|&step| blocked_until(step))
+            .unwrap_or(shortest);
+        Destination::Ladder {
+            step,
+            wait: wait.min(self.retry.step_delay(step)),
+        }
+    }
+
+    /// How many requests of one name may wait here, of those that have come back for their turn.
+    fn room_of_a_name(&self) -> usize {
+        (self.rules.room() * 3 / 4).max(1)
+    }
+
+    /// How long the turn of a request is away, by how many of its names stand before it, as far as it is
+    /// known how long one takes.
+    pub(super) fn turn_of_name(&self, id: JobId) -> Option<Duration> {
+        let job = self.jobs.get(&id)?;
+        let ticket = job.ticket?;
+        let time = self.name_time(id)?;
+        let pace = match self.line.departures(ticket) {
+            0 => FIRST_PACE,
+            // Those before it take longer than others did: an estimate that fails is not repeated.
+            1 | 2 => 1.0,
+            departures => f64::from(1u32 << (departures - 2).min(10)),
+        };
+        // When it comes back some are to be left before it, so that the line does not stand still.
+        let before = self.line.before(ticket);
+        let before = before.saturating_sub(self.room_of_a_name() / 2);
+        Some(wait_behind(before, time.mul_f64(pace)))
     }
 
     /// How long a request of the names of this one takes, as far as that is known.
-    pub(super) fn name_time(&self, id: JobId) -> Duration {
-        let Some(job) = self.jobs.get(&id) else {
-            return Duration::ZERO;
-        };
-        let of_names = job
-            .identity
-            .and_then(|identity| self.turns.name_time(identity.names()));
-        let of_account = || {
-            let account = &job.request.as_deref()?.account_id;
-            self.accounts.try_time(account)
-        };
-        of_names.or_else(of_account).unwrap_or_default()
+    fn name_time(&self, id: JobId) -> Option<Duration> {
+        self.turns.name_time(self.jobs.get(&id)?.identity?.names())
     }
 
     /// The outcome of a try is known: that is how long its account's tries take.
@@ -137,6 +225,16 @@ impl Machine {
             let took = Duration::try_from(cx.now.duration_since(began)).unwrap_or_default();
             for name in self.line.followed_names(ticket) {
                 self.turns.name_took(name, took);
+            }
+        }
+    }
+
+    /// Those that stayed while nothing was known of how long one takes, and have no room.
+    pub(super) fn send_crowd_away(&mut self, cx: &mut Context<'_>) {
+        for id in self.ids() {
+            let is_blocked = |job: &Job| matches!(job.phase, Phase::Blocked);
+            if self.jobs.get(&id).is_some_and(is_blocked) {
+                self.take_turn(id, cx);
             }
         }
     }

@@ -73,6 +73,11 @@ impl Machine {
                 attempts: job.carried.attempts,
             })));
         }
+        if let Destination::Ladder { step, wait } = to
+            && let Some(last) = self.last_expiry.get_mut(step)
+        {
+            *last = (*last).max(Some(later(cx.now, wait)));
+        }
         self.give_up_share(id);
         self.publish(id, What::Move(to), vec![(Part::Copy, Progress::Due)], cx);
     }
@@ -80,11 +85,16 @@ impl Machine {
     /// Sends a request after those before it, which are away: to the tail, or to the ladder where
     /// it is not back before `due`.
     fn follow(&mut self, id: JobId, due: Option<Due>, cx: &mut Context<'_>) {
-        let to = due.map_or(Destination::Tail, |due| {
-            let wait = due.wait(cx.now) + self.name_time(id);
-            Destination::for_wait(wait, &self.retry)
-        });
-        self.send_away(id, to, DeferralReason::NameOrder, cx);
+        let Some(due) = due else {
+            return self.send_away(id, Destination::Tail, DeferralReason::NameOrder, cx);
+        };
+        let turn = self.turn_of_name(id).unwrap_or_default();
+        let wait = due.wait(cx.now).max(turn);
+        if due.is_to_come(cx.now) {
+            self.wait_for_turn(id, wait, cx);
+        } else {
+            self.wait_elsewhere(id, wait, cx);
+        }
     }
 
     /// Whether the request may run, must wait here, or must follow.
@@ -104,7 +114,7 @@ impl Machine {
             Turn::Wait => match self.wait_for_name(id) {
                 None => self.enter(id, Phase::Blocked),
                 // It keeps its place in the line, from the ladder.
-                Some(wait) => self.send_away_for(id, wait, DeferralReason::NameOrder, cx),
+                Some(wait) => self.wait_for_turn(id, wait, cx),
             },
             Turn::Follow { due } => self.follow(id, due, cx),
         }
@@ -204,7 +214,7 @@ impl Machine {
     }
 
     /// The ack is with the broker: those behind may run.
-    pub(super) fn settled(&mut self, id: JobId, cx: &Context<'_>) {
+    pub(super) fn settled(&mut self, id: JobId, cx: &mut Context<'_>) {
         if !self
             .jobs
             .get(&id)
@@ -215,6 +225,9 @@ impl Machine {
         self.note_name_time(id, cx);
         if let Some(ticket) = self.remove(id).and_then(|job| job.ticket) {
             self.line.done(ticket);
+        }
+        if self.counts.blocked_by_order > self.rules.room() {
+            self.send_crowd_away(cx);
         }
     }
 

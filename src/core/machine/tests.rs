@@ -13,6 +13,7 @@ const OURS: Uuid = Uuid::from_u128(7);
 
 mod accounts;
 mod circumstances;
+mod crowd;
 mod endings;
 mod following;
 
@@ -21,6 +22,8 @@ struct Desk {
     machine: Machine,
     now: Timestamp,
     next_job: u64,
+    /// Where deliveries come from.
+    source: SourceQueue,
 }
 
 impl Desk {
@@ -29,6 +32,7 @@ impl Desk {
             machine: Machine::new(rules),
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             next_job: 0,
+            source: SourceQueue::Requests,
         };
         assert_eq!(desk.say(Input::Up), [Effect::Consume(ConsumeScope::All)]);
         desk
@@ -86,6 +90,7 @@ impl Desk {
             redelivered: delivery_count > 0,
             delivery_count,
             fetched,
+            source: self.source,
             removed: None,
         }));
         (job, effects)
@@ -113,6 +118,7 @@ impl Desk {
             redelivered: false,
             delivery_count: 0,
             fetched: false,
+            source: SourceQueue::Undeliverable,
             removed: Some(cause),
         }));
         (job, effects)
@@ -286,6 +292,7 @@ fn what_is_no_request_fails_without_a_call() {
         redelivered: false,
         delivery_count: 0,
         fetched: false,
+        source: SourceQueue::Requests,
         removed: None,
     }));
     let Parcel::Letter(failed) = published(&effects) else {

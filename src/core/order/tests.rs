@@ -36,9 +36,24 @@ fn line() -> Line {
     Line::starting(0.5, start())
 }
 
+const SOURCE: Source = Source {
+    queue: SourceQueue::Due,
+    redelivered: false,
+};
+
+fn come(line: &mut Line, identity: Identity, copy: Option<u64>) -> Arrival {
+    line.arrive(identity, copy, SOURCE, start())
+}
+
+/// It was in hand when the connection was lost.
+fn void(line: &mut Line, ticket: Ticket) {
+    let cut = line.last_cut();
+    line.void(ticket, SourceQueue::Requests, cut, start());
+}
+
 /// Arrives for the first time.
 fn arrive(line: &mut Line, number: usize, old: &str, new: &str) -> Ticket {
-    line.arrive(identity(number, old, new), None).ticket
+    come(line, identity(number, old, new), None).ticket
 }
 
 fn exactly(delay: Duration) -> Stay {
@@ -85,6 +100,92 @@ fn spellings_of_one_name_share_their_order_and_are_other_requests() {
     assert_ne!(identity(0, "ola", "kari"), identity(0, "Ola", "kari"));
 }
 
+/// A request in hand that is acknowledged, another one, and one behind the first; then the connection
+/// is lost, and what has become of the ack is not known.
+fn cut() -> (Line, Ticket) {
+    let mut line = line();
+    line.takes_new(start());
+    let acked = arrive(&mut line, 0, "a", "b");
+    let other = arrive(&mut line, 1, "x", "y");
+    line.cut(start());
+    for ticket in [acked, other] {
+        void(&mut line, ticket);
+    }
+    line.takes_new(start());
+    let behind = arrive(&mut line, 2, "b", "c");
+    assert!(matches!(line.turn(behind), Turn::Follow { .. }));
+    (line, behind)
+}
+
+#[test]
+fn what_was_acked_before_a_cut_is_given_up_once_the_rest_came_back_and_then_a_new_one() {
+    use SourceQueue::{Due, Requests};
+    let came = |line: &mut Line, number, names: (&str, &str), source| {
+        line.arrive(identity(number, names.0, names.1), None, source, start());
+    };
+    let (mut line, behind) = cut();
+    // New ones alone say nothing: the broker may not have found the connection lost yet.
+    came(&mut line, 3, ("k", "l"), Source::new(Requests, false));
+    assert!(matches!(line.turn(behind), Turn::Follow { .. }));
+    came(&mut line, 1, ("x", "y"), Source::new(Requests, true));
+    assert!(matches!(line.turn(behind), Turn::Follow { .. }));
+    came(&mut line, 4, ("m", "n"), Source::new(Due, false));
+    assert!(
+        matches!(line.turn(behind), Turn::Follow { .. }),
+        "of another queue"
+    );
+    came(&mut line, 5, ("o", "p"), Source::new(Requests, false));
+    assert_eq!(line.turn(behind), Turn::Run);
+}
+
+#[test]
+fn so_it_is_once_the_queue_falls_silent_though_there_is_room() {
+    let after = |milliseconds| later(start(), Duration::from_millis(milliseconds));
+    let is_run = |line: &mut Line, ticket| line.turn(ticket) == Turn::Run;
+    let (mut line, behind) = cut();
+    line.has_room(true, after(60_000));
+    assert!(!is_run(&mut line, behind), "none has come back");
+    let other = identity(1, "x", "y");
+    let back = Source::new(SourceQueue::Requests, true);
+    line.arrive(other, None, back, after(60_000));
+    line.has_room(false, after(66_000));
+    line.has_room(true, after(67_000));
+    line.has_room(true, after(71_900));
+    assert!(!is_run(&mut line, behind), "there was no room");
+    line.has_room(true, after(72_000));
+    assert!(is_run(&mut line, behind));
+}
+
+#[test]
+fn after_a_second_cut_only_those_are_given_up_whose_return_had_begun() {
+    for had_begun in [false, true] {
+        let (mut line, behind) = cut();
+        let other = identity(1, "x", "y");
+        let back = Source::new(SourceQueue::Requests, true);
+        let ticket = if had_begun {
+            line.arrive(other, None, back, start()).ticket
+        } else {
+            arrive(&mut line, 9, "q", "r")
+        };
+        line.cut(start());
+        void(&mut line, ticket);
+        line.takes_new(start());
+        let identity = if had_begun {
+            other
+        } else {
+            identity(9, "q", "r")
+        };
+        line.arrive(identity, None, back, start());
+        line.arrive(
+            self::identity(5, "o", "p"),
+            None,
+            Source::new(SourceQueue::Requests, false),
+            start(),
+        );
+        assert_eq!(line.turn(behind) == Turn::Run, had_begun);
+    }
+}
+
 #[test]
 fn a_swap_by_way_of_a_third_name_keeps_its_order_and_others_do_not_wait() {
     let mut line = line();
@@ -105,28 +206,28 @@ fn names_of_different_accounts_are_different() {
     let mut line = line();
     arrive(&mut line, 0, "a", "b");
     let other = identity_in("P12345678", 1, "a", "b");
-    let other = line.arrive(other, None).ticket;
+    let other = come(&mut line, other, None).ticket;
     assert_eq!(line.turn(other), Turn::Run);
 }
 
 #[test]
-fn those_behind_one_that_leaves_wait_until_the_broker_has_it_and_then_follow() {
+fn those_behind_one_that_leaves_for_a_wait_queue_follow_it() {
     let mut line = line();
     let first = arrive(&mut line, 0, "a", "b");
     let second = arrive(&mut line, 1, "b", "c");
     let delay = Some(exactly(seconds(30)));
-    line.leave(first, delay, start());
-    assert_eq!(line.turn(second), Turn::Wait);
-    line.left(first, delay, start());
-    assert_eq!(line.woken(), vec![second]);
     let due = Some(Due {
         at: later(start(), seconds(30)),
         delay: seconds(30),
     });
+    line.leave(first, delay, start());
+    assert_eq!(line.turn(second), Turn::Follow { due });
+    line.left(first, delay, start());
+    assert_eq!(line.woken(), vec![second]);
     assert_eq!(line.turn(second), Turn::Follow { due });
     // It comes back, and its follower finds it there.
     let copy = line.holders[&first].copy;
-    let back = line.arrive(identity(0, "a", "b"), Some(copy));
+    let back = come(&mut line, identity(0, "a", "b"), Some(copy));
     assert_eq!((back.ticket, back.is_twin), (first, false));
     assert_eq!(line.turn(second), Turn::Wait);
 }
@@ -140,7 +241,7 @@ fn at_the_tail_one_follows_to_the_tail_but_does_not_turn_in_circles_there() {
     assert_eq!(line.turn(second), Turn::Follow { due: None });
     let copy = go_away(&mut line, second, None, start());
     // The second is back, and the first, which left before it, is not.
-    line.arrive(identity(1, "b", "c"), Some(copy));
+    come(&mut line, identity(1, "b", "c"), Some(copy));
     let Turn::Follow { due: Some(_) } = line.turn(second) else {
         panic!("it waits in a wait queue now")
     };
@@ -155,7 +256,7 @@ fn a_place_is_given_up_only_when_something_that_came_well_after_it_is_back() {
     go_away(&mut line, lost, Some(seconds(5)), start());
     let bounce = |line: &mut Line, ticket, number, (old, new), now| {
         let copy = go_away(line, ticket, Some(seconds(5)), now);
-        line.arrive(identity(number, old, new), Some(copy));
+        come(line, identity(number, old, new), Some(copy));
     };
     // Back when the first is due, and within the slack of it: it may still come.
     for late in [5, 20] {
@@ -176,8 +277,8 @@ fn after_a_cut_nothing_is_given_up_until_the_broker_must_have_found_out() {
     let behind = arrive(&mut line, 1, "b", "c");
     let copy = go_away(&mut line, behind, None, start());
     line.cut(start());
-    line.void(lost, start());
-    line.arrive(identity(1, "b", "c"), Some(copy));
+    void(&mut line, lost);
+    come(&mut line, identity(1, "b", "c"), Some(copy));
     // Nor before the queue that it was put back to is consumed again.
     for (after, lost) in [(100, false), (160, false), (300, false), (400, true)] {
         if after == 300 {
@@ -185,7 +286,7 @@ fn after_a_cut_nothing_is_given_up_until_the_broker_must_have_found_out() {
         }
         let now = later(start(), seconds(after));
         let copy = go_away(&mut line, behind, Some(seconds(5)), now);
-        line.arrive(identity(1, "b", "c"), Some(copy));
+        come(&mut line, identity(1, "b", "c"), Some(copy));
         assert_eq!(line.turn(behind) == Turn::Run, lost, "{after}");
     }
 }
@@ -197,7 +298,7 @@ fn a_void_delivery_comes_back_to_its_place() {
     let second = arrive(&mut line, 1, "b", "c");
     line.cut(start());
     for ticket in [first, second] {
-        line.void(ticket, start());
+        void(&mut line, ticket);
     }
     // In whatever order.
     assert_eq!(arrive(&mut line, 1, "b", "c"), second);
@@ -210,13 +311,13 @@ fn a_void_delivery_comes_back_to_its_place() {
 fn a_twin_is_known_as_one_and_waits_for_the_first() {
     let mut line = line();
     let first = arrive(&mut line, 0, "a", "b");
-    let twin = line.arrive(identity(0, "a", "b"), None);
+    let twin = come(&mut line, identity(0, "a", "b"), None);
     assert!(twin.is_twin);
     assert_eq!(line.turn(twin.ticket), Turn::Wait);
     line.done(first);
     assert_eq!(line.turn(twin.ticket), Turn::Run);
     line.done(twin.ticket);
-    assert!(!line.arrive(identity(0, "a", "b"), None).is_twin);
+    assert!(!come(&mut line, identity(0, "a", "b"), None).is_twin);
 }
 
 #[test]
@@ -224,7 +325,7 @@ fn a_twin_of_one_that_is_away_takes_its_place_and_is_no_proof_of_its_way() {
     let mut line = line();
     let first = arrive(&mut line, 0, "a", "b");
     go_away(&mut line, first, Some(seconds(120)), start());
-    let twin = line.arrive(identity(0, "a", "b"), None);
+    let twin = come(&mut line, identity(0, "a", "b"), None);
     assert_eq!((twin.ticket, twin.is_twin), (first, true));
     assert_eq!(line.delivered_up_to, None);
 }
@@ -293,7 +394,7 @@ impl Model {
             Step::Arrive(old, new) => {
                 let number = self.requests.len();
                 let identity = identity(number, &old.to_string(), &new.to_string());
-                let ticket = self.line.arrive(identity, None).ticket;
+                let ticket = come(&mut self.line, identity, None).ticket;
                 let request = (identity, [old, new], ticket, Place::Here);
                 self.requests.push(request);
             }
@@ -313,7 +414,9 @@ impl Model {
                 self.line.cut(self.now);
                 for (_, _, ticket, place) in &mut self.requests {
                     if matches!(place, Place::Here) {
-                        self.line.void(*ticket, self.now);
+                        let cut = self.line.last_cut();
+                        self.line
+                            .void(*ticket, SourceQueue::Requests, cut, self.now);
                         *place = Place::Front;
                     }
                 }
@@ -366,7 +469,7 @@ impl Model {
         } else {
             None
         };
-        let back = self.line.arrive(identity, copy);
+        let back = come(&mut self.line, identity, copy);
         assert_eq!(back.ticket, ticket, "it comes back to its place");
         self.requests[number].3 = Place::Here;
     }

@@ -77,7 +77,11 @@ async fn requests_of_one_name_cost_few_deferrals_and_move_at_the_pace_of_their_c
     fixture.stage.sandbox.set_faults([slow(call)]).await;
     let popular = fixture.chain(POPULAR, "popular", 300);
     // Room for a part of them only, as with more requests and the default concurrency.
-    let worker = fixture.worker(&[("CONSUMER__CONCURRENCY", "8")]).await;
+    let env = [
+        ("CONSUMER__CONCURRENCY", "8"),
+        ("RETRY__LADDER", "5s,30s,2m,10m,1h"),
+    ];
+    let worker = fixture.worker(&env).await;
     let began = Instant::now();
     fixture.publish(&popular).await;
     let limit = Duration::from_secs(30);

@@ -367,8 +367,9 @@ impl<'a> Story<'a> {
     fn did_not_turn_in_circles(&self, found: &mut Vec<String>) {
         let within = Duration::from_secs(2);
         let circles = |times: &[Timestamp]| times[times.len() - 1] < later(times[0], within);
-        // Each kill or cut may have left a twin.
+        // Each kill or cut may have left a twin; so may upstream, and each of the two goes there.
         let twins = usize::try_from(self.world.kills + self.world.cuts).unwrap_or(0);
+        let twins = twins + usize::from(self.planned_twice()) * MOST_TAILS;
         let of_each_life = (self.number, 0)..=(self.number, u64::MAX);
         for (_, tails) in self.world.broker.tails.range(of_each_life) {
             if tails.windows(MOST_TAILS + twins).any(circles) {

@@ -349,6 +349,7 @@ impl World {
             redelivered: message.deliveries > 0,
             delivery_count: message.deliveries,
             fetched,
+            source: message.queue,
             removed: (message.queue == SourceQueue::Undeliverable)
                 .then_some(RemovalCause::DeliveryLimit),
         }

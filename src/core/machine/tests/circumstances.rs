@@ -183,7 +183,7 @@ fn a_lost_connection_voids_what_waits_and_it_keeps_its_turn() {
     desk.say(Input::Up);
     // The second comes first: it goes after the first, which must come again.
     let (second, effects) = desk.redeliver(request(2, "b", "c"));
-    assert_eq!(copied(&effects).0, ladder(0, 1_000));
+    assert_eq!(copied(&effects).0, ladder(0, 2_000));
     desk.confirm(second, Part::Copy);
     let (again, effects) = desk.redeliver(request(1, "a", "b"));
     assert_eq!(effects, [rename(again)]);
