@@ -269,8 +269,7 @@ async fn the_hold_of_an_account_has_a_line_when_it_begins_and_one_when_it_ends()
         .filter(|line| line["account"] == REFUSED && line["cause"] == "credentials")
         .map(|line| ["level", "message", "answer"].map(|field| line[field].as_str()))
         .collect();
-    let began =
-        "holding one account: the API refuses its credentials; its requests wait, and others go on";
+    let began = "holding one account: the API refuses its credentials; its requests wait until a probe succeeds";
     let ended = "the account is answered again; its requests go on";
     let wanted = [["WARN", began, "status 401"], ["INFO", ended, "status 200"]];
     assert_eq!(of_account, wanted.map(|line| line.map(Some)), "{said:#?}");
