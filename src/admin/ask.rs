@@ -12,8 +12,8 @@ use super::status::Status;
 /// A worker that turns answers in milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A status is some hundred bytes; more is no status.
-const LARGEST: usize = 64 * 1024;
+/// The longest status, with all the held accounts that are listed, is some 25 KB; more is no status.
+pub(super) const LARGEST: usize = 64 * 1024;
 
 /// Why there is no status.
 #[derive(Debug, thiserror::Error)]

@@ -17,8 +17,11 @@ pub struct Status {
     pub broker: Broker,
     pub hold: Hold,
     /// Accounts that are held while others go on, the longest held first; no more than a hundred.
+    /// A worker of 0.1.0 has none.
+    #[serde(default)]
     pub held_accounts: Vec<HeldAccount>,
     /// How many there are.
+    #[serde(default)]
     pub held_accounts_total: usize,
     /// It has been told to stop and finishes what is in flight.
     pub draining: bool,
@@ -116,5 +119,86 @@ impl Status {
             in_hand: state.counts.in_hand,
             counts: watched.metrics.counts(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::admin::ask::LARGEST;
+    use crate::core::answer::{Gist, Silence};
+    use crate::core::policy::hold::Cause;
+    use crate::core::request::AccountId;
+    use crate::telemetry::metrics::{Given, Metrics};
+    use crate::worker::State;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::new(1_800_000_000 + seconds, 123_456_789).unwrap()
+    }
+
+    /// The status of a worker that holds these accounts.
+    fn status(held_accounts: Vec<accounts::HeldAccount>) -> Status {
+        let given = Given {
+            version: VERSION.to_owned(),
+            revision: REVISION.to_owned(),
+            ladder: Vec::new(),
+        };
+        let state = State {
+            held_accounts,
+            ..State::default()
+        };
+        let watched = Watched {
+            metrics: Metrics::new(&given).unwrap(),
+            state: watch::channel(state).1,
+            concurrency: 64,
+            prefix: "rename".to_owned(),
+            started_at: at(0),
+        };
+        Status::of(&watched, at(1))
+    }
+
+    fn held(number: u32) -> accounts::HeldAccount {
+        accounts::HeldAccount {
+            account: AccountId::parse(&format!("T{number:08}")).unwrap(),
+            cause: Cause::Credentials,
+            since: at(i64::from(number)),
+            probe_at: Some(at(5_000)),
+            last_answer: Gist::Silence(Silence::Timeout),
+            last_answer_at: at(4_000),
+        }
+    }
+
+    #[test]
+    fn a_held_account_is_shown_with_why_since_when_and_what_comes_next() {
+        let probing = accounts::HeldAccount {
+            probe_at: None,
+            ..held(1)
+        };
+        let shown = serde_json::to_value(status(vec![held(0), probing])).unwrap();
+        insta::assert_json_snapshot!(shown["held_accounts"]);
+        assert_eq!(shown["held_accounts_total"], 2);
+    }
+
+    #[test]
+    fn of_many_held_accounts_the_first_hundred_are_listed_and_all_are_counted() {
+        let status = status((0..10_000).map(held).collect());
+        assert_eq!(status.held_accounts_total, 10_000);
+        let listed = status.held_accounts.iter().map(|held| &*held.account);
+        let wanted: Vec<_> = (0..100).map(|number| format!("T{number:08}")).collect();
+        assert!(listed.eq(wanted.iter().map(String::as_str)));
+        let text = serde_json::to_vec(&status).unwrap();
+        assert!(text.len() < LARGEST / 2, "{}", text.len());
+    }
+
+    #[test]
+    fn the_status_of_a_worker_that_knows_no_held_accounts_is_read_too() {
+        let mut old = serde_json::to_value(status(Vec::new())).unwrap();
+        let fields = old.as_object_mut().unwrap();
+        fields.remove("held_accounts").unwrap();
+        fields.remove("held_accounts_total").unwrap();
+        let read: Status = serde_json::from_value(old).unwrap();
+        assert_eq!((read.held_accounts.len(), read.held_accounts_total), (0, 0));
     }
 }

@@ -305,7 +305,7 @@ pub const KEYS: &[Key] = &[
             max: Duration::from_hours(24 * 30),
         },
         Some("24h"),
-        "So long after its first attempt a request fails as `retries_exhausted`.",
+        "So long after its first attempt, or after it first waited for its held account, a request fails as `retries_exhausted`, or as `forbidden` where the account's credentials are refused.",
     ),
     key(
         "retry.local_wait",
@@ -329,7 +329,7 @@ pub const KEYS: &[Key] = &[
             max: 10_000,
         },
         Some("10"),
-        "After so many transient failures in a row the worker holds: it stops consuming and probes.",
+        "After this number of transient failures in a row an account is held: its requests wait, and one of them probes. If the failures come from several accounts with no success between them, or from the only account, the whole worker is held: it stops consuming and probes.",
     ),
     key(
         "hold.first_probe",

@@ -85,6 +85,7 @@ concurrency = 1
 
 [consumer]
 concurrency = "64"
+account_share = 0
 drain_timeout = "11m"
 
 [retry]
@@ -215,6 +216,31 @@ fn a_bound_that_is_lowered_takes_defaults_along() {
     assert_eq!(settings.api.connect_timeout, Duration::from_secs(1));
     assert_eq!(settings.retry.initial_delay, Duration::from_millis(100));
     assert_eq!(settings.hold.first_probe, Duration::from_millis(50));
+}
+
+#[test]
+fn the_share_of_an_account_is_more_than_nothing_and_at_most_everything() {
+    for (share, fits) in [
+        ("0.01", true),
+        ("0.5", true),
+        ("1", true),
+        ("1.0", true),
+        ("0", false),
+        ("0.009", false),
+        ("1.01", false),
+        ("-0.5", false),
+        ("nan", false),
+        ("inf", false),
+        ("\"half\"", false),
+    ] {
+        let loaded = load(&format!("[consumer]\naccount_share = {share}"), &[]);
+        assert_eq!(loaded.is_ok(), fits, "{share}");
+        if let Err(mistakes) = loaded {
+            let range = "say a number from 0.01 to 1";
+            assert!(mistakes.contains("consumer.account_share"), "{mistakes}");
+            assert!(mistakes.contains(range), "{mistakes}");
+        }
+    }
 }
 
 #[test]
@@ -349,6 +375,7 @@ fn the_line_end_of_a_variable_is_left_out_whatever_the_key() {
         ("RENAME_WORKER_API__VERIFY_USER", "after\n"),
         ("RENAME_WORKER_RETRY__LADDER", "5s,30s\n"),
         ("RENAME_WORKER_RETRY__MULTIPLIER", "3\n"),
+        ("RENAME_WORKER_CONSUMER__ACCOUNT_SHARE", "0.25\n"),
         ("RENAME_WORKER_ADMIN__LISTEN", "0.0.0.0:9090\n"),
         ("RENAME_WORKER_LOG__LEVEL", "debug\n"),
         ("RENAME_WORKER_API__PROXY", "http://proxy:3128\n"),
@@ -363,6 +390,7 @@ fn the_line_end_of_a_variable_is_left_out_whatever_the_key() {
     assert_eq!((id.as_str(), secret(given).as_str()), ("me", "hush"));
     assert_eq!(settings.events.source, "/here");
     assert_eq!(settings.retry.ladder.steps().len(), 2);
+    assert!((settings.consumer.account_share - 0.25).abs() < f64::EPSILON);
     assert!(settings.api.proxy.is_some());
 }
 

@@ -155,7 +155,7 @@ impl Reporter {
                         cause = cause.as_str(),
                         answer = %gist,
                         left_out = unless_none(left_out),
-                        "holding one account: {}; its requests wait, and others go on",
+                        "holding one account: {}; its requests wait until a probe succeeds",
                         why_account_held(cause)
                     );
                 }

@@ -25,6 +25,12 @@ use crate::support::{self, amqp::Raw};
 
 const ACCOUNT: &str = "T12345678";
 
+/// The API refuses the credentials of this account, so that it is held while the other one goes on.
+const REFUSED: &str = "T40100000";
+
+/// From this wave on there are requests of it: by then the credentials have worked for the other one.
+const REFUSED_FROM: u32 = 5;
+
 /// How long the load lasts: long enough for a letter to go through the shortest retry queue.
 const WAVES: u32 = 40;
 
@@ -154,10 +160,15 @@ async fn start_sandbox() -> Sandbox {
     Sandbox::start(SandboxOptions {
         users: users.map(user).collect(),
         latency: "20ms-120ms".parse().unwrap(),
-        faults: ["503=0.06", "lost=0.06,on=rename", "429=x3,retry-after=4"]
-            .iter()
-            .map(|fault| fault.parse().unwrap())
-            .collect(),
+        faults: [
+            &*format!("401,account={REFUSED}"),
+            "503=0.06",
+            "lost=0.06,on=rename",
+            "429=x3,retry-after=4",
+        ]
+        .iter()
+        .map(|fault| fault.parse().unwrap())
+        .collect(),
         ..SandboxOptions::default()
     })
     .await
@@ -165,15 +176,16 @@ async fn start_sandbox() -> Sandbox {
 }
 
 /// One second's worth of requests: most fine, one chain of names, an unknown user, a taken name, an
-/// invalid request.
+/// invalid request, one of an account that is refused.
 async fn publish_wave(raw: &Raw, prefix: &str, wave: u32) {
-    let request = |old: String, new: String| {
+    let request_of = |account: &str, old: String, new: String| {
         json!({
-            "request_id": Uuid::now_v7(), "account_id": ACCOUNT,
+            "request_id": Uuid::now_v7(), "account_id": account,
             "username": old, "new_username": new, "requested_at": clock::now(),
         })
         .to_string()
     };
+    let request = |old, new| request_of(ACCOUNT, old, new);
     let name = |n: u32| format!("u{wave}-{n}@example.com");
     let fresh = |n: u32| format!("v{wave}-{n}@example.com");
     let mut bodies: Vec<_> = (0..8).map(|n| request(name(n), fresh(n))).collect();
@@ -181,6 +193,9 @@ async fn publish_wave(raw: &Raw, prefix: &str, wave: u32) {
     bodies.push(request(format!("nobody{wave}@example.com"), fresh(90)));
     bodies.push(request(name(9), name(10)));
     bodies.push("{\"request_id\": 1".to_owned());
+    if wave >= REFUSED_FROM {
+        bodies.push(request_of(REFUSED, name(0), fresh(0)));
+    }
     let (burst, many) = BURST;
     if wave == burst {
         let nobody = |n| request(format!("nobody{wave}-{n}@example.com"), fresh(100 + n));

@@ -7,11 +7,15 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use lapin::BasicProperties;
 use lapin::options::QueuePurgeOptions;
+use rename_worker::core::request::AccountId;
 use rename_worker::demo::broker::docker::free_ports;
+use rename_worker::sandbox::{Fault, Seed};
 use secrecy::ExposeSecret as _;
+use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
+use uuid::Uuid;
 
 use crate::support::process::terminate;
 use crate::support::stage::{PATIENCE, Stage};
@@ -203,6 +207,72 @@ async fn a_broker_that_is_away_has_one_line_when_it_is_lost_and_one_when_it_is_b
                 .is_some_and(|m| m.contains("broker"))
     });
     assert!(warned.count() <= 1, "{said:#?}");
+    let next = stage.worker().await;
+    stage.strike(next).await;
+}
+
+/// What `rename-worker status` prints for a person.
+async fn status_text(admin: &str) -> String {
+    let asked = Command::new(env!("CARGO_BIN_EXE_rename-worker"))
+        .args(["status", "--admin", admin])
+        .output();
+    let output = asked.await.expect("the binary runs");
+    String::from_utf8(output.stdout).expect("it is text")
+}
+
+#[tokio::test]
+async fn the_hold_of_an_account_has_a_line_when_it_begins_and_one_when_it_ends() {
+    const REFUSED: &str = "T40100000";
+    let stage = Stage::set(|_| {}).await;
+    let (mut worker, admin) = start(stage.process());
+    // The credentials work, so what is refused after that is one account only.
+    stage.user("old");
+    stage.rename("old", "new", None).await;
+    assert_eq!(stage.event().await["type"], "user.renamed");
+    let refused = AccountId::parse(REFUSED).expect("an account");
+    let fault = Fault::status(401).account(refused.clone());
+    stage.sandbox.set_faults([fault]).await;
+    stage.sandbox.seed([Seed {
+        account_id: refused,
+        username: "old".into(),
+        id: None,
+    }]);
+    let request = json!({
+        "request_id": Uuid::new_v4(), "account_id": REFUSED,
+        "username": "old", "new_username": "new",
+    });
+    let request = request.to_string();
+    stage
+        .publish(request.as_bytes(), BasicProperties::default())
+        .await;
+    let shown = eventually("the account is held", async || {
+        let text = status_text(&admin).await;
+        text.contains(REFUSED).then_some(text)
+    })
+    .await;
+    assert!(shown.contains("now        consuming\n"), "{shown}");
+    let row = shown.lines().last().expect("a row");
+    assert!(row.starts_with("held       T40100000 since "), "{row}");
+    assert!(row.contains("(credentials; "), "{row}");
+    assert!(row.ends_with("last answer: status 401)"), "{row}");
+
+    stage.sandbox.set_faults([]).await;
+    let event = stage.event().await;
+    assert_eq!(event["type"], "user.renamed", "{event}");
+    assert_eq!(event["data"]["attempts"], 1, "{event}");
+    let shown = status_text(&admin).await;
+    assert!(!shown.contains(REFUSED), "{shown}");
+    assert!(terminate(&mut worker).await.success());
+    let said = lines(&mut worker).await;
+    let of_account: Vec<_> = said
+        .iter()
+        .filter(|line| line["account"] == REFUSED && line["cause"] == "credentials")
+        .map(|line| ["level", "message", "answer"].map(|field| line[field].as_str()))
+        .collect();
+    let began = "holding one account: the API refuses its credentials; its requests wait until a probe succeeds";
+    let ended = "the account is answered again; its requests go on";
+    let wanted = [["WARN", began, "status 401"], ["INFO", ended, "status 200"]];
+    assert_eq!(of_account, wanted.map(|line| line.map(Some)), "{said:#?}");
     let next = stage.worker().await;
     stage.strike(next).await;
 }

@@ -84,6 +84,7 @@ class Samples:
         self.gauge("broker_connected", 1 if pace == 1 else 0)
         for cause in ("api", "credentials"):
             self.gauge("hold", 0 if pace == 1 else 1, cause=cause)
+            self.gauge("accounts_held", pace - 1, cause=cause)
         self.gauge("concurrency", 64)
         for name in ("in_flight", "waiting", "blocked_by_order"):
             self.gauge(name, 6 * pace * flow)
