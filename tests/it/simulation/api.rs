@@ -30,6 +30,8 @@ pub struct Mood {
     pub refuses_credentials: Option<Window>,
     /// 401 for one account.
     pub refuses_account: Option<(String, Window)>,
+    /// Nothing but transient failures for one account.
+    pub fails_account: Option<(String, Window)>,
     /// Whether answers carry ids.
     pub tells_ids: bool,
     /// A self-rename of a name that exists is answered with 409.
@@ -79,6 +81,27 @@ pub struct Api {
 }
 
 impl Mood {
+    pub fn well_but_for_one_account(self) -> Self {
+        Self {
+            fails: 0.0,
+            loses_answers: 0.0,
+            throttles: 0.0,
+            outage: None,
+            refuses_credentials: None,
+            keeps_otherwise: None,
+            ..self
+        }
+    }
+
+    /// Whether nothing goes wrong but for one account.
+    pub fn is_well_but_for_one_account(&self) -> bool {
+        let shares = [self.fails, self.loses_answers, self.throttles];
+        shares.iter().all(|&share| share == 0.0)
+            && self.outage.is_none()
+            && self.refuses_credentials.is_none()
+            && self.keeps_otherwise.is_none()
+    }
+
     pub fn is_out(&self, now: Timestamp) -> bool {
         within(self.outage, now) || within(self.refuses_credentials, now)
     }
@@ -116,7 +139,17 @@ impl Api {
                 Answer::NoToken(NoToken::Refused { status: 401 })
             };
         }
-        let answer = self.answer(call, now, rng);
+        let fails_account = self
+            .mood
+            .fails_account
+            .as_ref()
+            .filter(|(account, _)| account == call.account)
+            .map(|(_, window)| *window);
+        let answer = if within(fails_account, now) {
+            failure(rng)
+        } else {
+            self.answer(call, now, rng)
+        };
         if call.rename && is_unclear(&answer, call.name) {
             self.unclear.insert(call.request);
         }

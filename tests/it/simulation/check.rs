@@ -14,7 +14,7 @@ use rename_worker::core::request::RenameRequest;
 
 use super::api::Applied;
 use super::broker::Told;
-use super::plan::later;
+use super::plan::{ACCOUNTS, later};
 use super::shell::shares_a_name;
 use super::world::World;
 
@@ -49,6 +49,7 @@ pub fn violations(world: &World) -> Vec<String> {
         story.ended_within_its_bounds(&mut found);
     }
     unharmed_by_outages(world, &mut found);
+    unharmed_by_neighbours(world, &mut found);
     found
 }
 
@@ -305,8 +306,9 @@ impl<'a> Story<'a> {
         let lives = u32::try_from(self.world.next_life).unwrap_or(u32::MAX);
         let most = rules.retry.max_attempts + rules.hold.failures * lives;
         let mood = &self.world.api.mood;
-        let account = mood.refuses_account.as_ref().map(|(_, window)| *window);
-        let windows = [mood.outage, mood.refuses_credentials, account];
+        let refused = mood.refuses_account.as_ref().map(|(_, window)| *window);
+        let failed = mood.fails_account.as_ref().map(|(_, window)| *window);
+        let windows = [mood.outage, mood.refuses_credentials, refused, failed];
         let unwell: Duration = windows
             .into_iter()
             .flatten()
@@ -396,6 +398,38 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn request_is_some(request: Option<&RenameRequest>) -> bool {
     request.is_some()
+}
+
+/// Promise 8: whatever is wrong with the one account, a request of the other waits for no more than
+/// some calls of it, of which each takes ten seconds at most, beside its own account's.
+fn unharmed_by_neighbours(world: &World, found: &mut Vec<String>) {
+    let undisturbed = world.is_calm
+        && world.workers.len() == 1
+        && world.rules.requests_per_second.is_none()
+        && world.api.mood.is_well_but_for_one_account();
+    if !undisturbed {
+        return;
+    }
+    let is_well = |number: usize| {
+        let planned = &world.planned[number];
+        let request = planned
+            .request
+            .as_ref()
+            .filter(|_| !planned.published_twice);
+        request.is_some_and(|request| request.account_id.as_str() == ACCOUNTS[1])
+    };
+    let well = (0..world.planned.len()).filter(|&number| is_well(number));
+    for (before, number) in well.enumerate() {
+        let turns = u32::try_from(before % 24 + 2).expect("a few");
+        let until = later(world.published_at[&number], 2 * turns * LONGEST_ANSWER);
+        let told = world.broker.events.iter();
+        let mut told = told.filter(|told| told.request == number);
+        if told.any(|told| told.at > until) {
+            found.push(format!(
+                "request {number} waited for its neighbour's trouble"
+            ));
+        }
+    }
 }
 
 /// Promise 6.

@@ -58,7 +58,15 @@ pub struct Faults {
     pub rate: f64,
 }
 
-const ACCOUNTS: [&str; 2] = ["T00000001", "P00000002"];
+impl Faults {
+    pub const fn are_none(&self) -> bool {
+        self.kills + self.cuts + self.refusals + self.alarms + self.drains == 0
+            && self.short_sessions.is_none()
+    }
+}
+
+/// Only the first is ever in trouble of its own.
+pub const ACCOUNTS: [&str; 2] = ["T00000001", "P00000002"];
 /// Longer than a request is tried in some of the lives.
 const LONG: Duration = Duration::from_secs(3 * 3600);
 
@@ -263,7 +271,7 @@ fn random_mood(start: Timestamp, rng: &mut SmallRng) -> Mood {
         let length = Duration::from_secs(*pick(&[2, 60, 60, 300, 1_800, 6 * 3600], rng));
         (from, later(from, length))
     };
-    Mood {
+    let mood = Mood {
         fails: *pick(&[0.0, 0.05, 0.3], rng),
         loses_answers: *pick(&[0.0, 0.1, 0.5], rng),
         throttles: *pick(&[0.0, 0.05, 0.2], rng),
@@ -272,6 +280,9 @@ fn random_mood(start: Timestamp, rng: &mut SmallRng) -> Mood {
         refuses_account: rng
             .random_bool(0.1)
             .then(|| (ACCOUNTS[0].to_owned(), longer(window(rng), rng))),
+        fails_account: rng
+            .random_bool(0.1)
+            .then(|| (ACCOUNTS[0].to_owned(), window(rng))),
         tells_ids: rng.random_bool(0.8),
         self_rename_conflicts: rng.random_bool(0.2),
         shouts: rng.random_bool(0.1),
@@ -281,7 +292,12 @@ fn random_mood(start: Timestamp, rng: &mut SmallRng) -> Mood {
         refuses_question: rng
             .random_bool(0.15)
             .then(|| (*pick(&NAMES, rng)).to_owned()),
+    };
+    let is_neighbour_sick = mood.fails_account.is_some() || mood.refuses_account.is_some();
+    if is_neighbour_sick && rng.random_bool(0.5) {
+        return mood.well_but_for_one_account();
     }
+    mood
 }
 
 /// One account's credentials may be refused for longer than any request is tried.

@@ -81,15 +81,20 @@ pub enum Event {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct World {
     pub start: Timestamp,
     pub now: Timestamp,
     pub rules: Rules,
+    /// When each request was published first.
+    pub published_at: BTreeMap<usize, Timestamp>,
     pub broker: Broker,
     pub api: Api,
     pub planned: Vec<Planned>,
     pub workers: Vec<Worker>,
     pub faults: Faults,
+    /// None of those was planned.
+    pub is_calm: bool,
     pub kills: u32,
     pub cuts: u32,
     /// What was seen to go wrong while it lived.
@@ -127,6 +132,8 @@ impl World {
                 .map(|_| Worker::new(&plan.rules, plan.start))
                 .collect(),
             rules: plan.rules,
+            published_at: BTreeMap::new(),
+            is_calm: plan.faults.are_none(),
             faults: plan.faults,
             kills: 0,
             cuts: 0,
@@ -208,6 +215,7 @@ impl World {
         match event {
             Event::Publish(request) => {
                 self.unpublished -= 1;
+                self.published_at.entry(request).or_insert(self.now);
                 self.broker.publish(request);
                 self.deliver_soon();
             }
