@@ -111,7 +111,7 @@ struct Holder {
     whereabouts: Whereabouts,
     /// The number of the copy it left with last; 0 for one that never left.
     copy: u64,
-    /// How often it has left.
+    /// How often it has left for a wait queue.
     departures: u8,
 }
 
@@ -301,7 +301,8 @@ impl Line {
             && let Whereabouts::Leaving(way) = holder.whereabouts
         {
             holder.whereabouts = Whereabouts::Away(Way { latest, ..way });
-            holder.departures = holder.departures.saturating_add(1);
+            // What is given back to the tail, during a hold, does not go for its turn.
+            holder.departures = holder.departures.saturating_add(u8::from(stay.is_some()));
             let holder = *holder;
             self.wake_behind(ticket, holder.identity);
         }
@@ -394,7 +395,7 @@ impl Line {
         self.wake_behind(ticket, holder.identity);
     }
 
-    /// How often the request has left, as far as its place is known.
+    /// How often the request has left for a wait queue, as far as its place is known.
     #[must_use]
     pub fn departures(&self, ticket: Ticket) -> u8 {
         self.holders

@@ -193,7 +193,7 @@ impl Machine {
             0 => FIRST_PACE,
             // Those before it take longer than others did: an estimate that fails is not repeated.
             1 | 2 => 1.0,
-            departures => f64::from(1u32 << (departures - 2).min(10)),
+            departures => f64::from(1u32 << (departures - 2).min(2)),
         };
         // When it comes back some are to be left before it, so that the line does not stand still.
         let before = self.line.before(ticket);

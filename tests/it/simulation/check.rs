@@ -304,7 +304,9 @@ impl<'a> Story<'a> {
         // Before a hold begins, failures in a row say that it is the API, in each process anew; so many
         // more are allowed.
         let lives = u32::try_from(self.world.next_life).unwrap_or(u32::MAX);
-        let most = rules.retry.max_attempts + rules.hold.failures * lives;
+        // So it is before each further hold of its account, once one has ended.
+        let holds = self.world.notes.get("AccountHeld").copied().unwrap_or(0);
+        let most = rules.retry.max_attempts + rules.hold.failures * lives.max(holds);
         let mood = &self.world.api.mood;
         let refused = mood.refuses_account.as_ref().map(|(_, window)| *window);
         let failed = mood.fails_account.as_ref().map(|(_, window)| *window);
