@@ -11,7 +11,9 @@ use amq_protocol::types::AMQPValue;
 use arbitrary::Unstructured;
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
-use rename_worker::broker::fuzzing::{Delivered, published_again, reviewed, sanitized, sent};
+use rename_worker::broker::fuzzing::{
+    Delivered, WAIT_MILLISECONDS, published_again, reviewed, sanitized, sent,
+};
 use rename_worker::core::outcome::{Failed, Reason};
 use rename_worker::wire::headers::{self, Origin};
 use rename_worker::wire::message::Message;
@@ -78,7 +80,9 @@ fn is_published_again(delivered: Delivered, as_dead_letter: bool, frame_max: u32
     assert_eq!(again.body, body);
     let properties = &again.properties;
     assert_eq!(properties.delivery_mode(), &Some(2));
-    assert!(properties.expiration().is_none() && properties.user_id().is_none());
+    assert!(properties.user_id().is_none());
+    let expiration = properties.expiration().as_ref().map(|text| text.as_str());
+    assert_eq!(expiration, (!as_dead_letter).then_some(WAIT_MILLISECONDS));
     let direct = |to: &str| to == "amq.rabbitmq.reply-to";
     assert!(
         !properties

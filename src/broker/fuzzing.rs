@@ -23,6 +23,12 @@ use crate::wire::message::Message;
 /// The frame size that [`sanitized`] fits content headers into.
 pub const FRAME_MAX: Option<usize> = Some(FRAME_MIN as usize);
 
+/// How long a copy of [`published_again`] waits.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// [`WAIT`] as a copy's property `expiration` says it.
+pub const WAIT_MILLISECONDS: &str = "5000";
+
 /// What lapin gets of a broker's stream that comes in pieces of one size.
 #[must_use]
 pub fn sanitized(stream: &[u8], piece: usize) -> Vec<u8> {
@@ -88,7 +94,7 @@ pub fn published_again(
     } else {
         let to = CopyTo::Wait {
             step: 0,
-            wait: Duration::from_secs(5),
+            wait: WAIT,
         };
         Outgoing::Copy { of, to, headers }
     };
@@ -108,7 +114,7 @@ pub fn sent(message: Message, frame_max: u32) -> Option<Delivered> {
 }
 
 fn publish(outgoing: Outgoing, frame_max: u32) -> Option<Delivered> {
-    let addresses = Addresses::new(&Names::new("rename"), &[Duration::from_secs(5)]);
+    let addresses = Addresses::new(&Names::new("rename"), &[WAIT]);
     let parcel: Parcel = addresses.parcel(outgoing, frame_max)?;
     Some(Delivered {
         exchange: parcel.exchange.to_string(),

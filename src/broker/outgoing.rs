@@ -243,26 +243,23 @@ impl Addresses {
             Outgoing::DeadLetter { of, headers } => Parcel {
                 exchange: self.dead_letters.clone(),
                 routing_key: of.routing_key().into(),
-                properties: republished(&of, Keep::Deaths, headers, frame_max),
+                properties: republished(&of, Copied::DeadLetter, headers, frame_max),
                 body: Body::Of(of),
                 must_route: true,
                 mandatory: true,
                 reduction: Reduction::Possible,
             },
             Outgoing::Copy { of, to, headers } => {
-                let properties = republished(&of, Keep::NoDeaths, headers, frame_max);
-                let (routing_key, properties) = match to {
+                let (routing_key, copied) = match to {
                     CopyTo::Wait { step, wait } => {
-                        let milliseconds = wait.as_millis().to_string();
-                        let properties = properties.with_expiration(milliseconds.into());
-                        (self.wait.get(step)?.clone(), properties)
+                        (self.wait.get(step)?.clone(), Copied::Waiting(wait))
                     }
-                    CopyTo::Due => (self.due.clone(), properties),
+                    CopyTo::Due => (self.due.clone(), Copied::Due),
                 };
                 Parcel {
                     exchange: self.internal.clone(),
                     routing_key,
-                    properties,
+                    properties: republished(&of, copied, headers, frame_max),
                     body: Body::Of(of),
                     must_route: true,
                     mandatory: true,
@@ -399,16 +396,25 @@ fn count_of(before: i64, left_out: LeftOut) -> i64 {
     before.max(0).saturating_add(now)
 }
 
+/// What a request is published again as.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    /// History for the reviewer; harmless, since nothing is dead-lettered from the dead letters.
-    Deaths,
-    NoDeaths,
+enum Copied {
+    /// It keeps its history of deaths for the reviewer; harmless, since nothing is dead-lettered
+    /// from the dead letters.
+    DeadLetter,
+    /// It leaves its wait queue after this time.
+    Waiting(Duration),
+    Due,
 }
 
 /// The properties of a request that is published again, see the head of this file.
-fn republished(of: &Received, keep: Keep, added: Vec<Header>, frame_max: u32) -> BasicProperties {
-    let mut kept = kept_headers(of, keep);
+fn republished(
+    of: &Received,
+    copied: Copied,
+    added: Vec<Header>,
+    frame_max: u32,
+) -> BasicProperties {
+    let mut kept = kept_headers(of, copied);
     let mut ours = FieldTable::default();
     let mut note = |name: &str, value: &str| {
         ours.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -434,7 +440,10 @@ fn republished(of: &Received, keep: Keep, added: Vec<Header>, frame_max: u32) ->
         note(LEFT_OUT_PROPERTIES, code);
     }
     add(&mut ours, added);
-    let properties = without_hazards(original);
+    let mut properties = without_hazards(original);
+    if let Copied::Waiting(wait) = copied {
+        properties = properties.with_expiration(wait.as_millis().to_string().into());
+    }
     shorten(&mut ours, frame_max, &properties);
     let room = room(frame_max, &properties, &ours).saturating_sub(COUNT_OF_LEFT_OUT);
     let left_out = fit(&mut kept, room);
@@ -461,7 +470,7 @@ fn republished(of: &Received, keep: Keep, added: Vec<Header>, frame_max: u32) ->
 }
 
 /// The request's own.
-fn kept_headers(of: &Received, keep: Keep) -> BTreeMap<ShortString, AMQPValue> {
+fn kept_headers(of: &Received, copied: Copied) -> BTreeMap<ShortString, AMQPValue> {
     let mut kept = BTreeMap::new();
     let Some(table) = of.header_table() else {
         return kept;
@@ -472,13 +481,13 @@ fn kept_headers(of: &Received, keep: Keep) -> BTreeMap<ShortString, AMQPValue> {
             "CC" => Some(ORIGINAL_CC),
             "BCC" => Some(ORIGINAL_BCC),
             // Only what the broker itself moves into the dead letters has the first of these.
-            X_DEATH if keep == Keep::Deaths => Some(ORIGINAL_DEATHS),
+            X_DEATH if copied == Copied::DeadLetter => Some(ORIGINAL_DEATHS),
             ORIGINAL_DEATHS => None,
             name if tells_of_deaths(name) => None,
             // Somebody else's, dressed up as the worker's.
             name if name.starts_with(headers::PREFIX) && !of.has_trusted_headers() => None,
             // A replay of the letter has to know it.
-            MAYBE_APPLIED if keep == Keep::Deaths => Some(MAYBE_APPLIED),
+            MAYBE_APPLIED if copied == Copied::DeadLetter => Some(MAYBE_APPLIED),
             name if headers::ALL.contains(&name) => None,
             name => Some(name),
         };
