@@ -25,7 +25,7 @@ test: ## Run all tests against a real RabbitMQ, found or started
 	cargo test --locked
 
 .PHONY: mutants
-mutants: ## Break the core in seven ways: the simulation must notice each (one minute)
+mutants: ## Break the core in ten ways: the simulation must notice each (two minutes)
 	scripts/mutants.py
 
 .PHONY: check

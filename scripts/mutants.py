@@ -69,6 +69,18 @@ MUTANTS = [
         "            (held @ (Held { .. } | Probing { .. }), Alive | Throttled(_)) => (held, Change::None),\n",
     ),
     (
+        "never holds one account alone",
+        "policy/hold/account.rs",
+        "                            begin(counts, settings.failures, Cause::Api)\n",
+        "                            begin(counts, u32::MAX, Cause::Api)\n",
+    ),
+    (
+        "never resumes an account after its hold",
+        "policy/hold/account.rs",
+        "        if let (AccountChange::Resumed(_), Some(trouble)) = (change, self.trouble()) {\n",
+        "        if let AccountChange::Resumed(_) = change {\n            return AccountChange::None;\n        }\n        if let (AccountChange::Resumed(_), Some(trouble)) = (change, self.trouble()) {\n",
+    ),
+    (
         "takes every request that a session ended with for poison",
         "machine/arrivals.rs",
         "        } else if unexplained.saturating_add(POISON_MARGIN) >= self.rules.delivery_limit {\n",

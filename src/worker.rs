@@ -45,6 +45,9 @@ const BATCH: usize = 64;
 /// How often an idle loop shows that it turns.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
+/// The held accounts are listed anew this often at most, since there may be thousands.
+const HELD_ACCOUNTS_EVERY: Duration = Duration::from_secs(1);
+
 /// From so many deliveries below the limit on, watchers are told: well before the request ends as
 /// poison.
 const NEAR_LIMIT: u32 = 10;
@@ -87,6 +90,7 @@ pub struct Worker {
     drained: bool,
     /// As of which of the machine's changes the held accounts are shown.
     held_shown: u64,
+    held_shown_at: Instant,
     state: watch::Sender<State>,
 }
 
@@ -115,6 +119,7 @@ impl Worker {
             epoch: 0,
             drained: false,
             held_shown: 0,
+            held_shown_at: Instant::now(),
             state: watch::Sender::default(),
         }
     }
@@ -435,12 +440,20 @@ impl Worker {
         }
     }
 
-    /// Only when they have changed, since there may be many.
+    /// When the held accounts are to be shown anew: only once they have changed, and not at each change
+    /// of many.
+    fn held_accounts_due(&self) -> Option<Instant> {
+        let has_changed = self.held_shown != self.machine.held_changes();
+        has_changed.then(|| self.held_shown_at + HELD_ACCOUNTS_EVERY)
+    }
+
     fn show_held_accounts(&mut self) {
-        if self.held_shown == self.machine.held_changes() {
+        let now = Instant::now();
+        if self.held_accounts_due().is_none_or(|at| at > now) {
             return;
         }
         self.held_shown = self.machine.held_changes();
+        self.held_shown_at = now;
         for cause in Cause::ALL {
             let held = gauge(self.machine.held_count(cause));
             self.reporter.metrics().set_accounts_held(cause, held);
@@ -473,7 +486,8 @@ impl Worker {
             let wait = Duration::try_from(at.duration_since(clock::now())).unwrap_or_default();
             wake = wake.min(now + wait);
         }
-        drain_by.map_or(wake, |by| wake.min(by))
+        let others = [drain_by, self.held_accounts_due()];
+        others.into_iter().flatten().fold(wake, Instant::min)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A try of a request is a short dialogue with the API ([`Step`]): perhaps a check of whose name it
 //! is, the rename, and, where an earlier try may have been applied, questions by self-rename that
-//! make the outcome certain. This module leaves out *when* to try again (`retry`) and what a row of
-//! failures means for everybody (`hold`).
+//! make the outcome certain. This module leaves out *when* to try again (`retry`) and what failures
+//! mean for the requests that follow (`policy::hold`).
 
 use std::time::Duration;
 

@@ -162,19 +162,21 @@ proptest! {
         };
         let mut follower = Follower::new(rules(max_attempts, max_elapsed, verify_before), request);
         let carried = Carried { maybe_applied, ..Carried::default() };
-        let mut refused = 0;
+        let (mut refused, mut forbidden) = (0, 0);
         let mut next = answers.iter().cycle();
         let outcome = follower.end_from(carried, 20_000, |_| {
             let answer = next.next().unwrap().clone();
             refused += u32::from(verdict::sign(&answer) == Sign::BadCredentials);
+            forbidden += u32::from(verdict::sign(&answer) == Sign::Forbidden);
             answer
         });
         prop_assert!(outcome.is_some(), "it never ended");
         // A try is a check, the rename and two questions; one that is refused for its credentials
-        // counts for none, nor do the probes of the hold that then begins: one soon, then at most one a
-        // minute.
+        // counts for none, nor do the probes of the hold that then begins, or after many 403: one soon,
+        // then at most one a minute.
         let minutes = u32::try_from(follower.took().as_secs() / 60).unwrap();
-        let probes = if refused > 0 { minutes + 10 } else { 0 };
+        let may_be_held = refused > 0 || forbidden >= HoldSettings::default().failures;
+        let probes = if may_be_held { minutes + 10 } else { 0 };
         let most = 4 * (max_attempts + 1 + 2 * refused + probes);
         prop_assert!(follower.calls <= most, "{} calls, {refused} refused", follower.calls);
         // It ends at the first try after that time, and the longest step of the ladder is an hour.
