@@ -45,8 +45,10 @@ const BATCH: usize = 64;
 /// How often an idle loop shows that it turns.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// The held accounts are listed anew this often at most, since there may be thousands.
-const HELD_ACCOUNTS_EVERY: Duration = Duration::from_secs(1);
+/// More held accounts than this are listed anew once in [`MANY_HELD_EVERY`] at most, since there may be
+/// thousands; fewer at each change.
+const FEW_HELD: usize = 100;
+const MANY_HELD_EVERY: Duration = Duration::from_secs(1);
 
 /// From so many deliveries below the limit on, watchers are told: well before the request ends as
 /// poison.
@@ -443,8 +445,17 @@ impl Worker {
     /// When the held accounts are to be shown anew: only once they have changed, and not at each change
     /// of many.
     fn held_accounts_due(&self) -> Option<Instant> {
-        let has_changed = self.held_shown != self.machine.held_changes();
-        has_changed.then(|| self.held_shown_at + HELD_ACCOUNTS_EVERY)
+        if self.held_shown == self.machine.held_changes() {
+            return None;
+        }
+        let counts = Cause::ALL.map(|cause| self.machine.held_count(cause));
+        let are_many = counts.iter().sum::<usize>() > FEW_HELD;
+        let apart = if are_many {
+            MANY_HELD_EVERY
+        } else {
+            Duration::ZERO
+        };
+        Some(self.held_shown_at + apart)
     }
 
     fn show_held_accounts(&mut self) {
