@@ -45,10 +45,10 @@ const BATCH: usize = 64;
 /// How often an idle loop shows that it turns.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// More held accounts than this are listed anew once in [`MANY_HELD_EVERY`] at most, since there may be
-/// thousands; fewer at each change.
+/// Up to this number of held accounts, the status is updated at each change.
 const FEW_HELD: usize = 100;
-const MANY_HELD_EVERY: Duration = Duration::from_secs(1);
+/// The interval between updates of the status while more accounts are held: there may be thousands.
+const MANY_HELD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// From so many deliveries below the limit on, watchers are told: well before the request ends as
 /// poison.
@@ -442,8 +442,7 @@ impl Worker {
         }
     }
 
-    /// When the held accounts are to be shown anew: only once they have changed, and not at each change
-    /// of many.
+    /// The earliest time of the next update of the held accounts in the status, if they have changed.
     fn held_accounts_due(&self) -> Option<Instant> {
         if self.held_shown == self.machine.held_changes() {
             return None;
@@ -451,7 +450,7 @@ impl Worker {
         let counts = Cause::ALL.map(|cause| self.machine.held_count(cause));
         let are_many = counts.iter().sum::<usize>() > FEW_HELD;
         let apart = if are_many {
-            MANY_HELD_EVERY
+            MANY_HELD_INTERVAL
         } else {
             Duration::ZERO
         };

@@ -71,7 +71,7 @@ fn slow(call: Duration) -> Fault {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_of_one_name_cost_few_deferrals_and_move_at_the_pace_of_their_calls() {
+async fn requests_of_one_name_cost_few_deferrals_and_keep_their_order() {
     let fixture = Fixture::new(Form::Short).await;
     let call = Duration::from_millis(20);
     fixture.stage.sandbox.set_faults([slow(call)]).await;

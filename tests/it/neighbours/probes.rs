@@ -58,7 +58,7 @@ async fn behind_sick_requests(form: Form) {
     };
     let (status, held) = worker.status_until(HOLD_BEGINS, is_held).await;
     let (held_at, before) = (Instant::now(), sick_calls());
-    let limit = form.pick(Duration::from_secs(5), Duration::from_secs(20));
+    let limit = form.pick(Duration::from_secs(5), Duration::from_secs(10));
     let reached = fixture.outcomes.wait_for(&healthy, limit).await;
     let (after, since) = (sick_calls(), held_at.elapsed());
     let took = began.elapsed();
