@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::hand::Hand;
 use crate::broker::{BrokerEvent, Delivery, LinkHandle, Publication, Ticket};
 use crate::clock;
-use crate::core::accounts::HeldAccount;
+use crate::core::accounts::{HeldAccount, MAX_LISTED};
 use crate::core::answer::{Answer, CallKind};
 use crate::core::consume_plan::SourceQueue;
 use crate::core::machine::{
@@ -45,9 +45,8 @@ const BATCH: usize = 64;
 /// How often an idle loop shows that it turns.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// Up to this number of held accounts, the status is updated at each change.
-const FEW_HELD: usize = 100;
-/// The interval between updates of the status while more accounts are held: there may be thousands.
+/// The interval between updates of the status while more accounts are held than it lists: there may be
+/// thousands.
 const MANY_HELD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// From so many deliveries below the limit on, watchers are told: well before the request ends as
@@ -63,8 +62,9 @@ pub struct State {
     pub epoch: u64,
     pub held: Option<Cause>,
     pub probe_at: Option<Timestamp>,
-    /// Those that are held while others go on, the longest held first.
+    /// Of those that are held while others go on, the longest held.
     pub held_accounts: Vec<HeldAccount>,
+    pub held_accounts_total: usize,
     pub draining: bool,
     pub counts: Counts,
     /// When the loop last turned.
@@ -447,9 +447,7 @@ impl Worker {
         if self.held_shown == self.machine.held_changes() {
             return None;
         }
-        let counts = Cause::ALL.map(|cause| self.machine.held_count(cause));
-        let are_many = counts.iter().sum::<usize>() > FEW_HELD;
-        let apart = if are_many {
+        let apart = if self.machine.held_total() > MAX_LISTED {
             MANY_HELD_INTERVAL
         } else {
             Duration::ZERO
@@ -468,9 +466,10 @@ impl Worker {
             let held = gauge(self.machine.held_count(cause));
             self.reporter.metrics().set_accounts_held(cause, held);
         }
-        let mut held = self.machine.held_accounts();
-        held.sort_by(|one, other| (one.since, &one.account).cmp(&(other.since, &other.account)));
-        self.state.send_modify(|state| state.held_accounts = held);
+        self.state.send_modify(|state| {
+            state.held_accounts = self.machine.held_accounts();
+            state.held_accounts_total = self.machine.held_total();
+        });
     }
 
     fn show_state(&mut self, draining: bool) {

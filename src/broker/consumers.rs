@@ -8,6 +8,7 @@ use lapin::types::FieldTable;
 
 use super::declare;
 use super::delivery::{Delivery, Lane};
+use super::fetch::{Fetch, FetchStep};
 use super::intake::{Intake, Reply, Step};
 use super::topology::Names;
 use super::trouble::Trouble;
@@ -21,6 +22,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// Something that happened.
 pub(super) enum ConsumersEvent {
     Delivered(Delivery),
+    /// What was to be fetched has come: this number of messages.
+    Fetched(u32),
     /// Nothing that anybody has to know.
     Turned,
     /// From now on new requests are taken, beside those that are due.
@@ -42,6 +45,7 @@ pub(super) struct Consumers {
     requests: Intake,
     /// Asks how many messages are ready in a queue.
     counting: Option<(SourceQueue, Reply<u32>)>,
+    fetch: Option<Fetch>,
     took_new: bool,
 }
 
@@ -54,6 +58,7 @@ impl Consumers {
             names: names.clone(),
             plan,
             counting: None,
+            fetch: None,
             took_new: false,
         }
     }
@@ -62,6 +67,12 @@ impl Consumers {
     pub(super) fn want(&mut self, wanted: Option<ConsumeScope>) {
         self.plan.want(wanted);
         self.adjust();
+    }
+
+    /// Takes this number of messages from the head of a queue, beside what is consumed.
+    pub(super) fn fetch(&mut self, source: SourceQueue, most: u16) {
+        let queue = self.queue(source).to_owned();
+        self.fetch = Some(Fetch::new(&self.lane, source, &queue, most));
     }
 
     /// The prefetch that holds now.
@@ -83,9 +94,14 @@ impl Consumers {
         if std::mem::replace(&mut self.took_new, takes_new) != takes_new && takes_new {
             return ConsumersEvent::TakesNew;
         }
+        if let Some(found) = self.fetch.as_ref().and_then(Fetch::ended) {
+            self.fetch = None;
+            return ConsumersEvent::Fetched(found);
+        }
         let (source, step) = tokio::select! {
             biased;
             (queue, ready) = counted(&mut self.counting) => return self.on_counted(queue, ready),
+            (source, step) = fetched(&mut self.fetch) => return self.on_fetched(source, step),
             step = self.due.step() => (SourceQueue::Due, step),
             step = self.requests.step() => (SourceQueue::Requests, step),
         };
@@ -103,14 +119,13 @@ impl Consumers {
     pub(super) fn on_tick(&mut self, listens: bool) -> Option<Trouble> {
         self.plan.on_tick(self.lane.unsettled());
         self.adjust();
-        let intakes = [&mut self.due, &mut self.requests];
+        let fetch = self.fetch.as_mut().map(|fetch| &mut fetch.intake);
+        let mut intakes = [&mut self.due, &mut self.requests].into_iter().chain(fetch);
         if !listens {
-            intakes.into_iter().for_each(Intake::ask_anew);
+            intakes.for_each(Intake::ask_anew);
             return None;
         }
-        let late = intakes
-            .iter()
-            .any(|intake| intake.starting_for() > START_TIMEOUT);
+        let late = intakes.any(|intake| intake.starting_for() > START_TIMEOUT);
         late.then(|| Trouble::Silent(START_TIMEOUT.as_secs()))
     }
 
@@ -132,6 +147,18 @@ impl Consumers {
         match check {
             DeliveryCheck::Accept => ConsumersEvent::Delivered(delivery),
             DeliveryCheck::MetSuspect => ConsumersEvent::MetSuspect,
+        }
+    }
+
+    fn on_fetched(&self, source: SourceQueue, step: FetchStep) -> ConsumersEvent {
+        match step {
+            FetchStep::Fetched(message) => {
+                let delivery = Delivery::new(*message, &self.lane, source);
+                ConsumersEvent::Delivered(delivery.fetched())
+            }
+            FetchStep::Turned => ConsumersEvent::Turned,
+            FetchStep::Cancelled => ConsumersEvent::Cancelled,
+            FetchStep::Failed(trouble) => ConsumersEvent::Failed(trouble),
         }
     }
 
@@ -157,13 +184,16 @@ impl Consumers {
         }
     }
 
-    fn count(&mut self, source: SourceQueue) {
-        let queue = match source {
+    fn queue(&self, source: SourceQueue) -> &str {
+        match source {
             SourceQueue::Requests => &self.names.requests,
             SourceQueue::Due => &self.names.due,
             SourceQueue::Undeliverable => &self.names.undeliverable,
-        };
-        let (lane, queue) = (Arc::clone(&self.lane), queue.as_str().into());
+        }
+    }
+
+    fn count(&mut self, source: SourceQueue) {
+        let (lane, queue) = (Arc::clone(&self.lane), self.queue(source).into());
         let options = QueueDeclareOptions {
             passive: true,
             ..QueueDeclareOptions::default()
@@ -186,6 +216,13 @@ async fn counted(
             *counting = None;
             (source, ready)
         }
+        None => std::future::pending().await,
+    }
+}
+
+async fn fetched(fetch: &mut Option<Fetch>) -> (SourceQueue, FetchStep) {
+    match fetch {
+        Some(fetch) => (fetch.source, fetch.step().await),
         None => std::future::pending().await,
     }
 }

@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use lapin::Consumer;
+use futures_util::{StreamExt as _, future};
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Consumer};
 use tokio::time::Instant;
 
 use super::delivery::Lane;
@@ -126,17 +126,8 @@ impl Intake {
     fn start(&self, prefetch: u16) -> Start {
         let (lane, queue) = (Arc::clone(&self.lane), self.queue.clone());
         Box::pin(async move {
-            let starting = async {
-                let qos = BasicQosOptions { global: false };
-                lane.channel.basic_qos(prefetch, qos).await?;
-                let options = BasicConsumeOptions::default();
-                let arguments = FieldTable::default();
-                let channel = &lane.channel;
-                channel
-                    .basic_consume(queue, "".into(), options, arguments)
-                    .await
-            };
-            starting.await.map_err(|error| Trouble::of_session(&error))
+            let started = consume(&lane.channel, queue, prefetch).await;
+            started.map_err(|error| Trouble::of_session(&error))
         })
     }
 
@@ -147,6 +138,21 @@ impl Intake {
             lane.channel.basic_cancel(tag, options).await
         })
     }
+}
+
+/// Starts a consumer. A prefetch is set for a channel, and holds for the consumers that start after it:
+/// both frames are written at once, so that no other prefetch comes between them.
+pub(super) async fn consume(
+    channel: &Channel,
+    queue: ShortString,
+    prefetch: u16,
+) -> lapin::Result<Consumer> {
+    let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
+    let options = BasicConsumeOptions::default();
+    let consumer = channel.basic_consume(queue, "".into(), options, FieldTable::default());
+    // The first poll of each hands its frame over.
+    let ((), consumer) = future::try_join(qos, consumer).await?;
+    Ok(consumer)
 }
 
 enum Turn {

@@ -104,7 +104,7 @@ pub(super) enum Command {
     Fetch {
         epoch: u64,
         queue: SourceQueue,
-        most: u32,
+        most: u16,
     },
     Publish {
         ticket: Ticket,
@@ -188,9 +188,9 @@ impl LinkHandle {
         self.send(Command::Stop { epoch });
     }
 
-    /// Asks for the next messages of a queue, this number at most. They come as
+    /// Asks for the next messages of a queue, about this number at most. They come as
     /// [`BrokerEvent::Delivered`], and then [`BrokerEvent::Fetched`].
-    pub fn fetch(&self, epoch: u64, queue: SourceQueue, most: u32) {
+    pub fn fetch(&self, epoch: u64, queue: SourceQueue, most: u16) {
         self.send(Command::Fetch { epoch, queue, most });
     }
 

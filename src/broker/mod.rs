@@ -11,6 +11,7 @@ mod convert;
 mod declare;
 mod delivery;
 mod ear;
+mod fetch;
 mod fit;
 mod flow;
 mod frame_filter;

@@ -13,15 +13,13 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use lapin::Event;
-use lapin::message::BasicGetMessage;
-use lapin::options::{BasicGetOptions, BasicQosOptions};
+use lapin::options::BasicQosOptions;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::connection::Wire;
 use super::consumers::{Consumers, ConsumersEvent};
 use super::delivery::{Delivery, Lane};
-use super::intake::{Reply, reply};
 use super::link::{BrokerEvent, Command, Plan};
 use super::opening::Ready;
 use super::outgoing::Outgoing;
@@ -29,7 +27,7 @@ use super::proof::Publication;
 use super::publisher::{Publisher, Ticket, Told};
 use super::trouble::{Trouble, ended_silently};
 use super::undeliverable::UndeliverableReader;
-use crate::core::consume_plan::{ConsumePlan, ConsumeScope, SourceQueue};
+use crate::core::consume_plan::{ConsumePlan, ConsumeScope};
 use crate::core::consume_window::SessionDeath;
 
 /// How often the states are looked at, in case lapin closed something without a word, as it does
@@ -45,14 +43,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Session<'a> {
     epoch: u64,
     wire: &'a mut Wire,
-    plan: &'a Plan,
     events: &'a mpsc::Sender<BrokerEvent>,
     lane: Arc<Lane>,
     publisher: Publisher,
     consumers: Consumers,
     /// Until the session ends.
     undeliverable: Option<UndeliverableReader>,
-    fetching: Option<Fetching>,
+    /// How many messages were fetched, while some of them wait at the door.
+    fetched: Option<u32>,
     flushing: FuturesUnordered<Flush>,
     blocked: bool,
     /// When the broker last showed that it takes messages.
@@ -76,22 +74,12 @@ pub(super) enum End {
     Trouble(Trouble, SessionDeath),
 }
 
-/// Messages are being fetched, one after another.
-struct Fetching {
-    queue: SourceQueue,
-    /// How many more are asked for, the one that is being fetched included.
-    left: u32,
-    found: u32,
-    /// `None` once all have come, while some of them wait at the door.
-    reply: Option<Reply<Option<BasicGetMessage>>>,
-}
-
 type Flush = Pin<Box<dyn Future<Output = (Ticket, lapin::Result<()>)> + Send>>;
 impl<'a> Session<'a> {
     pub(super) fn new(
         start: SessionStart,
         wire: &'a mut Wire,
-        plan: &'a Plan,
+        plan: &Plan,
         events: &'a mpsc::Sender<BrokerEvent>,
     ) -> Self {
         let SessionStart {
@@ -104,13 +92,12 @@ impl<'a> Session<'a> {
         Self {
             epoch,
             wire,
-            plan,
             events,
             consumers: Consumers::new(Arc::clone(&lane), &plan.names, consuming),
             undeliverable: Some(undeliverable),
             lane,
             publisher: ready.publisher,
-            fetching: None,
+            fetched: None,
             flushing: FuturesUnordered::new(),
             blocked: ready.blocked,
             told_at: ready.told_at,
@@ -134,7 +121,6 @@ impl<'a> Session<'a> {
                 }
                 command = commands.recv() => self.on_command(command).await,
                 event = self.consumers.next() => self.on_consumers(event).await,
-                fetched = fetched(&mut self.fetching) => self.on_fetched(fetched).await,
                 Some((ticket, flushed)) = self.flushing.next() => {
                     self.on_flushed(ticket, flushed).await
                 }
@@ -212,12 +198,7 @@ impl<'a> Session<'a> {
             }
             Some(Command::Stop { epoch }) if epoch == self.epoch => self.consume(None),
             Some(Command::Fetch { epoch, queue, most }) if epoch == self.epoch => {
-                self.fetching = Some(Fetching {
-                    queue,
-                    left: most,
-                    found: 0,
-                    reply: Some(self.get(queue)),
-                });
+                self.consumers.fetch(queue, most);
             }
             Some(Command::Flush { epoch, ticket }) if epoch == self.epoch => self.flush(ticket),
             Some(Command::Publish { ticket, outgoing }) => {
@@ -246,21 +227,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn get(&self, queue: SourceQueue) -> Reply<Option<BasicGetMessage>> {
-        let lane = Arc::clone(&self.lane);
-        let names = &self.plan.names;
-        let name = match queue {
-            SourceQueue::Requests => &names.requests,
-            SourceQueue::Due => &names.due,
-            SourceQueue::Undeliverable => &names.undeliverable,
-        };
-        let name = name.as_str().into();
-        Box::pin(async move {
-            let options = BasicGetOptions::default();
-            lane.channel.basic_get(name, options).await
-        })
-    }
-
     /// A channel works in order: when it answers a question, it has taken what was said before. To
     /// set the prefetch that holds changes nothing.
     fn flush(&mut self, ticket: Ticket) {
@@ -279,37 +245,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn on_fetched(&mut self, fetched: lapin::Result<Option<BasicGetMessage>>) -> Option<End> {
-        let mut fetching = self.fetching.take()?;
-        let message = match fetched {
-            Ok(message) => message,
-            Err(error) => return Some(self.died(Trouble::of_session(&error))),
-        };
-        let queue = fetching.queue;
-        fetching.left = if message.is_some() {
-            fetching.left - 1
-        } else {
-            0
-        };
-        fetching.found += u32::from(message.is_some());
-        fetching.reply = (fetching.left > 0).then(|| self.get(queue));
-        self.fetching = Some(fetching);
-        if let Some(message) = message {
-            let delivery = Delivery::new(message.delivery, &self.lane, queue).fetched();
-            if let Some(end) = self.hand_over(delivery).await {
-                return Some(end);
-            }
-        }
-        self.end_fetching().await
-    }
-
     /// Says that all has come that was to be fetched, once it has.
     async fn end_fetching(&mut self) -> Option<End> {
         if !self.at_the_door.is_empty() {
             return None;
         }
-        let fetching = self.fetching.take_if(|fetching| fetching.left == 0)?;
-        let (epoch, found) = (self.epoch, fetching.found);
+        let (epoch, found) = (self.epoch, self.fetched.take()?);
         self.say(BrokerEvent::Fetched { epoch, found }).await
     }
 
@@ -317,6 +258,10 @@ impl<'a> Session<'a> {
         match event {
             ConsumersEvent::Turned => None,
             ConsumersEvent::Delivered(delivery) => self.hand_over(delivery).await,
+            ConsumersEvent::Fetched(found) => {
+                self.fetched = Some(found);
+                self.end_fetching().await
+            }
             ConsumersEvent::Stopped => {
                 // Whoever stops wants no call made, so there is nothing to be sure of.
                 if let Some(end) = self.open_the_door().await {
@@ -416,12 +361,5 @@ async fn let_acks_settle(lane: &Lane, prefetch: u16) {
     let asked = lane.channel.basic_qos(prefetch, options);
     if let Ok(Ok(())) = tokio::time::timeout(CLOSE_TIMEOUT, asked).await {
         tokio::time::sleep(ACKS_SETTLE).await;
-    }
-}
-
-async fn fetched(fetching: &mut Option<Fetching>) -> lapin::Result<Option<BasicGetMessage>> {
-    match fetching {
-        Some(fetching) => reply(&mut fetching.reply).await,
-        None => std::future::pending().await,
     }
 }

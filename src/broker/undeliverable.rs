@@ -14,8 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use lapin::options::BasicCancelOptions;
 use lapin::{Channel, Consumer};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -26,6 +25,7 @@ use super::declare::{self, open_channel};
 use super::delivery::{Delivery, Lane};
 use super::ear::Pulse;
 use super::frame_filter::StreamLimits;
+use super::intake::consume;
 use super::link::{BrokerEvent, Plan};
 use super::trouble::{Pace, Trouble, ended_silently};
 use crate::core::consume_plan::SourceQueue;
@@ -245,21 +245,12 @@ async fn open(wire: &Wire, queue: &str) -> Result<(Channel, Consumer, u32), Open
         .map_err(|why| OpenFailure { why, waiting: 0 })?;
     let opened = async {
         let channel = open_channel(&wire.connection).await?;
-        let consumer = consume(&channel, queue, 1)
+        let consumer = consume(&channel, queue.into(), 1)
             .await
             .map_err(|error| Trouble::of_session(&error))?;
         Ok((channel, consumer, waiting))
     };
     opened.await.map_err(|why| OpenFailure { why, waiting })
-}
-
-async fn consume(channel: &Channel, queue: &str, prefetch: u16) -> lapin::Result<Consumer> {
-    let qos = BasicQosOptions { global: false };
-    channel.basic_qos(prefetch, qos).await?;
-    let options = BasicConsumeOptions::default();
-    channel
-        .basic_consume(queue.into(), "".into(), options, FieldTable::default())
-        .await
 }
 
 /// A prefetch holds for a consumer from its start, so another one means another consumer.
@@ -271,5 +262,5 @@ async fn consume_again(
 ) -> lapin::Result<Consumer> {
     let options = BasicCancelOptions::default();
     lane.channel.basic_cancel(consumer.tag(), options).await?;
-    consume(&lane.channel, queue, prefetch).await
+    consume(&lane.channel, queue.into(), prefetch).await
 }

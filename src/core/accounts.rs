@@ -24,6 +24,9 @@ const MAX_ACCOUNTS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 /// a quiet moment take everything.
 const SEEN_LATELY: Duration = Duration::from_secs(3600);
 
+/// Held accounts that are listed; a worker serves a few hundred.
+pub const MAX_LISTED: usize = 100;
+
 /// A held account, for those who watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldAccount {
@@ -244,10 +247,26 @@ impl Accounts {
         self.held_changes
     }
 
+    /// How many are held.
+    #[must_use]
+    pub fn held_total(&self) -> usize {
+        self.held.iter().sum()
+    }
+
+    /// Those that are held longest, [`MAX_LISTED`] at most, the longest held first.
     #[must_use]
     pub fn held(&self) -> Vec<HeldAccount> {
-        let held = |(account, known): (&AccountId, &Account)| {
-            let trouble = known.hold.trouble()?;
+        if self.held_total() == 0 {
+            return Vec::new();
+        }
+        let mut held: Vec<_> = self
+            .table
+            .iter()
+            .filter_map(|(account, known)| Some((known.hold.trouble()?, account, known)))
+            .collect();
+        held.sort_unstable_by_key(|&(trouble, account, _)| (trouble.since, account));
+        let held = held.into_iter().take(MAX_LISTED);
+        held.filter_map(|(trouble, account, known)| {
             let (last_answer, last_answer_at) = known.last_answer?;
             Some(HeldAccount {
                 account: account.clone(),
@@ -257,11 +276,8 @@ impl Accounts {
                 last_answer,
                 last_answer_at,
             })
-        };
-        if self.held == [0; 2] {
-            return Vec::new();
-        }
-        self.table.iter().filter_map(held).collect()
+        })
+        .collect()
     }
 
     /// A try of this account has ended that took so long.
@@ -344,9 +360,21 @@ mod tests {
             answer(&mut accounts, number, Sign::BadCredentials, at(0));
         }
         assert_eq!(accounts.held_count(Cause::Credentials), bound);
-        assert_eq!(accounts.held().len(), bound);
+        assert_eq!(accounts.held_total(), bound);
         assert_eq!(accounts.cause(&account(0)), None);
         assert_eq!(accounts.admission(&account(0), at(0)), Admission::Call);
+    }
+
+    #[test]
+    fn of_many_held_accounts_those_held_longest_are_listed() {
+        let mut accounts = accounts(&[]);
+        for number in (0..1_000).rev() {
+            let since = at(i64::try_from(number / 2).unwrap());
+            answer(&mut accounts, number, Sign::BadCredentials, since);
+        }
+        let listed = accounts.held().into_iter().map(|held| held.account);
+        assert!(listed.eq((0..MAX_LISTED).map(account)));
+        assert_eq!(accounts.held_total(), 1_000);
     }
 
     #[test]

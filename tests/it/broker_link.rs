@@ -345,6 +345,40 @@ async fn requests_are_fetched_from_a_queue_as_far_as_there_are_any() {
 }
 
 #[tokio::test]
+async fn what_lies_beyond_a_fetch_stays_in_the_queue_for_whoever_consumes_next() {
+    const MOST: u16 = 40;
+    let mut bench = Bench::new().await;
+    for number in 0..100 {
+        let body = number.to_string();
+        bench.request(&body, BasicProperties::default()).await;
+    }
+    bench.holds("requests", 100).await;
+    bench.link.fetch(bench.epoch, SourceQueue::Requests, MOST);
+    // Kept, so that nothing else is sent in their place.
+    let mut kept = Vec::new();
+    for number in 0..MOST {
+        let delivery = bench.delivered().await;
+        assert!(delivery.is_fetched());
+        assert_eq!(delivery.body(), number.to_string().as_bytes());
+        kept.push(delivery);
+    }
+    let end = bench.next().await;
+    assert!(
+        matches!(end, BrokerEvent::Fetched { found, .. } if found == u32::from(MOST)),
+        "{end:?}"
+    );
+    assert_eq!(bench.length("requests").await, 60);
+    bench.link.consume(bench.epoch, ConsumeScope::All);
+    for number in MOST..100 {
+        let delivery = bench.delivered().await;
+        assert!(!delivery.is_fetched());
+        assert_eq!(delivery.body(), number.to_string().as_bytes());
+        bench.settle(delivery).await;
+    }
+    bench.finish().await;
+}
+
+#[tokio::test]
 async fn orders_to_a_session_that_is_over_are_void() {
     let mut bench = Bench::new().await;
     bench.request("wait", BasicProperties::default()).await;

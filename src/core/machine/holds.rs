@@ -19,9 +19,6 @@ use super::{CallReport, Context, DeferralReason, Destination, Effect, JobId, Mac
 /// failed probes at once, so that it does not wait for others' trouble to end.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Messages fetched at a time, once many before had to be moved on.
-const MAX_FETCH: u32 = 64;
-
 /// Due requests that are moved to the tail in search of another account's, for one probe.
 const MAX_TURNED: u32 = 3;
 
@@ -42,7 +39,7 @@ pub(super) struct Look {
 #[derive(Debug, Clone, Copy)]
 struct Fetch {
     queue: SourceQueue,
-    most: u32,
+    most: u16,
     /// The probe is due: a request of an account that fails will do, too.
     is_due: bool,
     /// Due requests that were moved to the tail so far.
@@ -127,7 +124,8 @@ impl Machine {
         self.look = Look {
             last_probed: Some(report.account.clone()),
             next_at: Some(cx.now),
-            fetch: None,
+            // What was asked for in a hold before this one still comes.
+            fetch: self.look.fetch.take(),
         };
         cx.emit(Effect::Note(Note::Held(cause, report)));
         if self.connected {
@@ -174,7 +172,7 @@ impl Machine {
     fn fetch(
         &mut self,
         queue: SourceQueue,
-        most: u32,
+        most: u16,
         is_due: bool,
         turned: u32,
         cx: &mut Context<'_>,
@@ -259,8 +257,9 @@ impl Machine {
             _ if self.hold.probe_at().is_none() => {}
             SourceQueue::Due if found == 0 => self.probe_with_removed(cx),
             SourceQueue::Due => self.fetch(queue, 1, is_due, turned + 1, cx),
-            _ if found == most && !is_full => {
-                self.fetch(queue, (most * 2).min(MAX_FETCH), is_due, 0, cx);
+            _ if found >= u32::from(most) && !is_full => {
+                let more = most.saturating_mul(2).min(self.rules.prefetch());
+                self.fetch(queue, more, is_due, 0, cx);
             }
             _ if is_due => self.fetch(SourceQueue::Due, 1, is_due, 0, cx),
             _ => {}

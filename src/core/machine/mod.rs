@@ -188,11 +188,11 @@ pub struct Arrived {
 pub enum Effect {
     Consume(ConsumeScope),
     StopConsuming,
-    /// Fetch this number of messages of a queue. They come as deliveries marked so, and then
+    /// Fetch about this number of messages of a queue. They come as deliveries marked so, and then
     /// [`Input::Fetched`].
     Fetch {
         queue: SourceQueue,
-        most: u32,
+        most: u16,
     },
     Call {
         job: JobId,
@@ -454,10 +454,16 @@ impl Machine {
         self.hold.probe_at()
     }
 
-    /// The accounts that are held, in no order.
+    /// See [`Accounts::held`].
     #[must_use]
     pub fn held_accounts(&self) -> Vec<HeldAccount> {
         self.accounts.held()
+    }
+
+    /// How many accounts are held.
+    #[must_use]
+    pub fn held_total(&self) -> usize {
+        self.accounts.held_total()
     }
 
     /// Grows whenever what [`Machine::held_accounts`] says may have changed.

@@ -193,7 +193,7 @@ fn ask(job: JobId, path_name: Which) -> Effect {
     }
 }
 
-fn fetch(queue: SourceQueue, most: u32) -> Effect {
+fn fetch(queue: SourceQueue, most: u16) -> Effect {
     Effect::Fetch { queue, most }
 }
 

@@ -56,7 +56,7 @@ pub enum Frame {
     Cancel,
     Get {
         queue: SourceQueue,
-        most: u32,
+        most: u16,
     },
 }
 

@@ -480,7 +480,7 @@ impl World {
             Frame::Get { queue, most } => {
                 if let Some(connection) = self.workers[w].connection {
                     let mut found = 0;
-                    while found < most && self.hand_out(w, connection, queue, true) {
+                    while found < u32::from(most) && self.hand_out(w, connection, queue, true) {
                         found += 1;
                     }
                     let sent = self.workers[w].arrives_at;

@@ -1,0 +1,99 @@
+//! Takes messages from the head of a queue until a number of them has come or the queue is empty.
+//!
+//! RabbitMQ commits each `basic.get` of a quorum queue by itself, so that gets alone take about a
+//! thousand messages a second; whatever a consumer can take at once is one commit. So all but one come by a
+//! consumer, which is cancelled afterwards, and the last one by a get: its answer follows everything
+//! that the consumer was sent, and says whether the queue is empty.
+
+use std::sync::Arc;
+
+use lapin::message::{BasicGetMessage, Delivery};
+use lapin::options::BasicGetOptions;
+
+use super::delivery::Lane;
+use super::intake::{Intake, Reply, Step, reply};
+use super::trouble::Trouble;
+use crate::core::consume_plan::SourceQueue;
+
+pub(super) struct Fetch {
+    pub(super) source: SourceQueue,
+    queue: String,
+    lane: Arc<Lane>,
+    /// Of the consumer; it is stopped where one message is asked for.
+    pub(super) intake: Intake,
+    last: Option<Reply<Option<BasicGetMessage>>>,
+    found: u32,
+}
+
+/// Something that happened.
+pub(super) enum FetchStep {
+    Fetched(Box<Delivery>),
+    /// Nothing that anybody has to know.
+    Turned,
+    /// By the broker.
+    Cancelled,
+    Failed(Trouble),
+}
+
+impl Fetch {
+    /// Asks for this number of messages. More may come where some are settled at once.
+    pub(super) fn new(lane: &Arc<Lane>, source: SourceQueue, queue: &str, most: u16) -> Self {
+        let mut fetch = Self {
+            source,
+            queue: queue.to_owned(),
+            lane: Arc::clone(lane),
+            intake: Intake::new(Arc::clone(lane), queue),
+            last: None,
+            found: 0,
+        };
+        match most.saturating_sub(1) {
+            0 => fetch.last = Some(fetch.get()),
+            others => fetch.intake.want(Some(others)),
+        }
+        fetch
+    }
+
+    /// The number of messages that came, once no other will come.
+    pub(super) fn ended(&self) -> Option<u32> {
+        (self.last.is_none() && self.intake.is_stopped()).then_some(self.found)
+    }
+
+    /// The next thing that happens; never, once it has ended. May be dropped and asked again.
+    pub(super) async fn step(&mut self) -> FetchStep {
+        tokio::select! {
+            biased;
+            step = self.intake.step() => match step {
+                Step::Delivered(message) => {
+                    self.found += 1;
+                    FetchStep::Fetched(message)
+                }
+                Step::Turned => {
+                    self.last = Some(self.get());
+                    FetchStep::Turned
+                }
+                Step::Stopped => FetchStep::Turned,
+                Step::Cancelled => FetchStep::Cancelled,
+                Step::Failed(trouble) => FetchStep::Failed(trouble),
+            },
+            last = reply(&mut self.last) => {
+                self.intake.want(None);
+                match last {
+                    Ok(Some(message)) => {
+                        self.found += 1;
+                        FetchStep::Fetched(Box::new(message.delivery))
+                    }
+                    Ok(None) => FetchStep::Turned,
+                    Err(error) => FetchStep::Failed(Trouble::of_session(&error)),
+                }
+            }
+        }
+    }
+
+    fn get(&self) -> Reply<Option<BasicGetMessage>> {
+        let (lane, queue) = (Arc::clone(&self.lane), self.queue.as_str().into());
+        Box::pin(async move {
+            let options = BasicGetOptions::default();
+            lane.channel.basic_get(queue, options).await
+        })
+    }
+}
