@@ -97,7 +97,7 @@ async fn flood(form: Form, env: &[(&str, &str)], others: usize) -> Flood {
     let all_ended = outcomes.wait_for(&flooding, limit).await;
     outcomes.wait_for(&healthy, PROMPT).await;
     let took = outcomes.last(&flooding).unwrap_or(began) - began;
-    let by_request = worker.deferrals_by_request();
+    let by_request = worker.logged_deferrals().by_request;
     let of_flood = flooding
         .iter()
         .filter_map(|request| by_request.get(&request.id));

@@ -1,12 +1,13 @@
 //! Many requests that share one name: they wait for each other, and it costs few deferrals.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rename_worker::sandbox::{Fault, Kind};
 use tokio::time::Instant;
 
 use super::fixture::{Fixture, Form, HEALTHY, Request, account_id, ratio};
-use super::process::WorkerProcess;
+use super::process::{LoggedDeferrals, WorkerProcess};
 
 const POPULAR: &str = "T30000000";
 
@@ -23,6 +24,7 @@ struct Line {
     /// Deferrals of the name's own requests, by the log, and the most of one.
     own: u32,
     most: u32,
+    by_reason: BTreeMap<String, u32>,
 }
 
 impl Line {
@@ -41,7 +43,10 @@ impl Line {
             None
         };
         let took = last.unwrap_or_else(Instant::now) - began;
-        let by_request = worker.deferrals_by_request();
+        let LoggedDeferrals {
+            by_request,
+            by_reason,
+        } = worker.logged_deferrals();
         let of_popular: Vec<u32> = popular
             .iter()
             .filter_map(|request| by_request.get(&request.id).copied())
@@ -53,14 +58,15 @@ impl Line {
             deferrals: worker.deferrals().await,
             own: of_popular.iter().sum(),
             most: of_popular.iter().copied().max().unwrap_or(0),
+            by_reason,
         }
     }
 
     fn figures(&self, what: &str) -> String {
         format!(
-            "{what}: {} ended, {:.2} of the pace of its calls, {} deferrals, {} logged of the name, at most \
-             {} of one request",
-            self.ended, self.pace, self.deferrals, self.own, self.most
+            "{what}: {} ended, {:.2} of the pace of its calls, {} deferrals {:?}, {} logged of the name, at \
+             most {} of one request",
+            self.ended, self.pace, self.deferrals, self.by_reason, self.own, self.most
         )
     }
 }

@@ -1,6 +1,6 @@
 //! The worker as a process: its `/status`, its metrics, and the log lines of its deferrals.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
@@ -16,6 +16,12 @@ use crate::support::stage::PATIENCE;
 
 /// Between two questions to a worker that starts.
 const AGAIN: Duration = Duration::from_millis(50);
+
+#[derive(Default)]
+pub struct LoggedDeferrals {
+    pub by_request: HashMap<Uuid, u32>,
+    pub by_reason: BTreeMap<String, u32>,
+}
 
 /// A running worker. It is killed when this is dropped.
 pub struct WorkerProcess {
@@ -107,11 +113,11 @@ impl WorkerProcess {
         sum.expect("the metric is there from the start")
     }
 
-    /// Deferrals by request, from the log lines. Only lines that name the request, its account, the
-    /// reason, the delay and the attempts count.
-    pub fn deferrals_by_request(&self) -> HashMap<Uuid, u32> {
+    /// Deferrals by request and by reason, from the log lines. Only lines that name the request, its
+    /// account, the reason, the delay and the attempts count.
+    pub fn logged_deferrals(&self) -> LoggedDeferrals {
         let log = File::open(self.folder.path().join("log")).expect("the worker has a log");
-        let mut deferrals = HashMap::new();
+        let mut deferrals = LoggedDeferrals::default();
         for line in BufReader::new(log).lines() {
             let line = line.expect("the log can be read");
             let Ok(line) = serde_json::from_str::<Value>(&line) else {
@@ -123,7 +129,9 @@ impl WorkerProcess {
                     .all(|&field| !line[field].is_null());
             let id = line["request_id"].as_str().and_then(|id| id.parse().ok());
             if let Some(id) = id.filter(|_| is_whole) {
-                *deferrals.entry(id).or_default() += 1;
+                *deferrals.by_request.entry(id).or_default() += 1;
+                let reason = line["reason"].to_string();
+                *deferrals.by_reason.entry(reason).or_default() += 1;
             }
         }
         deferrals
