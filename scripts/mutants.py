@@ -30,12 +30,12 @@ MUTANTS = [
     (
         "acknowledges before the broker has confirmed",
         "machine/telling.rs",
-        """        self.enter(id, Phase::Publishing(Box::new(publishing)));
+        """        self.set_phase(id, Phase::Publishing(Box::new(publishing)));
         self.publish_what_is_due(id, cx);
 """,
-        """        self.enter(id, Phase::Publishing(Box::new(publishing)));
+        """        self.set_phase(id, Phase::Publishing(Box::new(publishing)));
         self.publish_what_is_due(id, cx);
-        for part in [Part::Letter, Part::Event, Part::Copy] {
+        for part in [PublishPart::Letter, PublishPart::Event, PublishPart::Copy] {
             self.published(id, part, true, cx);
         }
 """,
@@ -43,14 +43,14 @@ MUTANTS = [
     (
         "tells an unclear 404 as a failure",
         "verdict.rs",
-        "Step::Verify | Step::Rename if maybe_applied => Verdict::Ask(",
-        "Step::Verify | Step::Rename if maybe_applied && false => Verdict::Ask(",
+        "CallStep::Verify | CallStep::Rename if maybe_applied => {",
+        "CallStep::Verify | CallStep::Rename if maybe_applied && false => {",
     ),
     (
         "forgets in a copy that an earlier try may have been applied",
         "machine/telling.rs",
         "                    carried: job.carried.clone(),\n",
-        """                    carried: super::Carried {
+        """                    carried: super::AttemptHistory {
                         maybe_applied: false,
                         ..job.carried.clone()
                     },
@@ -60,19 +60,19 @@ MUTANTS = [
         "overtakes a request that is away",
         "order.rs",
         "            if self.is_lost(way) {\n",
-        "            if self.is_lost(way) || way.by == By::Ladder {\n",
+        "            if self.is_lost(way) || way.by == ReturnRoute::Ladder {\n",
     ),
     (
         "never resumes after a hold",
         "policy/hold.rs",
-        "            (Held { .. } | Probing { .. }, Alive | Throttled(_)) => (flowing(), Change::Resumed),\n",
-        "            (held @ (Held { .. } | Probing { .. }), Alive | Throttled(_)) => (held, Change::None),\n",
+        "            (Held { .. } | Probing { .. }, Alive | Throttled(_)) => {\n                (flowing(), HoldChange::Resumed)\n",
+        "            (held @ (Held { .. } | Probing { .. }), Alive | Throttled(_)) => {\n                (held, HoldChange::None)\n",
     ),
     (
         "never holds one account alone",
         "policy/hold/account.rs",
-        "                            begin(counts, settings.failures, Cause::Api)\n",
-        "                            begin(counts, u32::MAX, Cause::Api)\n",
+        "                            begin(counts, settings.failures, Api)\n",
+        "                            begin(counts, u32::MAX, Api)\n",
     ),
     (
         "never resumes an account after its hold",
@@ -89,14 +89,14 @@ MUTANTS = [
     (
         "takes many requests at a time whatever sessions die of",
         "consume_plan.rs",
-        "            Stage::FirstLook(_) | Stage::Returned(_) => 1,\n",
-        "            Stage::FirstLook(_) | Stage::Returned(_) => self.prefetch,\n",
+        "            ConsumeStage::FirstLook(_) | ConsumeStage::Returned(_) => 1,\n",
+        "            ConsumeStage::FirstLook(_) | ConsumeStage::Returned(_) => self.prefetch,\n",
     ),
     (
         "gives a message up when the connection is lost",
         "machine/circumstances.rs",
-        "            self.line.void(ticket, job.source, cut, cx.now);\n",
-        "            self.line.done(ticket);\n",
+        "            self.line.delivery_lost(ticket, job.source, cut, cx.now);\n",
+        "            self.line.release(ticket);\n",
     ),
 ]
 

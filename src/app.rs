@@ -9,30 +9,30 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::admin::descriptors::Descriptors;
+use crate::admin::descriptors::DescriptorBudget;
 use crate::broker::topology::TopologySettings;
-use crate::broker::{BrokerEvent, Link, LinkSettings, StreamLimits};
+use crate::broker::{BrokerClient, BrokerEvent, LinkSettings, StreamLimits};
 use crate::clock;
-use crate::config::{Ladder, Settings, VerifyUser};
+use crate::config::{RetryDelays, Settings, VerifyUser};
 use crate::core::answer::CallKind;
-use crate::core::machine::Rules;
+use crate::core::machine::SchedulerConfig;
 use crate::core::policy::hold::HoldSettings;
 use crate::core::retry::RetrySettings;
-use crate::dintero::{self, Client};
+use crate::dintero::{self, ApiClient};
 use crate::telemetry::build::{REVISION, VERSION};
-use crate::telemetry::events::Reporter;
+use crate::telemetry::events::EventReporter;
 use crate::telemetry::logged_names::{BadHashKey, LoggedNames};
-use crate::telemetry::metrics::{Call, CallStatus, Given, Metrics};
-use crate::telemetry::trace::{BadExporter, Tracer};
+use crate::telemetry::metrics::{CallLabel, CallStatus, Metrics, StaticLabels};
+use crate::telemetry::trace::{BadExporter, RequestTracer};
 use crate::wire::request::BODY_MAX;
-use crate::worker::{State, Worker};
+use crate::worker::{Worker, WorkerState};
 
 /// Broker events between the link and the loop: a few batches, so that neither waits for the other.
 const EVENTS: usize = 1024;
 
 /// Why the worker could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum WorkerStartError {
     #[error(transparent)]
     Api(#[from] dintero::ClientError),
     #[error("cannot listen on admin.listen {at}: {why}")]
@@ -49,7 +49,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct App {
     pub metrics: Metrics,
-    pub state: watch::Receiver<State>,
+    pub state: watch::Receiver<WorkerState>,
     /// Where the admin endpoints are, with the port that was found where 0 was asked for.
     pub admin: SocketAddr,
     stop: CancellationToken,
@@ -58,30 +58,33 @@ pub struct App {
 
 impl App {
     /// Starts everything. The broker may be away still: connecting is part of the work.
-    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+    pub async fn start(settings: Settings) -> Result<Self, WorkerStartError> {
         let delays = settings.retry.ladder.steps();
-        let metrics = Metrics::new(&Given {
+        let metrics = Metrics::new(&StaticLabels {
             version: VERSION.to_owned(),
             revision: REVISION.to_owned(),
-            ladder: delays.iter().map(|&delay| Ladder::label(delay)).collect(),
+            ladder: delays
+                .iter()
+                .map(|&delay| RetryDelays::label(delay))
+                .collect(),
         })?;
         let concurrency = usize::from(settings.consumer.concurrency.get());
         metrics.set_concurrency(i64::from(settings.consumer.concurrency.get()));
         let at = settings.admin.listen;
         let listener = TcpListener::bind(at)
             .await
-            .map_err(|why| StartError::Admin { at, why })?;
+            .map_err(|why| WorkerStartError::Admin { at, why })?;
         let admin = listener.local_addr().unwrap_or(at);
-        let client = Client::new(&settings.api, concurrency, Calls(metrics.clone()))?;
+        let client = ApiClient::new(&settings.api, concurrency, CallMetrics(metrics.clone()))?;
         let logged_names = LoggedNames::new(&settings.log)?;
-        let tracer = Tracer::new(
+        let tracer = RequestTracer::new(
             &settings,
             VERSION,
             dintero::collector_client(&settings.otlp)?,
         )?;
-        let rules = rules(&settings);
+        let rules = scheduler_config(&settings);
         let (tell, events) = mpsc::channel::<BrokerEvent>(EVENTS);
-        let link = Link::start(
+        let link = BrokerClient::start(
             settings.amqp.clone(),
             LinkSettings {
                 prefetch: rules.prefetch(),
@@ -93,23 +96,23 @@ impl App {
             },
             tell,
         );
-        let reporter = Reporter::new(metrics.clone(), logged_names);
+        let reporter = EventReporter::new(metrics.clone(), logged_names);
         let source = &settings.events.source;
         let worker = Worker::new(rules, link, client, source, reporter, tracer.clone());
         let state = worker.state();
         let stop = CancellationToken::new();
         let serving = admin::serve(
             listener,
-            admin::Watched {
+            admin::WatchedWorker {
                 metrics: metrics.clone(),
                 state: state.clone(),
                 concurrency: settings.consumer.concurrency.get(),
                 prefix: settings.amqp.prefix.clone(),
                 started_at: clock::now(),
             },
-            Descriptors::current().admin_connections(),
+            DescriptorBudget::current().admin_connections(),
         );
-        let work = tokio::spawn(live(
+        let work = tokio::spawn(serve_admin(
             worker,
             events,
             stop.clone(),
@@ -134,7 +137,7 @@ impl App {
 
     /// A way to stop it from elsewhere.
     #[must_use]
-    pub fn stopper(&self) -> CancellationToken {
+    pub fn shutdown_handle(&self) -> CancellationToken {
         self.stop.clone()
     }
 
@@ -150,13 +153,13 @@ impl App {
 }
 
 /// Works, and serves the admin endpoints until the work is over.
-async fn live(
+async fn serve_admin(
     worker: Worker,
     events: mpsc::Receiver<BrokerEvent>,
     stop: CancellationToken,
     drain_timeout: Duration,
     serving: impl Future<Output = ()> + Send,
-    tracer: Tracer,
+    tracer: RequestTracer,
 ) {
     tokio::select! {
         link = worker.run(events, stop, drain_timeout) => link.close().await,
@@ -168,9 +171,9 @@ async fn live(
 
 /// What the core goes by, from the settings.
 #[must_use]
-pub fn rules(settings: &Settings) -> Rules {
+pub fn scheduler_config(settings: &Settings) -> SchedulerConfig {
     let (retry, hold) = (&settings.retry, &settings.hold);
-    Rules {
+    SchedulerConfig {
         retry: RetrySettings {
             initial_delay: retry.initial_delay,
             multiplier: retry.multiplier,
@@ -192,26 +195,26 @@ pub fn rules(settings: &Settings) -> Rules {
         account_share: settings.consumer.account_share,
         own_credentials: settings.api.accounts.keys().cloned().collect(),
         max_deferred: usize::try_from(settings.consumer.max_deferred).unwrap_or(usize::MAX),
-        ..Rules::default()
+        ..SchedulerConfig::default()
     }
 }
 
 /// Counts the API's exchanges.
-struct Calls(Metrics);
+struct CallMetrics(Metrics);
 
-impl dintero::Observer for Calls {
-    fn call_ended(&self, kind: dintero::Kind, status: dintero::Status, took: Duration) {
+impl dintero::CallObserver for CallMetrics {
+    fn call_ended(&self, kind: dintero::HttpCallKind, status: dintero::HttpStatus, took: Duration) {
         let kind = match kind {
-            dintero::Kind::Rename => Call::from(CallKind::Rename),
-            dintero::Kind::Confirm => Call::from(CallKind::Confirm),
-            dintero::Kind::Token => Call::Token,
+            dintero::HttpCallKind::Rename => CallLabel::from(CallKind::Rename),
+            dintero::HttpCallKind::Confirm => CallLabel::from(CallKind::Confirm),
+            dintero::HttpCallKind::Token => CallLabel::Token,
         };
         let status = match status {
-            dintero::Status::Code(code) => CallStatus::Code(code),
-            dintero::Status::Timeout => CallStatus::Timeout,
-            dintero::Status::Connect => CallStatus::Connect,
-            dintero::Status::Reset => CallStatus::Reset,
-            dintero::Status::Garbled => CallStatus::Garbled,
+            dintero::HttpStatus::Code(code) => CallStatus::Code(code),
+            dintero::HttpStatus::Timeout => CallStatus::Timeout,
+            dintero::HttpStatus::Connect => CallStatus::Connect,
+            dintero::HttpStatus::Reset => CallStatus::Reset,
+            dintero::HttpStatus::Garbled => CallStatus::Garbled,
         };
         self.0.api_call(kind, status, took);
     }

@@ -22,6 +22,6 @@ pub fn now() -> Timestamp {
     clippy::disallowed_methods,
     reason = "this is the die that everybody else is told to ask for"
 )]
-pub fn chance() -> f64 {
+pub fn random_unit() -> f64 {
     rand::random()
 }

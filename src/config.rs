@@ -30,37 +30,37 @@ use std::time::Duration;
 
 use crate::core::request::AccountId;
 
-pub use amqp_url::{AmqpUrl, BadAmqpUrl, Mechanism};
+pub use amqp_url::{AmqpUrl, AuthMechanism, BadAmqpUrl};
 pub use bom::{text_without_bom, without_bom};
 pub use files::FileFault;
-pub use ladder::{BadLadder, Ladder};
+pub use ladder::{BadLadder, RetryDelays};
 pub use layers::environment;
 pub use loopback::is_loopback;
-pub use mistakes::{Mistake, Mistakes, Origin};
+pub use mistakes::{ConfigError, ConfigErrors, ValueOrigin};
 pub use proxy::{BadProxyUrl, ProxyUrl};
-pub use reader::Effective;
+pub use reader::EffectiveSettings;
 pub use secret::{Secret, SecretError, token_fault};
 
 /// Everything that can be set, valid.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub amqp: Amqp,
-    pub api: Api,
-    pub consumer: Consumer,
-    pub retry: Retry,
-    pub hold: Hold,
-    pub dead_letters: DeadLetters,
-    pub admin: Admin,
-    pub log: Log,
-    pub events: Events,
-    pub otlp: Otlp,
+    pub amqp: AmqpSection,
+    pub api: ApiSection,
+    pub consumer: ConsumerSection,
+    pub retry: RetrySection,
+    pub hold: HoldSection,
+    pub dead_letters: DeadLettersSection,
+    pub admin: AdminSection,
+    pub log: LogSection,
+    pub events: EventsSection,
+    pub otlp: OtlpSection,
     /// The environment's proxy variables that are set, by their names; none of them is used.
     pub unused_proxy_variables: Vec<String>,
 }
 
 /// The broker, and the names on it.
 #[derive(Debug, Clone)]
-pub struct Amqp {
+pub struct AmqpSection {
     /// `amqp://` or `amqps://`, with the password in it.
     pub url: Secret,
     pub ca_file: Option<PathBuf>,
@@ -73,7 +73,7 @@ pub struct Amqp {
 
 /// Dintero's API.
 #[derive(Debug, Clone)]
-pub struct Api {
+pub struct ApiSection {
     /// Without a trailing slash.
     pub base_url: String,
     pub allow_insecure: bool,
@@ -81,8 +81,8 @@ pub struct Api {
     /// On the way to every host but this machine.
     pub proxy: Option<ProxyUrl>,
     /// For every account that has none of its own.
-    pub credentials: Option<Credentials>,
-    pub accounts: BTreeMap<AccountId, Credentials>,
+    pub credentials: Option<CredentialsSection>,
+    pub accounts: BTreeMap<AccountId, CredentialsSection>,
     pub timeout: Duration,
     pub connect_timeout: Duration,
     /// Per account.
@@ -92,7 +92,7 @@ pub struct Api {
 
 /// What opens the API.
 #[derive(Debug, Clone)]
-pub enum Credentials {
+pub enum CredentialsSection {
     /// A token as it is.
     Token(Secret),
     /// What Get Token is asked with.
@@ -109,7 +109,7 @@ pub enum VerifyUser {
 }
 
 #[derive(Debug, Clone)]
-pub struct Consumer {
+pub struct ConsumerSection {
     /// Calls in flight. The machine's rules make the prefetch of it, which is more.
     pub concurrency: NonZeroU16,
     /// What one account may have of what is in hand while there are others: above 0, up to 1.
@@ -120,7 +120,7 @@ pub struct Consumer {
 }
 
 #[derive(Debug, Clone)]
-pub struct Retry {
+pub struct RetrySection {
     pub initial_delay: Duration,
     pub multiplier: f64,
     /// The share by which a delay varies to either side, 0 to 1.
@@ -131,11 +131,11 @@ pub struct Retry {
     pub max_elapsed: Duration,
     /// The longest delay that is waited in the worker rather than in the ladder.
     pub local_wait: Duration,
-    pub ladder: Ladder,
+    pub ladder: RetryDelays,
 }
 
 #[derive(Debug, Clone)]
-pub struct Hold {
+pub struct HoldSection {
     /// Transient failures in a row that begin a hold.
     pub failures: u32,
     pub first_probe: Duration,
@@ -143,22 +143,22 @@ pub struct Hold {
 }
 
 #[derive(Debug, Clone)]
-pub struct DeadLetters {
+pub struct DeadLettersSection {
     /// How long a discarded one is kept.
     pub keep_discarded: Duration,
 }
 
 #[derive(Debug, Clone)]
-pub struct Admin {
+pub struct AdminSection {
     pub listen: SocketAddr,
 }
 
 #[derive(Debug, Clone)]
-pub struct Log {
+pub struct LogSection {
     pub format: LogFormat,
     /// A level, or `target=level` pairs, separated by commas.
     pub level: String,
-    pub usernames: Usernames,
+    pub usernames: UsernameLogging,
     /// What usernames are hashed with; without one, a random key a process.
     pub hash_key: Option<Secret>,
 }
@@ -173,20 +173,20 @@ pub enum LogFormat {
 
 /// How usernames appear in logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Usernames {
+pub enum UsernameLogging {
     Hidden,
     Hashed,
     Shown,
 }
 
 #[derive(Debug, Clone)]
-pub struct Events {
+pub struct EventsSection {
     /// The `source` of every event.
     pub source: String,
 }
 
 #[derive(Debug, Clone)]
-pub struct Otlp {
+pub struct OtlpSection {
     /// Where traces go; none are sent without it.
     pub endpoint: Option<String>,
     /// On the way there, unless it is on this machine.
@@ -198,7 +198,7 @@ impl Settings {
     pub fn load(
         config_file: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self, Mistakes> {
+    ) -> Result<Self, ConfigErrors> {
         Self::explain(config_file, env).map(|(settings, _)| settings)
     }
 
@@ -206,7 +206,7 @@ impl Settings {
     pub fn explain(
         config_file: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,
-    ) -> Result<(Self, Vec<Effective>), Mistakes> {
+    ) -> Result<(Self, Vec<EffectiveSettings>), ConfigErrors> {
         let (settings, reader) = Self::read(config_file, env);
         Ok((settings, reader.finish()?))
     }
@@ -216,7 +216,7 @@ impl Settings {
     pub fn check(
         config_file: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,
-    ) -> Result<(Self, Vec<Effective>), Mistakes> {
+    ) -> Result<(Self, Vec<EffectiveSettings>), ConfigErrors> {
         let (settings, mut reader) = Self::read(config_file, env);
         for FileFault { key, what } in settings.file_faults() {
             reader.mistake(&key, what);
@@ -233,12 +233,12 @@ impl Settings {
     fn read(
         config_file: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,
-    ) -> (Self, reader::Reader) {
+    ) -> (Self, reader::SettingsReader) {
         let env: Vec<_> = env.collect();
         let unused_proxy_variables = proxy::variables(&env);
-        let mut mistakes = Mistakes::default();
-        let layers = layers::gather(config_file, env.into_iter(), &mut mistakes);
-        let mut reader = reader::Reader::new(layers, mistakes);
+        let mut mistakes = ConfigErrors::default();
+        let layers = layers::collect(config_file, env.into_iter(), &mut mistakes);
+        let mut reader = reader::SettingsReader::new(layers, mistakes);
         let mut settings = sections::settings(&mut reader);
         settings.unused_proxy_variables = unused_proxy_variables;
         (settings, reader)

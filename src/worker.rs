@@ -1,4 +1,4 @@
-//! The shell's one loop: whatever happens becomes an [`Input`] of the core's machine, and the
+//! The shell's one loop: whatever happens becomes an [`JobEvent`] of the core's machine, and the
 //! effects it answers with are performed. Nothing is decided here.
 //!
 //! Everything runs in one task: the calls under way are polled by the loop, so nothing needs a lock
@@ -19,23 +19,23 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::hand::Hand;
-use crate::broker::{BrokerEvent, Delivery, LinkHandle, Publication, Ticket};
+use self::hand::InFlight;
+use crate::broker::{BrokerEvent, BrokerHandle, Delivery, PublishId, PublishResult};
 use crate::clock;
 use crate::core::accounts::{HeldAccount, MAX_LISTED};
-use crate::core::answer::{Answer, CallKind};
+use crate::core::answer::{ApiResponse, CallKind};
 use crate::core::consume_plan::SourceQueue;
 use crate::core::machine::{
-    Arrived, Counts, Effect, Ended, Input, JobId, Machine, POISON_MARGIN, Parcel, Part, Rules,
-    Settle,
+    AckBarrier, ArrivedRequest, Effect, JobCounts, JobEvent, JobId, POISON_MARGIN, PublishEffect,
+    PublishPart, RequestEnded, Scheduler, SchedulerConfig,
 };
-use crate::core::outcome::Carried;
-use crate::core::policy::hold::Cause;
+use crate::core::outcome::AttemptHistory;
+use crate::core::policy::hold::HoldCause;
 use crate::core::request_time;
-use crate::core::verdict::Which;
-use crate::dintero::{Call, Client};
-use crate::telemetry::events::{Reporter, RequestEnded};
-use crate::telemetry::trace::{self, Tracer};
+use crate::core::verdict::NameRole;
+use crate::dintero::{ApiCall, ApiClient};
+use crate::telemetry::events::{EventReporter, RequestRecord};
+use crate::telemetry::trace::{self, RequestTracer};
 use crate::wire;
 use crate::wire::request::PartialRequest;
 
@@ -56,59 +56,59 @@ const _: () = assert!(NEAR_LIMIT > POISON_MARGIN);
 
 /// What others may know of the loop.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct State {
+pub struct WorkerState {
     pub connected: bool,
     pub blocked: bool,
     pub epoch: u64,
-    pub held: Option<Cause>,
+    pub held: Option<HoldCause>,
     pub probe_at: Option<Timestamp>,
     /// Of those that are held while others go on, the longest held.
     pub held_accounts: Vec<HeldAccount>,
     pub held_accounts_total: usize,
     pub draining: bool,
-    pub counts: Counts,
+    pub counts: JobCounts,
     /// When the loop last turned.
     pub turned_at: Option<Timestamp>,
 }
 
-type Calling = Pin<Box<dyn Future<Output = (JobId, Answer)> + Send>>;
+type CallInProgress = Pin<Box<dyn Future<Output = (JobId, ApiResponse)> + Send>>;
 
 /// The worker: the machine and what it acts through.
 pub struct Worker {
-    machine: Machine,
+    machine: Scheduler,
     delivery_limit: u32,
-    link: LinkHandle,
-    client: Client,
+    link: BrokerHandle,
+    client: ApiClient,
     /// The events' `source`.
     source: Box<str>,
-    reporter: Reporter,
-    tracer: Tracer,
-    hands: HashMap<JobId, Hand>,
-    calls: FuturesUnordered<Calling>,
+    reporter: EventReporter,
+    tracer: RequestTracer,
+    hands: HashMap<JobId, InFlight>,
+    calls: FuturesUnordered<CallInProgress>,
     /// Inputs that effects brought about.
-    pending: VecDeque<Input>,
+    pending: VecDeque<JobEvent>,
     next_job: u64,
     epoch: u64,
     drained: bool,
     /// As of which of the machine's changes the held accounts are shown.
     held_shown: u64,
     held_shown_at: Instant,
-    state: watch::Sender<State>,
+    state: watch::Sender<WorkerState>,
 }
 
 impl Worker {
     #[must_use]
     pub fn new(
-        rules: Rules,
-        link: LinkHandle,
-        client: Client,
+        rules: SchedulerConfig,
+        link: BrokerHandle,
+        client: ApiClient,
         source: &str,
-        reporter: Reporter,
-        tracer: Tracer,
+        reporter: EventReporter,
+        tracer: RequestTracer,
     ) -> Self {
         Self {
             delivery_limit: rules.delivery_limit,
-            machine: Machine::new(rules),
+            machine: Scheduler::new(rules),
             link,
             client,
             source: source.into(),
@@ -127,7 +127,7 @@ impl Worker {
     }
 
     #[must_use]
-    pub fn state(&self) -> watch::Receiver<State> {
+    pub fn state(&self) -> watch::Receiver<WorkerState> {
         self.state.subscribe()
     }
 
@@ -138,7 +138,7 @@ impl Worker {
         mut events: mpsc::Receiver<BrokerEvent>,
         stop: CancellationToken,
         drain_timeout: Duration,
-    ) -> LinkHandle {
+    ) -> BrokerHandle {
         let mut batch = Vec::with_capacity(BATCH);
         let mut timer = std::pin::pin!(tokio::time::sleep(HEARTBEAT));
         let mut drain_by = None;
@@ -148,9 +148,9 @@ impl Worker {
                 () = stop.cancelled(), if drain_by.is_none() => {
                     drain_by = Some(Instant::now() + drain_timeout);
                     self.reporter.draining(self.machine.counts().in_hand);
-                    self.take(Input::Drain);
+                    self.step(JobEvent::Drain);
                 }
-                Some((job, answer)) = self.calls.next() => self.take(Input::Answered { job, answer }),
+                Some((job, answer)) = self.calls.next() => self.step(JobEvent::Answered { job, answer }),
                 received = events.recv_many(&mut batch, BATCH) => {
                     if received == 0 {
                         return self.link;
@@ -168,7 +168,7 @@ impl Worker {
                 .next_timer()
                 .is_some_and(|at| at <= clock::now())
             {
-                self.take(Input::Timer);
+                self.step(JobEvent::Timer);
             }
             if self.drained {
                 return self.link;
@@ -179,7 +179,7 @@ impl Worker {
             }
             self.reporter.tick(clock::now());
             self.show_state(drain_by.is_some());
-            let wake = self.next_wake(drain_by);
+            let wake = self.next_deadline(drain_by);
             if timer.deadline() != wake {
                 timer.as_mut().reset(wake);
             }
@@ -196,12 +196,12 @@ impl Worker {
                     state.blocked = false;
                     state.epoch = epoch;
                 });
-                self.take(Input::Up);
+                self.step(JobEvent::Up);
             }
             BrokerEvent::Down { why, .. } => {
                 self.reporter.disconnected(why.needs_action(), &why);
                 self.state.send_modify(|state| state.connected = false);
-                self.take(Input::Down);
+                self.step(JobEvent::Down);
             }
             BrokerEvent::Failed {
                 tries,
@@ -215,18 +215,18 @@ impl Worker {
             BrokerEvent::Blocked(blocked) => {
                 self.reporter.blocked(blocked);
                 self.state.send_modify(|state| state.blocked = blocked);
-                self.take(Input::Blocked(blocked));
+                self.step(JobEvent::Blocked(blocked));
             }
             BrokerEvent::Delivered(delivery) => self.delivered(delivery),
             BrokerEvent::Unreadable { why } => self.reporter.unreadable(&why),
             BrokerEvent::Published { ticket, result } => self.published(ticket, result),
-            BrokerEvent::Flushed { ticket } => self.take(Input::Settled {
+            BrokerEvent::Flushed { ticket } => self.step(JobEvent::Settled {
                 job: JobId(ticket.0),
             }),
             BrokerEvent::Fetched { epoch, found } if epoch == self.epoch => {
-                self.take(Input::Fetched { found });
+                self.step(JobEvent::Fetched { found });
             }
-            BrokerEvent::TakesNew { epoch } if epoch == self.epoch => self.take(Input::TakesNew),
+            BrokerEvent::TakesNew { epoch } if epoch == self.epoch => self.step(JobEvent::TakesNew),
             BrokerEvent::TakesNew { .. }
             | BrokerEvent::Fetched { .. }
             | BrokerEvent::Stopped { .. } => {}
@@ -241,7 +241,7 @@ impl Worker {
         let delivery_count = delivery.delivery_count();
         self.reporter.metrics().consumed(redelivered);
         let headers = &**delivery.received();
-        let mut trace = self.tracer.request(trace::Delivered {
+        let mut trace = self.tracer.request(trace::DeliveryAttributes {
             traceparent: headers.traceparent(),
             redelivered,
             body_size: delivery.body().len(),
@@ -251,9 +251,9 @@ impl Worker {
             self.reporter.undeliverable(cause);
         }
         let carried = if delivery.has_trusted_headers() {
-            wire::headers::carried(headers, now)
+            wire::headers::attempt_history(headers, now)
         } else {
-            Carried::default()
+            AttemptHistory::default()
         };
         let read = wire::request::read(delivery.body(), delivery.content_type(), headers);
         let (request, partial) = match read {
@@ -280,8 +280,8 @@ impl Worker {
         }
         let (fetched, source) = (delivery.is_fetched(), delivery.source());
         self.hands
-            .insert(job, Hand::new(delivery, partial, asked_at, trace));
-        self.take(Input::Delivered(Arrived {
+            .insert(job, InFlight::new(delivery, partial, asked_at, trace));
+        self.step(JobEvent::Delivered(ArrivedRequest {
             job,
             request,
             carried,
@@ -293,33 +293,38 @@ impl Worker {
         }));
     }
 
-    fn published(&mut self, ticket: Ticket, result: Publication) {
-        let (job, part) = parcel::addressee(ticket);
+    fn published(&mut self, ticket: PublishId, result: PublishResult) {
+        let (job, part) = parcel::job_of(ticket);
+        let request = self.machine.request(job).map(|request| request.request_id);
         let confirmed = match (result, self.hands.get_mut(&job)) {
-            (Publication::Confirmed(proof), Some(hand)) => {
+            (PublishResult::Confirmed(proof), Some(hand)) => {
                 match (part, hand.telling) {
-                    (Part::Event, Some((kind, _))) => {
+                    (PublishPart::Event, Some((kind, _))) => {
                         self.reporter.event_published(kind, proof.routed());
                     }
-                    (Part::Letter, Some((_, Some(reason)))) => self.reporter.dead_lettered(reason),
+                    (PublishPart::Letter, Some((_, Some(reason)))) => {
+                        self.reporter.dead_lettered(reason);
+                    }
                     _ => {}
                 }
                 hand.confirm(part, proof);
                 true
             }
-            (Publication::Returned | Publication::Refused, Some(hand)) => {
+            (PublishResult::Returned | PublishResult::Refused, Some(hand)) => {
                 match (part, hand.telling) {
-                    (Part::Event, Some((kind, _))) => self.reporter.event_not_published(kind),
-                    (Part::Letter, _) => self.reporter.not_stored("dead letter"),
-                    _ => self.reporter.not_stored("copy"),
+                    (PublishPart::Event, Some((kind, _))) => {
+                        self.reporter.event_not_published(kind, request);
+                    }
+                    (PublishPart::Letter, _) => self.reporter.not_stored("dead letter", request),
+                    _ => self.reporter.not_stored("copy", request),
                 }
                 hand.refused(part);
                 false
             }
             // The session ended; that it did is told next.
-            (Publication::Lost, _) | (_, None) => false,
+            (PublishResult::Lost, _) | (_, None) => false,
         };
-        self.take(Input::Published {
+        self.step(JobEvent::Published {
             job,
             part,
             confirmed,
@@ -327,19 +332,19 @@ impl Worker {
     }
 
     /// Gives the machine an input and performs what it answers, until nothing is left to do.
-    fn take(&mut self, input: Input) {
+    fn step(&mut self, input: JobEvent) {
         let mut effects = Vec::new();
         self.pending.push_back(input);
         while let Some(input) = self.pending.pop_front() {
             self.machine
-                .handle(input, clock::now(), &mut clock::chance, &mut effects);
+                .handle(input, clock::now(), &mut clock::random_unit, &mut effects);
             for effect in effects.drain(..) {
-                self.perform(effect);
+                self.execute(effect);
             }
         }
     }
 
-    fn perform(&mut self, effect: Effect) {
+    fn execute(&mut self, effect: Effect) {
         match effect {
             Effect::Consume(scope) => self.link.consume(self.epoch, scope),
             Effect::StopConsuming => self.link.stop_consuming(self.epoch),
@@ -354,7 +359,7 @@ impl Worker {
             Effect::GiveBack { job } => {
                 if let Some(hand) = self.hands.remove(&job) {
                     hand.trace.left("given_back");
-                    self.link.give_back(hand.delivery);
+                    self.link.requeue(hand.delivery);
                 }
             }
             Effect::ForgetAll => self.hands.clear(),
@@ -363,13 +368,13 @@ impl Worker {
         }
     }
 
-    fn call(&mut self, job: JobId, kind: CallKind, path_name: Which) {
+    fn call(&mut self, job: JobId, kind: CallKind, path_name: NameRole) {
         let Some(request) = self.machine.request(job) else {
             return;
         };
         let username = match path_name {
-            Which::Old => &request.username,
-            Which::New => &request.new_username,
+            NameRole::Old => &request.username,
+            NameRole::New => &request.new_username,
         };
         let new_username = match kind {
             CallKind::Rename => &request.new_username,
@@ -377,7 +382,7 @@ impl Worker {
         };
         let trace = self.hands.get_mut(&job).map(|hand| hand.trace.call(kind));
         let traceparent = trace.as_ref().and_then(trace::StepTrace::traceparent);
-        let call = Call {
+        let call = ApiCall {
             kind,
             account: request.account_id.clone(),
             username: username.clone(),
@@ -394,8 +399,8 @@ impl Worker {
         }));
     }
 
-    fn publish(&mut self, job: JobId, parcel: Parcel) {
-        let ticket = parcel::ticket(job, parcel.part());
+    fn publish(&mut self, job: JobId, parcel: PublishEffect) {
+        let ticket = parcel::publish_id(job, parcel.part());
         let request = self.machine.request(job);
         let Some(hand) = self.hands.get_mut(&job) else {
             return;
@@ -406,7 +411,7 @@ impl Worker {
         }
     }
 
-    fn ack(&mut self, job: JobId, ended: Option<Box<Ended>>, settle: Option<Settle>) {
+    fn ack(&mut self, job: JobId, ended: Option<Box<RequestEnded>>, settle: Option<AckBarrier>) {
         let Some(hand) = self.hands.remove(&job) else {
             return;
         };
@@ -415,7 +420,7 @@ impl Worker {
             let request = self.machine.request(job);
             let partial = hand.partial.as_deref();
             let account = partial.and_then(PartialRequest::account);
-            self.reporter.request_ended(&RequestEnded {
+            self.reporter.request_ended(&RequestRecord {
                 ended: &ended,
                 request,
                 request_id: request
@@ -431,13 +436,13 @@ impl Worker {
         } else {
             hand.trace.left("waits");
         }
-        let (delivery, proof) = hand.into_proof();
+        let (delivery, proof) = hand.into_ack_permit();
         if let Some(proof) = proof {
             self.link.settle(delivery, proof);
         }
         match settle {
-            Some(Settle::Sent) => self.pending.push_back(Input::Settled { job }),
-            Some(Settle::Processed) => self.link.flush(self.epoch, Ticket(job.0)),
+            Some(AckBarrier::Sent) => self.pending.push_back(JobEvent::Settled { job }),
+            Some(AckBarrier::Processed) => self.link.flush(self.epoch, PublishId(job.0)),
             None => {}
         }
     }
@@ -462,7 +467,7 @@ impl Worker {
         }
         self.held_shown = self.machine.held_changes();
         self.held_shown_at = now;
-        for cause in Cause::ALL {
+        for cause in HoldCause::ALL {
             let held = gauge(self.machine.held_count(cause));
             self.reporter.metrics().set_accounts_held(cause, held);
         }
@@ -488,7 +493,7 @@ impl Worker {
         });
     }
 
-    fn next_wake(&self, drain_by: Option<Instant>) -> Instant {
+    fn next_deadline(&self, drain_by: Option<Instant>) -> Instant {
         let now = Instant::now();
         let mut wake = now + HEARTBEAT;
         if let Some(at) = self.machine.next_timer() {

@@ -5,12 +5,13 @@ use std::alloc::System;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rename_worker::core::answer::{Answer, Refusal, User};
+use rename_worker::core::answer::{ApiResponse, ErrorResponse, UserRecord};
 use rename_worker::core::consume_plan::SourceQueue;
 use rename_worker::core::machine::{
-    Arrived, Destination, Effect, Input, JobId, Machine, Parcel, Part, Rules,
+    ArrivedRequest, Destination, Effect, JobEvent, JobId, PublishEffect, PublishPart, Scheduler,
+    SchedulerConfig,
 };
-use rename_worker::core::outcome::Carried;
+use rename_worker::core::outcome::AttemptHistory;
 use rename_worker::core::request::{AccountId, RenameRequest, Username};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use uuid::Uuid;
@@ -23,23 +24,23 @@ const MOST_BYTES: isize = 5_000_000;
 
 /// The shell as far as memory goes: it keeps nothing of a job that is acknowledged.
 struct Desk {
-    machine: Machine,
+    machine: Scheduler,
     now: Timestamp,
     next_job: u64,
 }
 
 impl Desk {
-    fn say(&mut self, input: Input) -> Vec<Effect> {
+    fn say(&mut self, input: JobEvent) -> Vec<Effect> {
         let mut effects = Vec::new();
         let roll = &mut || 0.5;
         self.machine.handle(input, self.now, roll, &mut effects);
         effects
     }
 
-    fn deliver(&mut self, number: u64, carried: Carried) -> JobId {
+    fn deliver(&mut self, number: u64, carried: AttemptHistory) -> JobId {
         let job = JobId(self.next_job);
         self.next_job += 1;
-        self.say(Input::Delivered(Arrived {
+        self.say(JobEvent::Delivered(ArrivedRequest {
             job,
             request: Ok(Box::new(request(number))),
             carried,
@@ -52,9 +53,9 @@ impl Desk {
         job
     }
 
-    fn publish(&mut self, job: JobId, part: Part) {
+    fn publish(&mut self, job: JobId, part: PublishPart) {
         let confirmed = true;
-        self.say(Input::Published {
+        self.say(JobEvent::Published {
             job,
             part,
             confirmed,
@@ -62,35 +63,35 @@ impl Desk {
     }
 
     /// A request that is renamed at once.
-    fn rename(&mut self, number: u64, carried: Carried) {
+    fn rename(&mut self, number: u64, carried: AttemptHistory) {
         let job = self.deliver(number, carried);
-        let answer = Answer::User(User {
+        let answer = ApiResponse::User(UserRecord {
             username: new_name(number).into(),
             id: None,
         });
-        self.say(Input::Answered { job, answer });
-        self.publish(job, Part::Event);
-        self.say(Input::Settled { job });
+        self.say(JobEvent::Answered { job, answer });
+        self.publish(job, PublishPart::Event);
+        self.say(JobEvent::Settled { job });
     }
 
     /// A request that fails in passing and goes to the ladder; what its copy carries.
-    fn defer(&mut self, number: u64) -> Carried {
+    fn defer(&mut self, number: u64) -> AttemptHistory {
         // So late in its backoff that it waits for minutes.
-        let tried = Carried {
+        let tried = AttemptHistory {
             attempts: 8,
             first_attempt_at: Some(self.now),
-            ..Carried::default()
+            ..AttemptHistory::default()
         };
         let job = self.deliver(number, tried);
-        let answer = Answer::Refused(Refusal {
+        let answer = ApiResponse::Refused(ErrorResponse {
             status: 503,
-            ..Refusal::default()
+            ..ErrorResponse::default()
         });
-        let effects = self.say(Input::Answered { job, answer });
+        let effects = self.say(JobEvent::Answered { job, answer });
         let carried = effects.into_iter().find_map(|effect| match effect {
             Effect::Publish {
                 parcel:
-                    Parcel::Copy {
+                    PublishEffect::Copy {
                         to: Destination::Ladder { .. },
                         carried,
                     },
@@ -98,7 +99,7 @@ impl Desk {
             } => Some(carried),
             _ => None,
         });
-        self.publish(job, Part::Copy);
+        self.publish(job, PublishPart::Copy);
         carried.expect("it goes to the ladder")
     }
 }
@@ -123,14 +124,14 @@ fn new_name(number: u64) -> String {
 #[test]
 fn ten_thousand_requests_in_the_ladder_cost_less_than_five_megabytes() {
     let mut desk = Desk {
-        machine: Machine::new(Rules::default()),
+        machine: Scheduler::new(SchedulerConfig::default()),
         now: Timestamp::from_second(1_800_000_000).expect("a time"),
         next_job: 0,
     };
-    desk.say(Input::Up);
+    desk.say(JobEvent::Up);
     // A worker in full swing: it remembers as many outcomes as it ever does.
     for number in 0..2 * WAITING {
-        desk.rename(1_000_000 + number, Carried::default());
+        desk.rename(1_000_000 + number, AttemptHistory::default());
     }
 
     let region = Region::new(ALLOCATOR);
@@ -139,8 +140,8 @@ fn ten_thousand_requests_in_the_ladder_cost_less_than_five_megabytes() {
     for number in 0..WAITING {
         copies.push(desk.defer(number));
         // The API is well, but for some.
-        desk.rename(2_000_000 + number, Carried::default());
-        kept_by_test = copies.capacity() * size_of::<Carried>();
+        desk.rename(2_000_000 + number, AttemptHistory::default());
+        kept_by_test = copies.capacity() * size_of::<AttemptHistory>();
     }
     let grown = net(&region) - signed(kept_by_test);
     println!("{WAITING} requests in the ladder: {grown} bytes");

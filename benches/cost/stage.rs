@@ -12,7 +12,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties};
-use rename_worker::demo::broker::{Broker, Finder};
+use rename_worker::demo::broker::{BrokerProvisioner, DemoBroker};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
@@ -66,7 +66,7 @@ pub struct Start {
 }
 
 pub struct Stage {
-    broker: Broker,
+    broker: DemoBroker,
     connection: Connection,
     channel: Channel,
     /// Where the events of this bench are counted.
@@ -83,7 +83,7 @@ pub struct Stage {
 impl Stage {
     /// Finds the broker and starts the sandbox with a user for each request.
     pub async fn set(requests: usize) -> Result<Self> {
-        let broker = Finder::from_env()?.find().await?;
+        let broker = BrokerProvisioner::from_env()?.find().await?;
         let connection = Connection::connect(broker.url(), ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         channel

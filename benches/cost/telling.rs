@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rename_worker::clock;
-use rename_worker::config::{Log, LogFormat, Usernames};
+use rename_worker::config::{LogFormat, LogSection, UsernameLogging};
 use rename_worker::core::answer::CallKind;
-use rename_worker::core::machine::Ended;
-use rename_worker::core::outcome::{ConfirmedBy, How, Outcome, Renamed};
+use rename_worker::core::machine::RequestEnded;
+use rename_worker::core::outcome::{AppliedBy, ConfirmedBy, Outcome, Renamed};
 use rename_worker::core::request::{AccountId, RenameRequest, Username};
-use rename_worker::telemetry::events::{Reporter, RequestEnded};
+use rename_worker::telemetry::events::{EventReporter, RequestRecord};
 use rename_worker::telemetry::log;
 use rename_worker::telemetry::logged_names::LoggedNames;
-use rename_worker::telemetry::metrics::{CallStatus, EventType, Given, Metrics};
+use rename_worker::telemetry::metrics::{CallStatus, EventType, Metrics, StaticLabels};
 use tempfile::TempDir;
 use tokio::process::Command;
 use uuid::Uuid;
@@ -44,14 +44,14 @@ pub async fn cost(level: &str) -> Result<f64> {
 
 /// The process: prints the microseconds.
 pub fn run(level: &str) -> Result<()> {
-    let _log = log::init(&Log {
+    let _log = log::init(&LogSection {
         format: LogFormat::Json,
         level: level.to_owned(),
-        usernames: Usernames::Hidden,
+        usernames: UsernameLogging::Hidden,
         hash_key: None,
     })?;
-    let metrics = Metrics::new(&Given::default())?;
-    let reporter = Reporter::new(metrics, LoggedNames::Hidden);
+    let metrics = Metrics::new(&StaticLabels::default())?;
+    let reporter = EventReporter::new(metrics, LoggedNames::Hidden);
     let request = request()?;
     let me = std::process::id();
     let before = process::cpu_time(me)?;
@@ -64,7 +64,7 @@ pub fn run(level: &str) -> Result<()> {
 }
 
 /// All that is told of one request from its delivery to its ack.
-fn tell(reporter: &Reporter, request: &RenameRequest) {
+fn tell(reporter: &EventReporter, request: &RenameRequest) {
     let now = clock::now();
     let metrics = reporter.metrics();
     metrics.consumed(false);
@@ -83,9 +83,9 @@ fn tell(reporter: &Reporter, request: &RenameRequest) {
         metrics.set_waiting(0);
         metrics.set_blocked_by_order(0);
     }
-    let ended = Ended {
+    let ended = RequestEnded {
         outcome: Outcome::Renamed(Renamed {
-            how: How::Applied,
+            how: AppliedBy::Applied,
             confirmed_by: ConfirmedBy::Answer,
             user_id: None,
             username: None,
@@ -94,7 +94,7 @@ fn tell(reporter: &Reporter, request: &RenameRequest) {
         }),
         first_receipt_at: now,
     };
-    reporter.request_ended(&RequestEnded {
+    reporter.request_ended(&RequestRecord {
         ended: &ended,
         request: Some(request),
         request_id: Some(request.request_id),

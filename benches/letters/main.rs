@@ -16,10 +16,10 @@ use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use rename_worker::broker::topology::{Names, TopologySettings};
+use rename_worker::broker::topology::{QueueNames, TopologySettings};
 use rename_worker::broker::{declare_topology, remove_topology};
 use rename_worker::config::{Secret, Settings};
-use rename_worker::demo::broker::Finder;
+use rename_worker::demo::broker::BrokerProvisioner;
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
@@ -64,13 +64,13 @@ async fn bench() -> Result<bool> {
         Ok(text) => text.parse().context("LETTERS is no number")?,
         Err(_) => LETTERS,
     };
-    let broker = Finder::from_env()?.find().await?;
+    let broker = BrokerProvisioner::from_env()?.find().await?;
     let mut settings = Settings::default();
     settings.amqp.url = Secret::inline(broker.url());
     settings.amqp.prefix = format!("bench-{}", Uuid::new_v4().simple());
     let topology = TopologySettings::with_delays(&[]);
     declare_topology(&settings.amqp, &topology).await?;
-    let names = Names::new(&settings.amqp.prefix);
+    let names = QueueNames::new(&settings.amqp.prefix);
     fill(broker.url(), &names, letters).await?;
 
     println!("{letters} letters\n");
@@ -99,7 +99,7 @@ async fn bench() -> Result<bool> {
 }
 
 /// Puts letters into the queue, as the worker writes them.
-async fn fill(url: &str, names: &Names, letters: usize) -> Result<()> {
+async fn fill(url: &str, names: &QueueNames, letters: usize) -> Result<()> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     channel
@@ -129,7 +129,7 @@ async fn fill(url: &str, names: &Names, letters: usize) -> Result<()> {
     Ok(())
 }
 
-async fn put(channel: &Channel, names: &Names, nth: usize) -> lapin::Result<()> {
+async fn put(channel: &Channel, names: &QueueNames, nth: usize) -> lapin::Result<()> {
     let id = Uuid::new_v4();
     let body = json!({
         "request_id": id,

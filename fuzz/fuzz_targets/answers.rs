@@ -6,10 +6,12 @@
 
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
-use rename_worker::core::answer::Answer;
+use rename_worker::core::answer::ApiResponse;
 use rename_worker::core::outcome::Reason;
 use rename_worker::core::request::RenameRequest;
-use rename_worker::core::verdict::{Case, Pending, Step, Verdict, confirmation, judge, sign};
+use rename_worker::core::verdict::{
+    CallContext, CallStep, ProvisionalFailure, Verdict, confirmation, judge, sign,
+};
 use rename_worker::dintero::fuzzing::answer;
 use rename_worker::wire::headers::NoHeaders;
 use rename_worker::wire::request::read;
@@ -38,32 +40,32 @@ fuzz_target!(|data: &[u8]| {
     }
     let _ = sign(&answer);
     let _ = answer.gist().to_string();
-    let pending = Pending {
+    let pending = ProvisionalFailure {
         reason: Reason::UserNotFound,
         http_status: Some(404),
         detail: "the user was not found".into(),
     };
     for step in [
-        Step::Verify,
-        Step::Rename,
-        Step::ConfirmOld(pending.clone()),
-        Step::ConfirmNew(pending.clone()),
-        Step::ConfirmNewAlone(pending),
+        CallStep::Verify,
+        CallStep::Rename,
+        CallStep::ConfirmOld(pending.clone()),
+        CallStep::ConfirmNew(pending.clone()),
+        CallStep::ConfirmNewAlone(pending),
     ] {
         let _ = confirmation(&step, &answer, &request);
         is_no_rash_verdict(&step, &answer, &request, flags);
     }
 });
 
-fn is_bounded(answer: &Answer, status: u16) {
+fn is_bounded(answer: &ApiResponse, status: u16) {
     let success = (200..300).contains(&status);
     match answer {
-        Answer::User(user) => {
+        ApiResponse::User(user) => {
             assert!(success);
             assert!((1..=255).contains(&user.username.chars().count()));
         }
-        Answer::Garbled { .. } => assert!(success),
-        Answer::Refused(refusal) => {
+        ApiResponse::Malformed { .. } => assert!(success),
+        ApiResponse::Refused(refusal) => {
             assert!(!success && refusal.status == status);
             let code = refusal.code.as_deref().unwrap_or("none");
             let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
@@ -72,26 +74,26 @@ fn is_bounded(answer: &Answer, status: u16) {
                 "{code:?}"
             );
         }
-        Answer::Silence(_) | Answer::NoToken(_) => panic!("a status came"),
+        ApiResponse::Silence(_) | ApiResponse::NoToken(_) => panic!("a status came"),
     }
 }
 
-fn is_no_rash_verdict(step: &Step, answer: &Answer, request: &RenameRequest, flags: u8) {
-    let case = Case {
+fn is_no_rash_verdict(step: &CallStep, answer: &ApiResponse, request: &RenameRequest, flags: u8) {
+    let case = CallContext {
         request,
         maybe_applied: flags & 1 != 0,
         verify_before: flags & 2 != 0,
     };
     let verdict = judge(step, answer, case);
-    let renaming = matches!(step, Step::Rename);
+    let renaming = matches!(step, CallStep::Rename);
     let status = match answer {
-        Answer::Refused(refusal) => Some(refusal.status),
+        ApiResponse::Refused(refusal) => Some(refusal.status),
         _ => None,
     };
     match &verdict {
         Verdict::Renamed { .. } => {
-            assert!(*step != Step::Verify, "only asked");
-            let said = matches!(answer, Answer::User(_)) || (!renaming && status == Some(409));
+            assert!(*step != CallStep::Verify, "only asked");
+            let said = matches!(answer, ApiResponse::User(_)) || (!renaming && status == Some(409));
             assert!(said, "told as renamed after {answer:?}");
         }
         Verdict::Failed(failed) if renaming && case.maybe_applied => {
@@ -102,7 +104,7 @@ fn is_no_rash_verdict(step: &Step, answer: &Answer, request: &RenameRequest, fla
             );
         }
         Verdict::Failed(failed) => {
-            let garbled = matches!(answer, Answer::Garbled { .. });
+            let garbled = matches!(answer, ApiResponse::Malformed { .. });
             assert!(
                 !garbled,
                 "{:?} after an answer that says nothing",

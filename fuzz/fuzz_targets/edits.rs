@@ -4,8 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rename_worker::dead_letters::{Amendments, Letter, Set, editable};
-use rename_worker::wire::message::Message;
+use rename_worker::dead_letters::{DeadLetter, FieldEdit, LetterEdits, editable};
+use rename_worker::wire::message::MessageView;
 use rename_worker::wire::request::FIELDS;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -16,25 +16,25 @@ fuzz_target!(|data: &[u8]| {
     };
     let (value, body) = rest.split_at(usize::from(length).min(rest.len()));
     if first == u8::MAX {
-        let _ = Amendments::default().read_file(body);
+        let _ = LetterEdits::default().read_file(body);
         return;
     }
     let value = String::from_utf8_lossy(value);
     // One field is set, another removed; they may be the same.
     let fields = [first, second].map(|nth| FIELDS[usize::from(nth) % FIELDS.len()]);
-    let set = |field: &str, value: &str| -> Set {
+    let set = |field: &str, value: &str| -> FieldEdit {
         format!("{field}={value}").parse().expect("it is a field")
     };
     let sets = vec![set(fields[0], &value), set(fields[1], "")];
-    let mut message = Message {
+    let mut message = MessageView {
         body: body.to_vec(),
-        ..Message::default()
+        ..MessageView::default()
     };
     let enveloped = second >= 128;
     if enveloped {
         message.properties.content_type = Some("application/cloudevents+json".to_owned());
     }
-    let amended = Amendments::new(sets, None).body(&Letter::new(message, 0));
+    let amended = LetterEdits::new(sets, None).body(&DeadLetter::new(message, 0));
     let before = std::str::from_utf8(body).ok();
     if let Some(before) = before {
         is_laid_out(before);

@@ -12,11 +12,11 @@ use arbitrary::Unstructured;
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use rename_worker::broker::fuzzing::{
-    Delivered, WAIT_MILLISECONDS, published_again, reviewed, sanitized, sent,
+    FuzzedDelivery, WAIT_MILLISECONDS, published_again, reviewed, sanitized, sent,
 };
 use rename_worker::core::outcome::{Failed, Reason};
-use rename_worker::wire::headers::{self, Origin};
-use rename_worker::wire::message::Message;
+use rename_worker::wire::headers::{self, MessageOrigin};
+use rename_worker::wire::message::MessageView;
 use rename_worker_fuzz::{HEADER, content_header, frame};
 
 /// RabbitMQ's usual size, and a small one.
@@ -39,7 +39,7 @@ fn one(from: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     else {
         panic!("lapin cannot read a frame that RabbitMQ may send");
     };
-    let delivered = Delivered {
+    let delivered = FuzzedDelivery {
         exchange,
         routing_key: "rename.T12345678".to_owned(),
         redelivered,
@@ -52,15 +52,15 @@ fn one(from: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     Ok(())
 }
 
-fn is_bounded(message: &Message) {
+fn is_bounded(message: &MessageView) {
     let now = Timestamp::UNIX_EPOCH;
-    let carried = headers::carried(&message.headers, now);
+    let carried = headers::attempt_history(&message.headers, now);
     assert!(carried.attempts <= ATTEMPTS_MAX);
     assert!(carried.first_attempt_at.is_none_or(|first| first <= now));
 }
 
-fn is_published_again(delivered: Delivered, as_dead_letter: bool, frame_max: u32) {
-    let origin = Origin {
+fn is_published_again(delivered: FuzzedDelivery, as_dead_letter: bool, frame_max: u32) {
+    let origin = MessageOrigin {
         exchange: "rename.requests",
         routing_key: "rename.T12345678",
     };
@@ -108,10 +108,10 @@ fn is_published_again(delivered: Delivered, as_dead_letter: bool, frame_max: u32
 
 /// What a review publishes has one frame to fit into and reads again as it was sent; and in a file
 /// nothing of it is lost.
-fn is_kept(delivered: Delivered, frame_max: u32) {
+fn is_kept(delivered: FuzzedDelivery, frame_max: u32) {
     let message = reviewed(delivered);
     let written = serde_json::to_string(&message).expect("a message is JSON");
-    let read: Message = serde_json::from_str(&written).expect("what was exported is read");
+    let read: MessageView = serde_json::from_str(&written).expect("what was exported is read");
     let rewritten = serde_json::to_string(&read).expect("a message is JSON");
     assert_eq!(written, rewritten, "a file loses something");
     let first = sent(read, frame_max).expect("what was delivered can be sent");
@@ -121,7 +121,7 @@ fn is_kept(delivered: Delivered, frame_max: u32) {
     assert_eq!(texts[0], texts[1], "a second passage changes it");
 }
 
-fn fits(message: &Delivered, frame_max: u32) {
+fn fits(message: &FuzzedDelivery, frame_max: u32) {
     let header = AMQPContentHeader {
         class_id: 60,
         body_size: 1,

@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use rename_worker::core::request::RenameRequest;
 use rename_worker::wire::headers::NoHeaders;
-use rename_worker::wire::request::{BODY_MAX, Unreadable, encode, read};
+use rename_worker::wire::request::{BODY_MAX, InvalidRequest, encode, read};
 
 const TYPES: [Option<&str>; 4] = [
     None,
@@ -51,7 +51,7 @@ fn is_read_again(request: &RenameRequest, body: &[u8]) {
     assert!(again.user_id == request.user_id && again.requested_by == request.requested_by);
 }
 
-fn is_bounded_and_names_nobody(unreadable: &Unreadable, body: &[u8]) {
+fn is_bounded_and_names_nobody(unreadable: &InvalidRequest, body: &[u8]) {
     let (detail, partial) = (&unreadable.detail, &unreadable.partial);
     assert!(
         !detail.is_empty() && detail.len() <= DETAIL_MAX,

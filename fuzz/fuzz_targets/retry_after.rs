@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
-use rename_worker::core::answer::Answer;
+use rename_worker::core::answer::ApiResponse;
 use rename_worker::dintero::fuzzing::answer;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     let (least, most) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
     let now = i64::from_be_bytes(now).clamp(least, most);
     let now = Timestamp::from_second(now).expect("it is within bounds");
-    let Answer::Refused(refusal) = answer(429, Some(header), Some(Vec::new()), now) else {
+    let ApiResponse::Refused(refusal) = answer(429, Some(header), Some(Vec::new()), now) else {
         panic!("429 is a refusal");
     };
     let wait = refusal.retry_after;

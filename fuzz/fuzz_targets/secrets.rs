@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use rename_worker::broker::address;
-use rename_worker::config::keys::{KEYS, Kind};
+use rename_worker::config::keys::{KEYS, ValueKind};
 use rename_worker::config::{Secret, Settings};
 
 /// Four of these in a row are in no text of ours, in either case; and they are plain, as a value is
@@ -41,7 +41,12 @@ fuzz_target!(|data: &[u8]| {
     let value = format!("{before}{secret}{after}");
     let keys: Vec<&str> = KEYS
         .iter()
-        .filter(|key| matches!(key.kind, Kind::Secret | Kind::File | Kind::Url))
+        .filter(|key| {
+            matches!(
+                key.kind,
+                ValueKind::Secret | ValueKind::File | ValueKind::Url
+            )
+        })
         .map(|key| key.path)
         .collect();
     let variable = |key: u8| {
@@ -73,7 +78,7 @@ fn what_is_shown(variables: Vec<(String, String)>) -> Vec<String> {
         Ok(read) => read,
         Err(mistakes) => return vec![mistakes.to_string(), format!("{mistakes:?}")],
     };
-    let mut shown = settings.notes();
+    let mut shown = settings.warnings();
     shown.extend(address(&settings.amqp));
     let mut read = |secret: &Secret| {
         if let Err(error) = secret.read() {
@@ -84,7 +89,7 @@ fn what_is_shown(variables: Vec<(String, String)>) -> Vec<String> {
     for effective in &effective {
         let is_secret = KEYS
             .iter()
-            .any(|key| key.path == effective.key && matches!(key.kind, Kind::Secret));
+            .any(|key| key.path == effective.key && matches!(key.kind, ValueKind::Secret));
         if is_secret {
             shown.push(format!("{:?}", effective.value));
         }

@@ -7,17 +7,17 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::status::Status;
+use super::status::WorkerStatus;
 
 /// A worker that turns answers in milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest status, with all the held accounts that are listed, is some 25 KB; more is no status.
-pub(super) const LARGEST: usize = 64 * 1024;
+pub(super) const BODY_MAX: usize = 64 * 1024;
 
 /// Why there is no status.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum StatusError {
     #[error("no worker answers at {at}: {why}; is it running, and is admin.listen the same here?")]
     Unreachable { at: String, why: String },
     #[error("what answers at {at} is no rename-worker: {why}")]
@@ -25,8 +25,8 @@ pub enum AskError {
 }
 
 /// The status of the worker whose admin endpoints are there: an address or a name, with a port.
-pub async fn status(at: &str) -> Result<Status, AskError> {
-    let unreachable = |why: &dyn std::fmt::Display| AskError::Unreachable {
+pub async fn status(at: &str) -> Result<WorkerStatus, StatusError> {
+    let unreachable = |why: &dyn std::fmt::Display| StatusError::Unreachable {
         at: at.to_owned(),
         why: why.to_string(),
     };
@@ -34,7 +34,7 @@ pub async fn status(at: &str) -> Result<Status, AskError> {
         .await
         .map_err(|_| unreachable(&"no answer in time"))?
         .map_err(|why| unreachable(&why))?;
-    serde_json::from_slice(&body).map_err(|why| AskError::Strange {
+    serde_json::from_slice(&body).map_err(|why| StatusError::Strange {
         at: at.to_owned(),
         why: why.to_string(),
     })
@@ -49,7 +49,7 @@ async fn fetch(at: &str) -> anyhow::Result<Vec<u8>> {
     let asking = async {
         let answer = sender.send_request(request).await?;
         let body = axum::body::Body::new(answer.into_body());
-        let bytes: Bytes = axum::body::to_bytes(body, LARGEST).await?;
+        let bytes: Bytes = axum::body::to_bytes(body, BODY_MAX).await?;
         anyhow::Ok(bytes.to_vec())
     };
     let connection = async {

@@ -23,12 +23,12 @@ const BASE: u64 = 48;
 
 /// How many descriptors the process may have open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Descriptors {
+pub struct DescriptorBudget {
     /// None where there is no limit.
     limit: Option<u64>,
 }
 
-impl Descriptors {
+impl DescriptorBudget {
     /// Raises the limit as far as the process may and is of use, and says what it is then.
     #[must_use]
     pub fn raise() -> Self {
@@ -118,17 +118,17 @@ mod tests {
             (Some(65_536), 256),
             (None, 256),
         ] {
-            let descriptors = Descriptors { limit };
+            let descriptors = DescriptorBudget { limit };
             assert_eq!(descriptors.admin_connections(), connections, "{limit:?}");
         }
     }
 
     #[test]
     fn too_few_for_the_calls_that_may_be_in_flight_is_said() {
-        let few = |limit| Descriptors { limit: Some(limit) };
+        let few = |limit| DescriptorBudget { limit: Some(limit) };
         assert_eq!(few(1024).too_few_for(64), None);
         assert_eq!(few(65_536).too_few_for(10_000), None);
-        assert_eq!(Descriptors { limit: None }.too_few_for(10_000), None);
+        assert_eq!(DescriptorBudget { limit: None }.too_few_for(10_000), None);
         let said = few(1024).too_few_for(1000).unwrap();
         assert!(said.contains("1024") && said.contains("1176"), "{said}");
     }

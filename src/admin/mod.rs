@@ -19,36 +19,36 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use self::server::Server;
-use self::status::Status;
+use self::server::AdminServer;
+use self::status::WorkerStatus;
 use crate::clock;
 use crate::telemetry::metrics::Metrics;
-use crate::worker::State;
+use crate::worker::WorkerState;
 
 /// A loop that has not turned for so long hangs: it turns every few seconds even when idle.
-const HANGS_AFTER: Duration = Duration::from_secs(30);
+const STALLED_AFTER: Duration = Duration::from_secs(30);
 
 /// The media type of Prometheus' text format.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What the endpoints show.
 #[derive(Debug, Clone)]
-pub struct Watched {
+pub struct WatchedWorker {
     pub metrics: Metrics,
-    pub state: watch::Receiver<State>,
+    pub state: watch::Receiver<WorkerState>,
     pub concurrency: u16,
     pub prefix: String,
     pub started_at: Timestamp,
 }
 
 /// Serves until it is dropped, so many connections at once.
-pub async fn serve(listener: TcpListener, watched: Watched, connections_max: usize) {
-    Server::new(routes(watched), connections_max)
+pub async fn serve(listener: TcpListener, watched: WatchedWorker, connections_max: usize) {
+    AdminServer::new(routes(watched), connections_max)
         .run(listener)
         .await;
 }
 
-fn routes(watched: Watched) -> Router {
+fn routes(watched: WatchedWorker) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -58,14 +58,14 @@ fn routes(watched: Watched) -> Router {
 }
 
 /// The process turns.
-async fn livez(Given(watched): Given<Watched>) -> impl IntoResponse {
+async fn livez(Given(watched): Given<WatchedWorker>) -> impl IntoResponse {
     let turned_at = watched
         .state
         .borrow()
         .turned_at
         .unwrap_or(watched.started_at);
     let still_for = Duration::try_from(clock::now().duration_since(turned_at)).unwrap_or_default();
-    if still_for < HANGS_AFTER {
+    if still_for < STALLED_AFTER {
         (StatusCode::OK, "the worker turns\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "the worker hangs\n")
@@ -73,7 +73,7 @@ async fn livez(Given(watched): Given<Watched>) -> impl IntoResponse {
 }
 
 /// Consuming, or holding, with a live broker connection.
-async fn readyz(Given(watched): Given<Watched>) -> impl IntoResponse {
+async fn readyz(Given(watched): Given<WatchedWorker>) -> impl IntoResponse {
     let state = watched.state.borrow();
     let (code, why) = match (state.draining, state.connected, state.held) {
         (true, ..) => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
@@ -87,7 +87,7 @@ async fn readyz(Given(watched): Given<Watched>) -> impl IntoResponse {
     (code, why)
 }
 
-async fn metrics(Given(watched): Given<Watched>) -> impl IntoResponse {
+async fn metrics(Given(watched): Given<WatchedWorker>) -> impl IntoResponse {
     match watched.metrics.render() {
         Ok(text) => (
             StatusCode::OK,
@@ -102,6 +102,6 @@ async fn metrics(Given(watched): Given<Watched>) -> impl IntoResponse {
     }
 }
 
-async fn show_status(Given(watched): Given<Watched>) -> Json<Status> {
-    Json(Status::of(&watched, clock::now()))
+async fn show_status(Given(watched): Given<WatchedWorker>) -> Json<WorkerStatus> {
+    Json(WorkerStatus::of(&watched, clock::now()))
 }

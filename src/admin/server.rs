@@ -41,29 +41,29 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// A server of a bounded number of connections. Beyond it, the one whose last request is longest
 /// ago makes room: a probe sends its request at once and has its answer within milliseconds, so
 /// whatever hangs on the port goes before it.
-pub(super) struct Server {
+pub(super) struct AdminServer {
     routes: Router,
     connections_max: usize,
     connections: JoinSet<()>,
-    open: HashMap<Id, Open>,
+    open: HashMap<Id, OpenConnection>,
     /// Counts what connections do, to know which did it last.
     clock: Arc<AtomicU64>,
 }
 
 /// A connection that is open.
-struct Open {
+struct OpenConnection {
     task: AbortHandle,
-    activity: Activity,
+    activity: ConnectionActivity,
 }
 
 /// When a connection was last of use: when it was made, or began its last request.
 #[derive(Clone)]
-struct Activity {
+struct ConnectionActivity {
     clock: Arc<AtomicU64>,
     last: Arc<AtomicU64>,
 }
 
-impl Server {
+impl AdminServer {
     pub(super) fn new(routes: Router, connections_max: usize) -> Self {
         Self {
             routes,
@@ -96,14 +96,15 @@ impl Server {
         while self.open.len() >= self.connections_max {
             self.close_oldest().await;
         }
-        let activity = Activity {
+        let activity = ConnectionActivity {
             clock: Arc::clone(&self.clock),
             last: Arc::default(),
         };
         activity.note();
         let connection = serve(stream, self.routes.clone(), activity.clone());
         let task = self.connections.spawn(connection);
-        self.open.insert(task.id(), Open { task, activity });
+        self.open
+            .insert(task.id(), OpenConnection { task, activity });
     }
 
     /// Closes the connection whose last request is longest ago, and waits until it is closed.
@@ -124,7 +125,7 @@ impl Server {
     }
 }
 
-impl Activity {
+impl ConnectionActivity {
     fn note(&self) {
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
         self.last.store(now, Ordering::Relaxed);
@@ -136,7 +137,7 @@ impl Activity {
 }
 
 /// One connection's life.
-async fn serve(stream: TcpStream, routes: Router, activity: Activity) {
+async fn serve(stream: TcpStream, routes: Router, activity: ConnectionActivity) {
     // Answers are small and waited for; that it cannot be set is no reason not to answer.
     let _ = stream.set_nodelay(true);
     let routes = TowerToHyperService::new(routes);
@@ -159,7 +160,7 @@ async fn serve(stream: TcpStream, routes: Router, activity: Activity) {
 }
 
 /// Returns once no request has begun for [`REQUEST_TIMEOUT`]: then the last answer is not read.
-async fn stalled(activity: Activity) {
+async fn stalled(activity: ConnectionActivity) {
     loop {
         let seen = activity.last();
         sleep_until(Instant::now() + REQUEST_TIMEOUT).await;

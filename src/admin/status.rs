@@ -3,23 +3,23 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Watched;
+use super::WatchedWorker;
 use crate::core::accounts;
 use crate::telemetry::build::{REVISION, VERSION};
-use crate::telemetry::metrics::Counts;
+use crate::telemetry::metrics::RequestCounts;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
+pub struct WorkerStatus {
     pub version: String,
     pub revision: String,
     pub started_at: Timestamp,
     pub now: Timestamp,
-    pub broker: Broker,
-    pub hold: Hold,
+    pub broker: BrokerStatus,
+    pub hold: HoldStatus,
     /// Accounts that are held while others go on, the longest held first; no more than a hundred.
     /// A worker of 0.1.0 has none.
     #[serde(default)]
-    pub held_accounts: Vec<HeldAccount>,
+    pub held_accounts: Vec<HeldAccountStatus>,
     /// How many there are.
     #[serde(default)]
     pub held_accounts_total: usize,
@@ -34,11 +34,11 @@ pub struct Status {
     /// Everything that is not acknowledged yet, the above included.
     pub in_hand: usize,
     /// Since the start.
-    pub counts: Counts,
+    pub counts: RequestCounts,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Broker {
+pub struct BrokerStatus {
     pub connected: bool,
     /// It takes no messages for now: memory or disk alarm.
     pub blocked: bool,
@@ -48,7 +48,7 @@ pub struct Broker {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hold {
+pub struct HoldStatus {
     pub held: bool,
     /// `api` or `credentials`.
     pub cause: Option<String>,
@@ -56,7 +56,7 @@ pub struct Hold {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldAccount {
+pub struct HeldAccountStatus {
     pub account: String,
     /// `api` or `credentials`.
     pub cause: String,
@@ -68,7 +68,7 @@ pub struct HeldAccount {
     pub last_answer_at: Timestamp,
 }
 
-impl From<&accounts::HeldAccount> for HeldAccount {
+impl From<&accounts::HeldAccount> for HeldAccountStatus {
     fn from(held: &accounts::HeldAccount) -> Self {
         Self {
             account: held.account.as_str().to_owned(),
@@ -81,27 +81,31 @@ impl From<&accounts::HeldAccount> for HeldAccount {
     }
 }
 
-impl Status {
+impl WorkerStatus {
     #[must_use]
-    pub fn of(watched: &Watched, now: Timestamp) -> Self {
+    pub fn of(watched: &WatchedWorker, now: Timestamp) -> Self {
         let state = watched.state.borrow();
         Self {
             version: VERSION.to_owned(),
             revision: REVISION.to_owned(),
             started_at: watched.started_at,
             now,
-            broker: Broker {
+            broker: BrokerStatus {
                 connected: state.connected,
                 blocked: state.blocked,
                 sessions: state.epoch,
                 queue: format!("{}.requests", watched.prefix),
             },
-            hold: Hold {
+            hold: HoldStatus {
                 held: state.held.is_some(),
                 cause: state.held.map(|cause| cause.as_str().to_owned()),
                 next_probe_at: state.probe_at,
             },
-            held_accounts: state.held_accounts.iter().map(HeldAccount::from).collect(),
+            held_accounts: state
+                .held_accounts
+                .iter()
+                .map(HeldAccountStatus::from)
+                .collect(),
             held_accounts_total: state.held_accounts_total,
             draining: state.draining,
             in_flight: state.counts.in_flight,
@@ -119,47 +123,47 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::admin::ask::LARGEST;
+    use crate::admin::ask::BODY_MAX;
     use crate::core::accounts::MAX_LISTED;
-    use crate::core::answer::{Gist, Silence};
-    use crate::core::policy::hold::Cause;
+    use crate::core::answer::{ResponseSummary, TransportError};
+    use crate::core::policy::hold::HoldCause;
     use crate::core::request::AccountId;
-    use crate::telemetry::metrics::{Given, Metrics};
-    use crate::worker::State;
+    use crate::telemetry::metrics::{Metrics, StaticLabels};
+    use crate::worker::WorkerState;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::new(1_800_000_000 + seconds, 123_456_789).unwrap()
     }
 
     /// The status of a worker that holds these accounts.
-    fn status(held_accounts: Vec<accounts::HeldAccount>) -> Status {
-        let given = Given {
+    fn status(held_accounts: Vec<accounts::HeldAccount>) -> WorkerStatus {
+        let given = StaticLabels {
             version: VERSION.to_owned(),
             revision: REVISION.to_owned(),
             ladder: Vec::new(),
         };
-        let state = State {
+        let state = WorkerState {
             held_accounts_total: held_accounts.len(),
             held_accounts,
-            ..State::default()
+            ..WorkerState::default()
         };
-        let watched = Watched {
+        let watched = WatchedWorker {
             metrics: Metrics::new(&given).unwrap(),
             state: watch::channel(state).1,
             concurrency: 64,
             prefix: "rename".to_owned(),
             started_at: at(0),
         };
-        Status::of(&watched, at(1))
+        WorkerStatus::of(&watched, at(1))
     }
 
     fn held(number: u32) -> accounts::HeldAccount {
         accounts::HeldAccount {
             account: AccountId::parse(&format!("T{number:08}")).unwrap(),
-            cause: Cause::Credentials,
+            cause: HoldCause::Credentials,
             since: at(i64::from(number)),
             probe_at: Some(at(5_000)),
-            last_answer: Gist::Silence(Silence::Timeout),
+            last_answer: ResponseSummary::Silence(TransportError::Timeout),
             last_answer_at: at(4_000),
         }
     }
@@ -179,7 +183,7 @@ mod tests {
     fn a_full_list_of_held_accounts_is_a_page_that_is_read_back() {
         let status = status((0..).map(held).take(MAX_LISTED).collect());
         let text = serde_json::to_vec(&status).unwrap();
-        assert!(text.len() < LARGEST / 2, "{}", text.len());
+        assert!(text.len() < BODY_MAX / 2, "{}", text.len());
     }
 
     #[test]
@@ -188,7 +192,7 @@ mod tests {
         let fields = old.as_object_mut().unwrap();
         fields.remove("held_accounts").unwrap();
         fields.remove("held_accounts_total").unwrap();
-        let read: Status = serde_json::from_value(old).unwrap();
+        let read: WorkerStatus = serde_json::from_value(old).unwrap();
         assert_eq!((read.held_accounts.len(), read.held_accounts_total), (0, 0));
     }
 }

@@ -8,32 +8,32 @@ use lapin::Consumer;
 use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 
-use super::connection::{self, Wire};
+use super::connection::{self, AmqpConnection};
 use super::declare::open_channel;
-use super::topology::Names;
-use super::trouble::Trouble;
-use crate::config::Amqp;
+use super::topology::QueueNames;
+use super::trouble::BrokerError;
+use crate::config::AmqpSection;
 
 /// What the broker's tools show of the connection.
 const CONNECTION_NAME: &str = "rename-worker audience";
 
 /// A subscriber of all events. Its queue goes with its connection.
-pub struct Audience {
-    wire: Wire,
+pub struct EventSubscriber {
+    wire: AmqpConnection,
     consumer: Consumer,
 }
 
-impl std::fmt::Debug for Audience {
+impl std::fmt::Debug for EventSubscriber {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Audience").finish_non_exhaustive()
     }
 }
 
-impl Audience {
+impl EventSubscriber {
     /// Begins to listen. The events' exchange must be there.
-    pub async fn join(amqp: &Amqp) -> Result<Self, Trouble> {
+    pub async fn subscribe(amqp: &AmqpSection) -> Result<Self, BrokerError> {
         let wire = connection::open(amqp, CONNECTION_NAME).await?;
-        match listen(&wire, &Names::new(&amqp.prefix)).await {
+        match listen(&wire, &QueueNames::new(&amqp.prefix)).await {
             Ok(consumer) => Ok(Self { wire, consumer }),
             Err(trouble) => {
                 wire.close().await;
@@ -43,21 +43,21 @@ impl Audience {
     }
 
     /// The next event's body.
-    pub async fn next(&mut self) -> Result<Vec<u8>, Trouble> {
+    pub async fn next(&mut self) -> Result<Vec<u8>, BrokerError> {
         match self.consumer.next().await {
             Some(Ok(delivery)) => Ok(delivery.data),
-            Some(Err(error)) => Err(Trouble::of_session(&error)),
-            None => Err(Trouble::ConsumerCancelled),
+            Some(Err(error)) => Err(BrokerError::of_session(&error)),
+            None => Err(BrokerError::ConsumerCancelled),
         }
     }
 
-    pub async fn leave(self) {
+    pub async fn close(self) {
         self.wire.close().await;
     }
 }
 
-async fn listen(wire: &Wire, names: &Names) -> Result<Consumer, Trouble> {
-    let told = |error: lapin::Error| Trouble::of_session(&error);
+async fn listen(wire: &AmqpConnection, names: &QueueNames) -> Result<Consumer, BrokerError> {
+    let told = |error: lapin::Error| BrokerError::of_session(&error);
     let channel = open_channel(&wire.connection).await?;
     let own = QueueDeclareOptions {
         exclusive: true,

@@ -34,7 +34,7 @@
 //!   not percent-encoded for the virtual host: [`AmqpUrl`] reads the URL.
 //! - It tries the addresses of a name one after the other, each for as long as the system does, so a
 //!   node whose machine is gone would use up the time of all: see [`reach`].
-//! - It cannot read all that a broker may deliver, so it hears the broker by an [`Ear`].
+//! - It cannot read all that a broker may deliver, so it hears the broker by an [`SanitizingStream`].
 
 use std::io;
 use std::net::{Shutdown, TcpStream as Socket};
@@ -51,15 +51,15 @@ use lapin::uri::{
 use lapin::{Connection, ConnectionProperties, Event};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::ear::{Ear, Pulse};
-use super::flow::{Flow, Throttled};
+use super::ear::{ReadActivity, SanitizingStream};
+use super::flow::{ReadFlow, ThrottledStream};
 use super::frame_filter::{FRAME_MAX, FRAME_MIN, FRAME_MOST, FrameFilter, StreamLimits};
-use super::greeting::Greeting;
+use super::greeting::ServerVersion;
 use super::reach;
-use super::runtime::{Heard, Tcp, listening};
-use super::trouble::Trouble;
+use super::runtime::{ObservedStream, TcpConnect, listening};
+use super::trouble::BrokerError;
 use crate::config::pem::{self, BadIdentity};
-use crate::config::{Amqp, AmqpUrl, Mechanism};
+use crate::config::{AmqpSection, AmqpUrl, AuthMechanism};
 
 /// TCP and TLS together. A broker in reach answers in milliseconds; 5 s outlast a lost SYN twice.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,36 +73,36 @@ const HEARTBEAT: u16 = 10;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A live connection, and the means to cut it.
-pub(super) struct Wire {
+pub(super) struct AmqpConnection {
     /// Shared with publishers, which open another channel when theirs is closed.
     pub(super) connection: Arc<Connection>,
     /// What lapin tells of it, from its first moment on.
     pub(super) events: Pin<Box<dyn Stream<Item = Event> + Send + Sync>>,
     /// What the broker said of itself.
-    pub(super) greeting: Arc<Greeting>,
+    pub(super) greeting: Arc<ServerVersion>,
     /// How much may come at a time; without a limit, unless somebody sets one.
-    pub(super) flow: Flow,
-    cutter: Cutter,
+    pub(super) flow: ReadFlow,
+    cutter: SocketShutdown,
 }
 
 /// Opens a connection with the URL, certificates and key as they are now.
-pub(super) async fn open(amqp: &Amqp, name: &str) -> Result<Wire, Trouble> {
-    open_limited(amqp, name, StreamLimits::NONE, Pulse::default()).await
+pub(super) async fn open(amqp: &AmqpSection, name: &str) -> Result<AmqpConnection, BrokerError> {
+    open_limited(amqp, name, StreamLimits::NONE, ReadActivity::default()).await
 }
 
 /// The same, but what exceeds the limits is cut, and `pulse` beats whenever the broker says
 /// something.
 pub(super) async fn open_limited(
-    amqp: &Amqp,
+    amqp: &AmqpSection,
     name: &str,
     limits: StreamLimits,
-    pulse: Pulse,
-) -> Result<Wire, Trouble> {
-    let door = Arc::new(Door::find(amqp).await?);
-    let cutter = Cutter::default();
+    pulse: ReadActivity,
+) -> Result<AmqpConnection, BrokerError> {
+    let door = Arc::new(BrokerEndpoint::load(amqp).await?);
+    let cutter = SocketShutdown::default();
     let unless_open = cutter.cut_on_drop();
-    let greeting = Arc::new(Greeting::default());
-    let flow = Flow::default();
+    let greeting = Arc::new(ServerVersion::default());
+    let flow = ReadFlow::default();
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let frame_max = door.uri.query.frame_max.unwrap_or(FRAME_MAX);
     let connecting = Connection::connector(
@@ -113,15 +113,15 @@ pub(super) async fn open_limited(
             let flow = flow.clone();
             async move |_, _| {
                 let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
-                let stream = tokio::time::timeout(CONNECT_TIMEOUT, door.enter(&cutter))
+                let stream = tokio::time::timeout(CONNECT_TIMEOUT, door.connect(&cutter))
                     .await
                     .map_err(timed_out)
                     .flatten()?;
-                let stream = Throttled::new(stream, flow.clone());
+                let stream = ThrottledStream::new(stream, flow.clone());
                 // The TLS is below the ear.
                 let filter = FrameFilter::new(limits, frame_max, Arc::clone(&greeting));
-                let heard = Ear::new(stream, filter, pulse.clone());
-                Ok(AsyncTcpStream::<Heard>::Plain(heard))
+                let heard = SanitizingStream::new(stream, filter, pulse.clone());
+                Ok(AsyncTcpStream::<ObservedStream>::Plain(heard))
             }
         },
         properties,
@@ -129,7 +129,7 @@ pub(super) async fn open_limited(
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => {
             unless_open.disarm();
-            Ok(Wire {
+            Ok(AmqpConnection {
                 events: Box::pin(connection.events_listener()),
                 connection: Arc::new(connection),
                 greeting,
@@ -137,12 +137,12 @@ pub(super) async fn open_limited(
                 cutter,
             })
         }
-        Ok(Err(error)) => Err(Trouble::of_connecting(&error)),
-        Err(_) => Err(Trouble::Silent(HANDSHAKE_TIMEOUT.as_secs())),
+        Ok(Err(error)) => Err(BrokerError::from_connect(&error)),
+        Err(_) => Err(BrokerError::Silent(HANDSHAKE_TIMEOUT.as_secs())),
     }
 }
 
-impl Wire {
+impl AmqpConnection {
     /// Says goodbye if the broker listens, and cuts the connection if it does not.
     pub(super) async fn close(self) {
         let closing = self.connection.close(200, "OK".into());
@@ -155,12 +155,12 @@ impl Wire {
         self.cutter.cut();
     }
 
-    pub(super) fn cut_on_drop(&self) -> CutOnDrop {
+    pub(super) fn cut_on_drop(&self) -> AbortOnDrop {
         self.cutter.cut_on_drop()
     }
 }
 
-impl std::fmt::Debug for Wire {
+impl std::fmt::Debug for AmqpConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Wire").finish_non_exhaustive()
     }
@@ -169,10 +169,10 @@ impl std::fmt::Debug for Wire {
 /// A second handle on the connection's socket. lapin's I/O thread owns the first and lets go of it
 /// only when the peer does, so a dead peer would keep both for ever.
 #[derive(Clone, Default)]
-struct Cutter(Arc<Mutex<Held>>);
+struct SocketShutdown(Arc<Mutex<SocketState>>);
 
 #[derive(Default)]
-enum Held {
+enum SocketState {
     #[default]
     Nothing,
     Socket(Socket),
@@ -180,24 +180,24 @@ enum Held {
     Cut,
 }
 
-impl Cutter {
+impl SocketShutdown {
     fn hold(&self, stream: &tokio::net::TcpStream) -> io::Result<()> {
         let socket = Socket::from(stream.as_fd().try_clone_to_owned()?);
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*held, Held::Cut) {
+        if matches!(*held, SocketState::Cut) {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        *held = Held::Socket(socket);
+        *held = SocketState::Socket(socket);
         Ok(())
     }
 
-    fn cut_on_drop(&self) -> CutOnDrop {
-        CutOnDrop(Some(self.clone()))
+    fn cut_on_drop(&self) -> AbortOnDrop {
+        AbortOnDrop(Some(self.clone()))
     }
 
     fn cut(&self) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Held::Socket(socket) = std::mem::replace(&mut *held, Held::Cut) {
+        if let SocketState::Socket(socket) = std::mem::replace(&mut *held, SocketState::Cut) {
             // It fails when the socket is closed already, which is what is wanted.
             socket.shutdown(Shutdown::Both).ok();
         }
@@ -205,15 +205,15 @@ impl Cutter {
 }
 
 /// Cuts a connection off whose opening is given up or fails.
-pub(super) struct CutOnDrop(Option<Cutter>);
+pub(super) struct AbortOnDrop(Option<SocketShutdown>);
 
-impl CutOnDrop {
+impl AbortOnDrop {
     pub(super) fn disarm(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for CutOnDrop {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         if let Some(cutter) = &self.0 {
             cutter.cut();
@@ -222,24 +222,25 @@ impl Drop for CutOnDrop {
 }
 
 /// Where the broker is and how to get in, as the settings and their files say it now.
-struct Door {
+struct BrokerEndpoint {
     uri: AMQPUri,
     tls: Option<RustlsConnector>,
 }
 
-impl Door {
-    async fn find(amqp: &Amqp) -> Result<Self, Trouble> {
+impl BrokerEndpoint {
+    async fn load(amqp: &AmqpSection) -> Result<Self, BrokerError> {
         let amqp = amqp.clone();
         // Files are read.
         tokio::task::spawn_blocking(move || Self::read(&amqp))
             .await
-            .map_err(|error| Trouble::Settings(error.to_string()))?
+            .map_err(|error| BrokerError::Settings(error.to_string()))?
     }
 
     /// Connects, and gives `cutter` the means to cut off what it may have to wait for.
-    async fn enter(&self, cutter: &Cutter) -> io::Result<AsyncTcpStream<Tcp>> {
+    async fn connect(&self, cutter: &SocketShutdown) -> io::Result<AsyncTcpStream<TcpConnect>> {
         let authority = &self.uri.authority;
-        let tcp = reach::tcp(&authority.host, authority.port, crate::clock::chance()).await?;
+        let tcp = reach::connect_tcp(&authority.host, authority.port, crate::clock::random_unit())
+            .await?;
         cutter.hold(tcp.get_ref())?;
         let stream = AsyncTcpStream::Plain(tcp);
         match &self.tls {
@@ -248,7 +249,7 @@ impl Door {
         }
     }
 
-    fn read(amqp: &Amqp) -> Result<Self, Trouble> {
+    fn read(amqp: &AmqpSection) -> Result<Self, BrokerError> {
         let url = read_url(amqp)?;
         let tls = if url.tls {
             Some(tls_connector(amqp)?)
@@ -263,7 +264,7 @@ impl Door {
 }
 
 /// Where the broker is, as `amqp.url` has it; without user and password, so that a person may see it.
-pub fn address(amqp: &Amqp) -> Option<String> {
+pub fn address(amqp: &AmqpSection) -> Option<String> {
     let AmqpUrl {
         host, port, vhost, ..
     } = read_url(amqp).ok()?;
@@ -271,21 +272,23 @@ pub fn address(amqp: &Amqp) -> Option<String> {
 }
 
 /// User, password and virtual host of `amqp.url`.
-pub(super) async fn login(amqp: &Amqp) -> Result<(String, SecretString, String), Trouble> {
+pub(super) async fn login(
+    amqp: &AmqpSection,
+) -> Result<(String, SecretString, String), BrokerError> {
     let AMQPUri {
         authority, vhost, ..
-    } = Door::find(amqp).await?.uri.clone();
+    } = BrokerEndpoint::load(amqp).await?.uri.clone();
     let AMQPUserInfo { username, password } = authority.userinfo;
     Ok((username, password.into(), vhost))
 }
 
 /// A stream to another port, with the certificates of `amqp` where it is TLS.
 pub(super) async fn stream_to(
-    amqp: &Amqp,
+    amqp: &AmqpSection,
     (host, port): (&str, u16),
     is_tls: bool,
-) -> io::Result<AsyncTcpStream<Tcp>> {
-    let tcp = reach::tcp(host, port, crate::clock::chance()).await?;
+) -> io::Result<AsyncTcpStream<TcpConnect>> {
+    let tcp = reach::connect_tcp(host, port, crate::clock::random_unit()).await?;
     let stream = AsyncTcpStream::Plain(tcp);
     if !is_tls {
         return Ok(stream);
@@ -300,13 +303,13 @@ pub(super) async fn stream_to(
 }
 
 /// The URL as the settings or their file have it now.
-fn read_url(amqp: &Amqp) -> Result<AmqpUrl, Trouble> {
+fn read_url(amqp: &AmqpSection) -> Result<AmqpUrl, BrokerError> {
     let key = match amqp.url.file() {
         None => "amqp.url",
         Some(_) => "amqp.url_file",
     };
-    let text = amqp.url.read().map_err(|error| unusable(key, &error))?;
-    AmqpUrl::parse(text.expose_secret()).map_err(|bad| unusable(key, &bad))
+    let text = amqp.url.read().map_err(|error| bad_url(key, &error))?;
+    AmqpUrl::parse(text.expose_secret()).map_err(|bad| bad_url(key, &bad))
 }
 
 /// The same URL as lapin has it. Its own parser is not asked: it takes less care of a broken URL
@@ -333,11 +336,11 @@ fn uri(url: &AmqpUrl) -> AMQPUri {
             heartbeat: Some(url.heartbeat.unwrap_or(HEARTBEAT)),
             connection_timeout: None,
             auth_mechanism: url.mechanism.map(|mechanism| match mechanism {
-                Mechanism::AmqPlain => SASLMechanism::AMQPlain,
-                Mechanism::Anonymous => SASLMechanism::Anonymous,
-                Mechanism::External => SASLMechanism::External,
-                Mechanism::Plain => SASLMechanism::Plain,
-                Mechanism::RabbitCrDemo => SASLMechanism::RabbitCrDemo,
+                AuthMechanism::AmqPlain => SASLMechanism::AMQPlain,
+                AuthMechanism::Anonymous => SASLMechanism::Anonymous,
+                AuthMechanism::External => SASLMechanism::External,
+                AuthMechanism::Plain => SASLMechanism::Plain,
+                AuthMechanism::RabbitCrDemo => SASLMechanism::RabbitCrDemo,
             }),
         },
     }
@@ -350,17 +353,17 @@ fn frame_max(in_url: Option<u32>) -> u32 {
     wanted.clamp(FRAME_MIN, FRAME_MOST)
 }
 
-fn tls_connector(amqp: &Amqp) -> Result<RustlsConnector, Trouble> {
+fn tls_connector(amqp: &AmqpSection) -> Result<RustlsConnector, BrokerError> {
     let roots = match &amqp.ca_file {
         Some(path) => {
-            let bad = |bad| unusable("amqp.ca_file", &bad);
+            let bad = |bad| bad_url("amqp.ca_file", &bad);
             let content = pem::content(path).map_err(bad)?;
             pem::authorities(&content).map_err(bad)?;
             RustlsConnectorConfig::default()
                 .with_parsable_certificates(pem::certificates(&content).map_err(bad)?)
         }
         None => RustlsConnectorConfig::new_with_native_certs().map_err(|_| {
-            Trouble::Settings(
+            BrokerError::Settings(
                 "amqp.ca_file is not set, and this machine has no trusted certificates".to_owned(),
             )
         })?,
@@ -368,21 +371,21 @@ fn tls_connector(amqp: &Amqp) -> Result<RustlsConnector, Trouble> {
     let made = match (&amqp.client_cert_file, &amqp.client_key_file) {
         (Some(certificate), Some(key)) => {
             let identity = pem::identity(certificate, key).map_err(|bad| match bad {
-                BadIdentity::Certificate(bad) => unusable("amqp.client_cert_file", &bad),
-                BadIdentity::Key(bad) => unusable("amqp.client_key_file", &bad),
+                BadIdentity::Certificate(bad) => bad_url("amqp.client_cert_file", &bad),
+                BadIdentity::Key(bad) => bad_url("amqp.client_key_file", &bad),
             })?;
             roots.connector_with_single_cert(identity.chain, identity.key)
         }
         _ => roots.connector_with_no_client_auth(),
     };
     made.map_err(|_| {
-        Trouble::Settings("TLS cannot be set up with amqp.ca_file and its kin".to_owned())
+        BrokerError::Settings("TLS cannot be set up with amqp.ca_file and its kin".to_owned())
     })
 }
 
 /// What is wrong with a key or with what it leads to; none of it is a part of the value.
-fn unusable(key: &str, what: &dyn std::fmt::Display) -> Trouble {
-    Trouble::Settings(format!("{key} {what}"))
+fn bad_url(key: &str, what: &dyn std::fmt::Display) -> BrokerError {
+    BrokerError::Settings(format!("{key} {what}"))
 }
 
 #[cfg(test)]
@@ -462,7 +465,7 @@ mod tests {
 
     #[test]
     fn where_the_broker_is_can_be_told_without_secrets() {
-        let amqp = Amqp {
+        let amqp = AmqpSection {
             url: Secret::inline("amqps://user:hush@mq.example.com/%2f"),
             ..Settings::default().amqp
         };

@@ -7,11 +7,11 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 
 use super::declare;
-use super::delivery::{Delivery, Lane};
-use super::fetch::{Fetch, FetchStep};
-use super::intake::{Intake, Reply, Step};
-use super::topology::Names;
-use super::trouble::Trouble;
+use super::delivery::{Delivery, SessionChannel};
+use super::fetch::{FetchStep, QueueFetch};
+use super::intake::{ConsumerEvent, PendingReply, QueueConsumer};
+use super::topology::QueueNames;
+use super::trouble::BrokerError;
 use crate::clock;
 use crate::core::consume_plan::{ConsumePlan, ConsumeScope, DeliveryCheck, SourceQueue};
 
@@ -34,26 +34,26 @@ pub(super) enum ConsumersEvent {
     MetSuspect,
     /// The broker cancelled a consumer.
     Cancelled,
-    Failed(Trouble),
+    Failed(BrokerError),
 }
 
-pub(super) struct Consumers {
-    lane: Arc<Lane>,
-    names: Names,
+pub(super) struct SessionConsumers {
+    lane: Arc<SessionChannel>,
+    names: QueueNames,
     plan: ConsumePlan,
-    due: Intake,
-    requests: Intake,
+    due: QueueConsumer,
+    requests: QueueConsumer,
     /// Asks how many messages are ready in a queue.
-    counting: Option<(SourceQueue, Reply<u32>)>,
-    fetch: Option<Fetch>,
+    counting: Option<(SourceQueue, PendingReply<u32>)>,
+    fetch: Option<QueueFetch>,
     took_new: bool,
 }
 
-impl Consumers {
-    pub(super) fn new(lane: Arc<Lane>, names: &Names, plan: ConsumePlan) -> Self {
+impl SessionConsumers {
+    pub(super) fn new(lane: Arc<SessionChannel>, names: &QueueNames, plan: ConsumePlan) -> Self {
         Self {
-            due: Intake::new(Arc::clone(&lane), &names.due),
-            requests: Intake::new(Arc::clone(&lane), &names.requests),
+            due: QueueConsumer::new(Arc::clone(&lane), &names.due),
+            requests: QueueConsumer::new(Arc::clone(&lane), &names.requests),
             lane,
             names: names.clone(),
             plan,
@@ -72,7 +72,7 @@ impl Consumers {
     /// Takes this number of messages from the head of a queue, beside what is consumed.
     pub(super) fn fetch(&mut self, source: SourceQueue, most: u16) {
         let queue = self.queue(source).to_owned();
-        self.fetch = Some(Fetch::new(&self.lane, source, &queue, most));
+        self.fetch = Some(QueueFetch::new(&self.lane, source, &queue, most));
     }
 
     /// The prefetch that holds now.
@@ -94,7 +94,7 @@ impl Consumers {
         if std::mem::replace(&mut self.took_new, takes_new) != takes_new && takes_new {
             return ConsumersEvent::TakesNew;
         }
-        if let Some(found) = self.fetch.as_ref().and_then(Fetch::ended) {
+        if let Some(found) = self.fetch.as_ref().and_then(QueueFetch::ended) {
             self.fetch = None;
             return ConsumersEvent::Fetched(found);
         }
@@ -106,27 +106,27 @@ impl Consumers {
             step = self.requests.step() => (SourceQueue::Requests, step),
         };
         match step {
-            Step::Delivered(message) => self.on_delivered(source, *message),
-            Step::Stopped if self.is_stopped() => ConsumersEvent::Stopped,
-            Step::Stopped | Step::Turned => ConsumersEvent::Turned,
-            Step::Cancelled => ConsumersEvent::Cancelled,
-            Step::Failed(trouble) => ConsumersEvent::Failed(trouble),
+            ConsumerEvent::Delivered(message) => self.on_delivered(source, *message),
+            ConsumerEvent::Stopped if self.is_stopped() => ConsumersEvent::Stopped,
+            ConsumerEvent::Stopped | ConsumerEvent::Turned => ConsumersEvent::Turned,
+            ConsumerEvent::Cancelled => ConsumersEvent::Cancelled,
+            ConsumerEvent::Failed(trouble) => ConsumersEvent::Failed(trouble),
         }
     }
 
     /// Called about once a second. Tells what is wrong, if the broker listens (it does not while it is in
     /// an alarm) and does not answer.
-    pub(super) fn on_tick(&mut self, listens: bool) -> Option<Trouble> {
+    pub(super) fn on_tick(&mut self, listens: bool) -> Option<BrokerError> {
         self.plan.on_tick(self.lane.unsettled());
         self.adjust();
         let fetch = self.fetch.as_mut().map(|fetch| &mut fetch.intake);
         let mut intakes = [&mut self.due, &mut self.requests].into_iter().chain(fetch);
         if !listens {
-            intakes.for_each(Intake::ask_anew);
+            intakes.for_each(QueueConsumer::ask_anew);
             return None;
         }
         let late = intakes.any(|intake| intake.starting_for() > START_TIMEOUT);
-        late.then(|| Trouble::Silent(START_TIMEOUT.as_secs()))
+        late.then(|| BrokerError::Silent(START_TIMEOUT.as_secs()))
     }
 
     fn is_stopped(&self) -> bool {
@@ -171,14 +171,14 @@ impl Consumers {
                 ConsumersEvent::Turned
             }
             Err(error) if declare::is_missing(&error) => ConsumersEvent::Cancelled,
-            Err(error) => ConsumersEvent::Failed(Trouble::of_session(&error)),
+            Err(error) => ConsumersEvent::Failed(BrokerError::of_session(&error)),
         }
     }
 
     fn adjust(&mut self) {
-        self.due.want(self.plan.prefetch_of(SourceQueue::Due));
+        self.due.set_active(self.plan.prefetch_of(SourceQueue::Due));
         let requests = self.plan.prefetch_of(SourceQueue::Requests);
-        self.requests.want(requests);
+        self.requests.set_active(requests);
         if let Some(queue) = self.plan.take_count() {
             self.count(queue);
         }
@@ -198,7 +198,7 @@ impl Consumers {
             passive: true,
             ..QueueDeclareOptions::default()
         };
-        let reply: Reply<u32> = Box::pin(async move {
+        let reply: PendingReply<u32> = Box::pin(async move {
             let table = FieldTable::default();
             let found = lane.channel.queue_declare(queue, options, table).await?;
             Ok(found.message_count())
@@ -208,7 +208,7 @@ impl Consumers {
 }
 
 async fn counted(
-    counting: &mut Option<(SourceQueue, Reply<u32>)>,
+    counting: &mut Option<(SourceQueue, PendingReply<u32>)>,
 ) -> (SourceQueue, lapin::Result<u32>) {
     match counting {
         Some((source, waiting)) => {
@@ -220,7 +220,7 @@ async fn counted(
     }
 }
 
-async fn fetched(fetch: &mut Option<Fetch>) -> (SourceQueue, FetchStep) {
+async fn fetched(fetch: &mut Option<QueueFetch>) -> (SourceQueue, FetchStep) {
     match fetch {
         Some(fetch) => (fetch.source, fetch.step().await),
         None => std::future::pending().await,

@@ -16,7 +16,7 @@
 
 use std::collections::BinaryHeap;
 
-use super::mend::{self, FieldSize, PROPERTIES, Property, flag_of, size_of_field};
+use super::mend::{self, FieldSize, PROPERTIES, PropertyKind, flag_of, size_of_field};
 use crate::wire::headers::{self, TRUNCATED_BODY, TRUNCATED_HEADERS};
 
 /// Class, weight, size of the body; the flags follow.
@@ -61,7 +61,7 @@ pub(super) fn body_size(payload: &[u8]) -> u64 {
 }
 
 /// A content header that is being rewritten.
-pub(super) struct Rewriter {
+pub(super) struct HeaderRewriter {
     /// The longest payload that may come out.
     room: usize,
     /// A longer body is cut to this.
@@ -71,12 +71,12 @@ pub(super) struct Rewriter {
     flags: u16,
     before_headers: Vec<u8>,
     after_headers: Vec<u8>,
-    kept: Kept,
+    kept: KeptProperty,
     /// The next property to be read, by its place.
     nth: usize,
     /// Bytes of the headers that were not read yet.
     table_left: usize,
-    expect: Expect,
+    expect: PropertyCursor,
     /// What is read now, until it has `needed` bytes.
     item: Vec<u8>,
     needed: usize,
@@ -84,7 +84,7 @@ pub(super) struct Rewriter {
     skip: usize,
 }
 
-enum Expect {
+enum PropertyCursor {
     Fixed,
     /// A short string's length, then all of it.
     TextLength,
@@ -101,13 +101,13 @@ enum Expect {
 }
 
 /// What came out.
-pub(super) struct Rewritten {
+pub(super) struct RewrittenHeader {
     pub(super) payload: Vec<u8>,
     /// The body's size, where it is longer than allowed.
     pub(super) cut_from: Option<u64>,
 }
 
-impl Rewriter {
+impl HeaderRewriter {
     pub(super) fn new(room: usize, body_max: Option<u64>) -> Self {
         Self {
             room,
@@ -116,10 +116,10 @@ impl Rewriter {
             flags: 0,
             before_headers: Vec::new(),
             after_headers: Vec::new(),
-            kept: Kept::default(),
+            kept: KeptProperty::default(),
             nth: 0,
             table_left: 0,
-            expect: Expect::Fixed,
+            expect: PropertyCursor::Fixed,
             item: Vec::new(),
             needed: FIXED,
             skip: 0,
@@ -132,7 +132,7 @@ impl Rewriter {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = &bytes[skipped..];
-            if matches!(self.expect, Expect::Nothing) {
+            if matches!(self.expect, PropertyCursor::Nothing) {
                 return;
             }
             let taken = (self.needed - self.item.len()).min(bytes.len());
@@ -148,12 +148,14 @@ impl Rewriter {
     /// What was asked for is there.
     fn step(&mut self) {
         match self.expect {
-            Expect::Fixed => {
+            PropertyCursor::Fixed => {
                 self.fixed.copy_from_slice(&self.item);
                 self.next_property();
             }
-            Expect::TextLength => self.more(usize::from(self.item[0]), Expect::Text),
-            Expect::Text | Expect::Number => {
+            PropertyCursor::TextLength => {
+                self.more(usize::from(self.item[0]), PropertyCursor::Text);
+            }
+            PropertyCursor::Text | PropertyCursor::Number => {
                 let to = if self.nth < HEADERS {
                     &mut self.before_headers
                 } else {
@@ -162,26 +164,30 @@ impl Rewriter {
                 to.append(&mut self.item);
                 self.property_is_whole();
             }
-            Expect::TableLength => {
+            PropertyCursor::TableLength => {
                 self.table_left = length(&self.item);
                 // Of the table at least its beginning was there.
                 self.flags |= flag_of(HEADERS);
                 self.next_entry();
             }
-            Expect::NameLength => self.more(usize::from(self.item[0]) + 1, Expect::NameAndType),
-            Expect::NameAndType => {
+            PropertyCursor::NameLength => {
+                self.more(usize::from(self.item[0]) + 1, PropertyCursor::NameAndType);
+            }
+            PropertyCursor::NameAndType => {
                 match self.item.last().copied().and_then(size_of_field) {
                     Some(FieldSize::Fixed(count)) => self.entry_of(self.item.len() + count),
-                    Some(FieldSize::Prefixed) => self.more(TABLE_LENGTH, Expect::ValueLength),
+                    Some(FieldSize::Prefixed) => {
+                        self.more(TABLE_LENGTH, PropertyCursor::ValueLength);
+                    }
                     // Nobody knows where such a value ends.
                     None => self.abandon_table(),
                 }
             }
-            Expect::ValueLength => {
+            PropertyCursor::ValueLength => {
                 let value = length(&self.item[self.item.len() - TABLE_LENGTH..]);
                 self.entry_of(self.item.len().saturating_add(value));
             }
-            Expect::Entry => {
+            PropertyCursor::Entry => {
                 self.table_left -= self.item.len();
                 let entry = std::mem::take(&mut self.item);
                 if !is_mark(&entry) {
@@ -190,11 +196,11 @@ impl Rewriter {
                 }
                 self.next_entry();
             }
-            Expect::Nothing => {}
+            PropertyCursor::Nothing => {}
         }
     }
 
-    fn more(&mut self, bytes: usize, expect: Expect) {
+    fn more(&mut self, bytes: usize, expect: PropertyCursor) {
         self.needed += bytes;
         self.expect = expect;
     }
@@ -213,7 +219,7 @@ impl Rewriter {
             self.next_entry();
         } else {
             self.needed = size;
-            self.expect = Expect::Entry;
+            self.expect = PropertyCursor::Entry;
         }
     }
 
@@ -231,7 +237,7 @@ impl Rewriter {
             self.item.clear();
             self.property_is_whole();
         } else {
-            self.begin(1, Expect::NameLength);
+            self.begin(1, PropertyCursor::NameLength);
         }
     }
 
@@ -248,15 +254,15 @@ impl Rewriter {
                 continue;
             }
             return match property {
-                Property::ShortString => self.begin(1, Expect::TextLength),
-                Property::Headers => self.begin(TABLE_LENGTH, Expect::TableLength),
-                Property::Bytes(count) => self.begin(*count, Expect::Number),
+                PropertyKind::ShortString => self.begin(1, PropertyCursor::TextLength),
+                PropertyKind::Headers => self.begin(TABLE_LENGTH, PropertyCursor::TableLength),
+                PropertyKind::Bytes(count) => self.begin(*count, PropertyCursor::Number),
             };
         }
-        self.expect = Expect::Nothing;
+        self.expect = PropertyCursor::Nothing;
     }
 
-    fn begin(&mut self, needed: usize, expect: Expect) {
+    fn begin(&mut self, needed: usize, expect: PropertyCursor) {
         self.item.clear();
         self.needed = needed;
         self.expect = expect;
@@ -284,7 +290,7 @@ impl Rewriter {
     }
 
     /// The payload has ended.
-    pub(super) fn finish(mut self) -> Rewritten {
+    pub(super) fn finish(mut self) -> RewrittenHeader {
         if self.table_left > 0 {
             // It ended within a header.
             self.kept.left_out += 1;
@@ -316,12 +322,12 @@ impl Rewriter {
         }
         payload.append(&mut self.after_headers);
         mend::properties(&mut payload);
-        Rewritten { payload, cut_from }
+        RewrittenHeader { payload, cut_from }
     }
 }
 
 #[cfg(test)]
-impl Rewriter {
+impl HeaderRewriter {
     /// The bytes that it keeps.
     pub(super) fn memory(&self) -> usize {
         self.item.capacity() + self.kept.bytes + self.before_headers.len()
@@ -330,20 +336,20 @@ impl Rewriter {
 
 /// Headers, as bytes: the smallest of those that came, as many as fit and [`HEADERS_MAX`] at most.
 #[derive(Default)]
-struct Kept {
+struct KeptProperty {
     /// Those of others first, of those the largest, of equally large ones the last that came.
-    entries: BinaryHeap<(Whose, usize, u64, Vec<u8>)>,
+    entries: BinaryHeap<(PropertyOwner, usize, u64, Vec<u8>)>,
     came: u64,
     bytes: usize,
     left_out: u64,
 }
 
-impl Kept {
+impl KeptProperty {
     fn add(&mut self, entry: Vec<u8>) {
         self.came += 1;
         self.bytes += entry.len();
         self.entries
-            .push((Whose::of(&entry), entry.len(), self.came, entry));
+            .push((PropertyOwner::of(&entry), entry.len(), self.came, entry));
     }
 
     fn shrink_to(&mut self, room: usize) {
@@ -367,19 +373,19 @@ impl Kept {
 
 /// Who has written a header, as far as its name tells.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Whose {
+enum PropertyOwner {
     /// We or RabbitMQ.
     Ours,
     Others,
 }
 
-impl Whose {
+impl PropertyOwner {
     fn of(entry: &[u8]) -> Self {
         let known = std::str::from_utf8(name_of(entry)).is_ok_and(|name| {
             headers::ALL.contains(&name)
                 || name.starts_with(headers::ORIGINAL_PREFIX)
                 || name == headers::REPLAY_OF
-                || headers::tells_of_deaths(name)
+                || headers::is_x_death_header(name)
         });
         if known { Self::Ours } else { Self::Others }
     }

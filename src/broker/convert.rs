@@ -9,11 +9,11 @@ use super::delivery::{ACQUIRED_COUNT, DELIVERY_COUNT, truncated_headers};
 use crate::wire::headers::{
     HeaderSource as _, LEFT_OUT_HEADERS, TRUNCATED_BODY, TRUNCATED_HEADERS,
 };
-use crate::wire::message::{Field, Message, Properties};
+use crate::wire::message::{MessageField, MessageProperties, MessageView};
 
 /// A message as it was delivered, without the broker's counts of deliveries. Headers that are missing
 /// are counted in [`LEFT_OUT_HEADERS`].
-pub(super) fn message_of(delivery: lapin::message::Delivery) -> Message {
+pub(super) fn message_of(delivery: lapin::message::Delivery) -> MessageView {
     let properties = &delivery.properties;
     let text = |text: &Option<ShortString>| text.as_ref().map(ToString::to_string);
     let mut headers = properties
@@ -35,12 +35,12 @@ pub(super) fn message_of(delivery: lapin::message::Delivery) -> Message {
     if missing > 0 {
         let before = headers.int(LEFT_OUT_HEADERS).unwrap_or(0).max(0);
         let all = before.saturating_add_unsigned(missing);
-        headers.insert(LEFT_OUT_HEADERS.to_owned(), Field::Int64(all));
+        headers.insert(LEFT_OUT_HEADERS.to_owned(), MessageField::Int64(all));
     }
-    Message {
+    MessageView {
         exchange: delivery.exchange.into(),
         routing_key: delivery.routing_key.into(),
-        properties: Properties {
+        properties: MessageProperties {
             content_type: text(properties.content_type()),
             content_encoding: text(properties.content_encoding()),
             delivery_mode: *properties.delivery_mode(),
@@ -61,7 +61,7 @@ pub(super) fn message_of(delivery: lapin::message::Delivery) -> Message {
 }
 
 /// The properties to publish it with; none if a text is longer than AMQP's short strings.
-pub(super) fn properties_of(message: &Message) -> Option<BasicProperties> {
+pub(super) fn properties_of(message: &MessageView) -> Option<BasicProperties> {
     let from = &message.properties;
     let mut to = BasicProperties::default();
     macro_rules! texts {
@@ -98,78 +98,80 @@ pub(super) fn properties_of(message: &Message) -> Option<BasicProperties> {
     Some(to)
 }
 
-fn field_of(value: &AMQPValue) -> Field {
+fn field_of(value: &AMQPValue) -> MessageField {
     match value {
-        AMQPValue::Boolean(flag) => Field::Bool(*flag),
-        AMQPValue::ShortShortInt(n) => Field::Int8(*n),
-        AMQPValue::ShortShortUInt(n) => Field::UInt8(*n),
-        AMQPValue::ShortInt(n) => Field::Int16(*n),
-        AMQPValue::ShortUInt(n) => Field::UInt16(*n),
-        AMQPValue::LongInt(n) => Field::Int32(*n),
-        AMQPValue::LongUInt(n) => Field::UInt32(*n),
-        AMQPValue::LongLongInt(n) => Field::Int64(*n),
-        AMQPValue::Float(n) => Field::Float(*n),
-        AMQPValue::Double(n) => Field::Double(*n),
-        AMQPValue::DecimalValue(n) => Field::Decimal {
+        AMQPValue::Boolean(flag) => MessageField::Bool(*flag),
+        AMQPValue::ShortShortInt(n) => MessageField::Int8(*n),
+        AMQPValue::ShortShortUInt(n) => MessageField::UInt8(*n),
+        AMQPValue::ShortInt(n) => MessageField::Int16(*n),
+        AMQPValue::ShortUInt(n) => MessageField::UInt16(*n),
+        AMQPValue::LongInt(n) => MessageField::Int32(*n),
+        AMQPValue::LongUInt(n) => MessageField::UInt32(*n),
+        AMQPValue::LongLongInt(n) => MessageField::Int64(*n),
+        AMQPValue::Float(n) => MessageField::Float(*n),
+        AMQPValue::Double(n) => MessageField::Double(*n),
+        AMQPValue::DecimalValue(n) => MessageField::Decimal {
             scale: n.scale,
             value: n.value,
         },
-        AMQPValue::ShortString(text) => Field::ShortText(text.to_string()),
+        AMQPValue::ShortString(text) => MessageField::ShortText(text.to_string()),
         AMQPValue::LongString(text) => match std::str::from_utf8(text.as_bytes()) {
-            Ok(text) => Field::Text(text.to_owned()),
-            Err(_) => Field::RawText(text.as_bytes().into()),
+            Ok(text) => MessageField::Text(text.to_owned()),
+            Err(_) => MessageField::RawText(text.as_bytes().into()),
         },
-        AMQPValue::ByteArray(bytes) => Field::Bytes(bytes.as_slice().into()),
-        AMQPValue::Timestamp(seconds) => Field::Timestamp(*seconds),
+        AMQPValue::ByteArray(bytes) => MessageField::Bytes(bytes.as_slice().into()),
+        AMQPValue::Timestamp(seconds) => MessageField::Timestamp(*seconds),
         AMQPValue::FieldArray(items) => {
-            Field::List(items.as_slice().iter().map(field_of).collect())
+            MessageField::List(items.as_slice().iter().map(field_of).collect())
         }
         AMQPValue::FieldTable(table) => {
             let fields = table.inner().iter();
-            Field::Table(
+            MessageField::Table(
                 fields
                     .map(|(name, value)| (name.to_string(), field_of(value)))
                     .collect(),
             )
         }
-        AMQPValue::Void => Field::Void,
+        AMQPValue::Void => MessageField::Void,
     }
 }
 
-fn value_of(field: &Field) -> Option<AMQPValue> {
+fn value_of(field: &MessageField) -> Option<AMQPValue> {
     Some(match field {
-        Field::Bool(flag) => AMQPValue::Boolean(*flag),
-        Field::Int8(n) => AMQPValue::ShortShortInt(*n),
-        Field::UInt8(n) => AMQPValue::ShortShortUInt(*n),
-        Field::Int16(n) => AMQPValue::ShortInt(*n),
-        Field::UInt16(n) => AMQPValue::ShortUInt(*n),
-        Field::Int32(n) => AMQPValue::LongInt(*n),
-        Field::UInt32(n) => AMQPValue::LongUInt(*n),
-        Field::Int64(n) => AMQPValue::LongLongInt(*n),
+        MessageField::Bool(flag) => AMQPValue::Boolean(*flag),
+        MessageField::Int8(n) => AMQPValue::ShortShortInt(*n),
+        MessageField::UInt8(n) => AMQPValue::ShortShortUInt(*n),
+        MessageField::Int16(n) => AMQPValue::ShortInt(*n),
+        MessageField::UInt16(n) => AMQPValue::ShortUInt(*n),
+        MessageField::Int32(n) => AMQPValue::LongInt(*n),
+        MessageField::UInt32(n) => AMQPValue::LongUInt(*n),
+        MessageField::Int64(n) => AMQPValue::LongLongInt(*n),
         // RabbitMQ closes the connection for a number that is none, or infinite.
-        Field::Float(n) if !n.is_finite() => AMQPValue::LongString(n.to_string().into()),
-        Field::Double(n) if !n.is_finite() => AMQPValue::LongString(n.to_string().into()),
-        Field::Float(n) => AMQPValue::Float(*n),
-        Field::Double(n) => AMQPValue::Double(*n),
-        Field::Decimal { scale, value } => AMQPValue::DecimalValue(DecimalValue {
+        MessageField::Float(n) if !n.is_finite() => AMQPValue::LongString(n.to_string().into()),
+        MessageField::Double(n) if !n.is_finite() => AMQPValue::LongString(n.to_string().into()),
+        MessageField::Float(n) => AMQPValue::Float(*n),
+        MessageField::Double(n) => AMQPValue::Double(*n),
+        MessageField::Decimal { scale, value } => AMQPValue::DecimalValue(DecimalValue {
             scale: *scale,
             value: *value,
         }),
         // The type of a short text is that of a number for RabbitMQ, which then closes the connection.
-        Field::ShortText(text) | Field::Text(text) => AMQPValue::LongString(text.as_str().into()),
-        Field::RawText(bytes) => AMQPValue::LongString(bytes.as_slice().into()),
-        Field::Bytes(bytes) => AMQPValue::ByteArray(ByteArray::from(bytes.as_slice())),
-        Field::Timestamp(seconds) => AMQPValue::Timestamp(*seconds),
-        Field::List(items) => {
+        MessageField::ShortText(text) | MessageField::Text(text) => {
+            AMQPValue::LongString(text.as_str().into())
+        }
+        MessageField::RawText(bytes) => AMQPValue::LongString(bytes.as_slice().into()),
+        MessageField::Bytes(bytes) => AMQPValue::ByteArray(ByteArray::from(bytes.as_slice())),
+        MessageField::Timestamp(seconds) => AMQPValue::Timestamp(*seconds),
+        MessageField::List(items) => {
             let values = items.iter().map(value_of).collect::<Option<Vec<_>>>()?;
             AMQPValue::FieldArray(FieldArray::from(values))
         }
-        Field::Table(table) => AMQPValue::FieldTable(table_of(table)?),
-        Field::Void => AMQPValue::Void,
+        MessageField::Table(table) => AMQPValue::FieldTable(table_of(table)?),
+        MessageField::Void => AMQPValue::Void,
     })
 }
 
-fn table_of(fields: &BTreeMap<String, Field>) -> Option<FieldTable> {
+fn table_of(fields: &BTreeMap<String, MessageField>) -> Option<FieldTable> {
     let mut table = FieldTable::default();
     for (name, field) in fields {
         table.insert(short(name)?, value_of(field)?);
@@ -218,11 +220,11 @@ mod tests {
     #[test]
     fn what_rabbitmq_closes_the_connection_for_is_sent_as_text() {
         for (field, text) in [
-            (Field::ShortText("short".into()), "short"),
-            (Field::Float(f32::NAN), "NaN"),
-            (Field::Double(f64::NEG_INFINITY), "-inf"),
+            (MessageField::ShortText("short".into()), "short"),
+            (MessageField::Float(f32::NAN), "NaN"),
+            (MessageField::Double(f64::NEG_INFINITY), "-inf"),
         ] {
-            let nested = Field::List(vec![field]);
+            let nested = MessageField::List(vec![field]);
             let expected = vec![AMQPValue::LongString(text.into())];
             assert_eq!(
                 value_of(&nested),
@@ -233,12 +235,12 @@ mod tests {
 
     #[test]
     fn what_amqp_cannot_carry_is_told() {
-        let mut message = Message::default();
+        let mut message = MessageView::default();
         assert!(properties_of(&message).is_some());
         message.properties.app_id = Some("a".repeat(256));
         assert!(properties_of(&message).is_none());
         message.properties.app_id = None;
-        message.headers.insert("h".repeat(256), Field::Void);
+        message.headers.insert("h".repeat(256), MessageField::Void);
         assert!(properties_of(&message).is_none());
     }
 }

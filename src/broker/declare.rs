@@ -12,55 +12,64 @@ use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
-use super::connection::Wire;
-use super::greeting::Greeting;
+use super::connection::AmqpConnection;
+use super::greeting::ServerVersion;
 use super::topology::{
-    Argument, DELIVERY_LIMIT_ARGUMENT, Difference, Object, Topology, Value, What,
-    read_inequivalence,
+    Argument, ArgumentValue, DELIVERY_LIMIT_ARGUMENT, DifferenceKind, Topology, TopologyDifference,
+    TopologyObject, read_inequivalence,
 };
-use super::trouble::{Trouble, without_user};
+use super::trouble::{BrokerError, without_user};
 
 /// Declares everything; what exists already must be as it is to be.
-pub(super) async fn declare(wire: &Wire, topology: &Topology) -> Result<(), Trouble> {
-    report(each(wire, topology, Way::Declare).await?)
+pub(super) async fn declare(wire: &AmqpConnection, topology: &Topology) -> Result<(), BrokerError> {
+    report(each(wire, topology, CheckMode::Declare).await?)
 }
 
 /// Looks whether every exchange and queue exists, with whatever arguments.
-pub(super) async fn require(wire: &Wire, topology: &Topology) -> Result<(), Trouble> {
-    report(each(wire, topology, Way::Exists).await?)
+pub(super) async fn declare_and_verify(
+    wire: &AmqpConnection,
+    topology: &Topology,
+) -> Result<(), BrokerError> {
+    report(each(wire, topology, CheckMode::Exists).await?)
 }
 
 /// Everything that is missing or differs. It creates nothing, but needs the right to configure.
-pub(super) async fn compare(wire: &Wire, topology: &Topology) -> Result<Vec<Difference>, Trouble> {
-    each(wire, topology, Way::Compare).await
+pub(super) async fn compare(
+    wire: &AmqpConnection,
+    topology: &Topology,
+) -> Result<Vec<TopologyDifference>, BrokerError> {
+    each(wire, topology, CheckMode::Compare).await
 }
 
 /// Removes every queue and exchange, bindings with them; what is not there is passed over.
-pub(super) async fn remove(connection: &Connection, topology: &Topology) -> Result<(), Trouble> {
+pub(super) async fn remove(
+    connection: &Connection,
+    topology: &Topology,
+) -> Result<(), BrokerError> {
     let channel = open_channel(connection).await?;
     for object in &topology.objects {
         let removed = match object {
-            Object::Queue { name, .. } => {
+            TopologyObject::Queue { name, .. } => {
                 let options = QueueDeleteOptions::default();
                 channel
                     .queue_delete(name.as_str().into(), options)
                     .await
                     .map(drop)
             }
-            Object::Exchange { name, .. } => {
+            TopologyObject::Exchange { name, .. } => {
                 let options = ExchangeDeleteOptions::default();
                 channel.exchange_delete(name.as_str().into(), options).await
             }
-            Object::Binding { .. } => Ok(()),
+            TopologyObject::Binding { .. } => Ok(()),
         };
-        removed.map_err(|error| Trouble::of_session(&error))?;
+        removed.map_err(|error| BrokerError::of_session(&error))?;
     }
     channel.close(200, "OK".into()).await.ok();
     Ok(())
 }
 
 /// How many messages are ready in a queue.
-pub(super) async fn length(connection: &Connection, queue: &str) -> Result<u32, Trouble> {
+pub(super) async fn length(connection: &Connection, queue: &str) -> Result<u32, BrokerError> {
     let channel = open_channel(connection).await?;
     let options = QueueDeclareOptions {
         passive: true,
@@ -69,32 +78,36 @@ pub(super) async fn length(connection: &Connection, queue: &str) -> Result<u32, 
     let found = channel
         .queue_declare(queue.into(), options, FieldTable::default())
         .await
-        .map_err(|error| Trouble::of_session(&error))?;
+        .map_err(|error| BrokerError::of_session(&error))?;
     channel.close(200, "OK".into()).await.ok();
     Ok(found.message_count())
 }
 
 #[derive(Clone, Copy)]
-enum Way {
+enum CheckMode {
     Declare,
     Exists,
     Compare,
 }
 
-fn report(differences: Vec<Difference>) -> Result<(), Trouble> {
+fn report(differences: Vec<TopologyDifference>) -> Result<(), BrokerError> {
     if differences.is_empty() {
         Ok(())
     } else {
-        Err(Trouble::Topology(differences))
+        Err(BrokerError::Topology(differences))
     }
 }
 
-async fn each(wire: &Wire, topology: &Topology, way: Way) -> Result<Vec<Difference>, Trouble> {
-    let mut desk = Desk::open(wire).await?;
+async fn each(
+    wire: &AmqpConnection,
+    topology: &Topology,
+    way: CheckMode,
+) -> Result<Vec<TopologyDifference>, BrokerError> {
+    let mut desk = TopologyChannel::open(wire).await?;
     let mut differences = Vec::new();
     for object in &topology.objects {
         if let Some(what) = one(&mut desk, object, way).await? {
-            differences.push(Difference {
+            differences.push(TopologyDifference {
                 object: object.to_string(),
                 what,
             });
@@ -104,15 +117,26 @@ async fn each(wire: &Wire, topology: &Topology, way: Way) -> Result<Vec<Differen
     Ok(differences)
 }
 
-async fn one(desk: &mut Desk<'_>, object: &Object, way: Way) -> Result<Option<What>, Trouble> {
+async fn one(
+    desk: &mut TopologyChannel<'_>,
+    object: &TopologyObject,
+    way: CheckMode,
+) -> Result<Option<DifferenceKind>, BrokerError> {
     let unlimited = object.asks_for_no_delivery_limit();
     match way {
-        Way::Declare if unlimited => declare_unlimited(desk, object).await,
-        Way::Declare => desk.declare(object).await,
-        Way::Exists | Way::Compare if matches!(object, Object::Binding { .. }) => Ok(None),
-        Way::Exists => desk.find(object).await,
-        Way::Compare => match desk.find(object).await? {
-            None if unlimited => desk.declare(&said_rightly(object, desk.greeting)?).await,
+        CheckMode::Declare if unlimited => declare_unlimited(desk, object).await,
+        CheckMode::Declare => desk.declare(object).await,
+        CheckMode::Exists | CheckMode::Compare
+            if matches!(object, TopologyObject::Binding { .. }) =>
+        {
+            Ok(None)
+        }
+        CheckMode::Exists => desk.find(object).await,
+        CheckMode::Compare => match desk.find(object).await? {
+            None if unlimited => {
+                desk.declare(&for_broker_version(object, desk.greeting)?)
+                    .await
+            }
             // A declare of what exists creates nothing; it only compares.
             None => desk.declare(object).await,
             misfit => Ok(misfit),
@@ -122,31 +146,44 @@ async fn one(desk: &mut Desk<'_>, object: &Object, way: Way) -> Result<Option<Wh
 
 /// The first version of which a queue without delivery limit must be asked for in so many words.
 /// Before, none is the default, and -1 would drop a message at its first requeue.
-const UNLIMITED_IS_SAID: u32 = 4;
+const FIRST_VERSION_WITH_DEFAULT_LIMIT: u32 = 4;
 
 /// The queue as this broker's version has to be asked for it.
-fn said_rightly(object: &Object, broker: &Greeting) -> Result<Object, Trouble> {
-    Ok(if broker.major_version()? < UNLIMITED_IS_SAID {
-        object.without_delivery_limit()
-    } else {
-        object.clone()
-    })
+fn for_broker_version(
+    object: &TopologyObject,
+    broker: &ServerVersion,
+) -> Result<TopologyObject, BrokerError> {
+    Ok(
+        if broker.major_version()? < FIRST_VERSION_WITH_DEFAULT_LIMIT {
+            object.without_delivery_limit()
+        } else {
+            object.clone()
+        },
+    )
 }
 
 /// Declares a queue without delivery limit.
-async fn declare_unlimited(desk: &mut Desk<'_>, object: &Object) -> Result<Option<What>, Trouble> {
-    let misfit = desk.declare(&said_rightly(object, desk.greeting)?).await?;
-    Ok(tolerate_old(object, misfit))
+async fn declare_unlimited(
+    desk: &mut TopologyChannel<'_>,
+    object: &TopologyObject,
+) -> Result<Option<DifferenceKind>, BrokerError> {
+    let misfit = desk
+        .declare(&for_broker_version(object, desk.greeting)?)
+        .await?;
+    Ok(accept_without_delivery_limit(object, misfit))
 }
 
-fn has_no_limit_argument(what: &What) -> bool {
-    matches!(what, What::Argument { argument, found, .. }
+fn has_no_limit_argument(what: &DifferenceKind) -> bool {
+    matches!(what, DifferenceKind::Argument { argument, found, .. }
         if argument == DELIVERY_LIMIT_ARGUMENT && found.starts_with("none"))
 }
 
 /// A queue from before an upgrade to 4.x has no argument, hence a limit of 20. Arguments cannot be
 /// changed, and publishing to it loses nothing, so the worker works on and says so each time.
-fn tolerate_old(object: &Object, misfit: Option<What>) -> Option<What> {
+fn accept_without_delivery_limit(
+    object: &TopologyObject,
+    misfit: Option<DifferenceKind>,
+) -> Option<DifferenceKind> {
     if !misfit.as_ref().is_some_and(has_no_limit_argument) {
         return misfit;
     }
@@ -158,14 +195,14 @@ fn tolerate_old(object: &Object, misfit: Option<What>) -> Option<What> {
 }
 
 /// A channel to ask on, replaced each time the broker closes it.
-struct Desk<'a> {
+struct TopologyChannel<'a> {
     connection: &'a Connection,
-    greeting: &'a Greeting,
+    greeting: &'a ServerVersion,
     channel: Channel,
 }
 
-impl<'a> Desk<'a> {
-    async fn open(wire: &'a Wire) -> Result<Self, Trouble> {
+impl<'a> TopologyChannel<'a> {
+    async fn open(wire: &'a AmqpConnection) -> Result<Self, BrokerError> {
         let channel = open_channel(&wire.connection).await?;
         Ok(Self {
             connection: &wire.connection,
@@ -175,27 +212,37 @@ impl<'a> Desk<'a> {
     }
 
     /// What does not fit, if anything. It creates what is missing.
-    async fn declare(&mut self, object: &Object) -> Result<Option<What>, Trouble> {
+    async fn declare(
+        &mut self,
+        object: &TopologyObject,
+    ) -> Result<Option<DifferenceKind>, BrokerError> {
         self.ask(object, false).await
     }
 
     /// Whether it is missing.
-    async fn find(&mut self, object: &Object) -> Result<Option<What>, Trouble> {
+    async fn find(
+        &mut self,
+        object: &TopologyObject,
+    ) -> Result<Option<DifferenceKind>, BrokerError> {
         self.ask(object, true).await
     }
 
-    async fn ask(&mut self, object: &Object, passive: bool) -> Result<Option<What>, Trouble> {
+    async fn ask(
+        &mut self,
+        object: &TopologyObject,
+        passive: bool,
+    ) -> Result<Option<DifferenceKind>, BrokerError> {
         let Err(error) = self.send(object, passive).await else {
             return Ok(None);
         };
-        let what = misfit(&error).ok_or_else(|| Trouble::of_session(&error))?;
+        let what = mismatch(&error).ok_or_else(|| BrokerError::of_session(&error))?;
         self.channel = open_channel(self.connection).await?;
         Ok(Some(what))
     }
 
-    async fn send(&self, object: &Object, passive: bool) -> lapin::Result<()> {
+    async fn send(&self, object: &TopologyObject, passive: bool) -> lapin::Result<()> {
         match object {
-            Object::Exchange { name, kind } => {
+            TopologyObject::Exchange { name, kind } => {
                 let options = ExchangeDeclareOptions {
                     passive,
                     durable: true,
@@ -206,7 +253,7 @@ impl<'a> Desk<'a> {
                     .exchange_declare(name.as_str().into(), kind, options, FieldTable::default())
                     .await
             }
-            Object::Queue { name, arguments } => {
+            TopologyObject::Queue { name, arguments } => {
                 let options = QueueDeclareOptions {
                     passive,
                     durable: true,
@@ -217,7 +264,7 @@ impl<'a> Desk<'a> {
                     .await
                     .map(|_| ())
             }
-            Object::Binding {
+            TopologyObject::Binding {
                 exchange,
                 queue,
                 routing_key,
@@ -236,20 +283,20 @@ impl<'a> Desk<'a> {
     }
 }
 
-pub(super) async fn open_channel(connection: &Connection) -> Result<Channel, Trouble> {
+pub(super) async fn open_channel(connection: &Connection) -> Result<Channel, BrokerError> {
     connection
         .create_channel()
         .await
-        .map_err(|error| Trouble::of_session(&error))
+        .map_err(|error| BrokerError::of_session(&error))
 }
 
 fn table(arguments: &[Argument]) -> FieldTable {
     let mut table = FieldTable::default();
     for argument in arguments {
         let value = match &argument.value {
-            Value::Text(text) => AMQPValue::LongString(text.as_str().into()),
-            Value::Number(number) => AMQPValue::LongLongInt(*number),
-            Value::Flag(flag) => AMQPValue::Boolean(*flag),
+            ArgumentValue::Text(text) => AMQPValue::LongString(text.as_str().into()),
+            ArgumentValue::Number(number) => AMQPValue::LongLongInt(*number),
+            ArgumentValue::Flag(flag) => AMQPValue::Boolean(*flag),
         };
         table.insert(argument.name.into(), value);
     }
@@ -258,20 +305,24 @@ fn table(arguments: &[Argument]) -> FieldTable {
 
 /// Whether the broker says that what was asked about is not there.
 pub(super) fn is_missing(error: &lapin::Error) -> bool {
-    matches!(misfit(error), Some(What::Missing))
+    matches!(mismatch(error), Some(DifferenceKind::Missing))
 }
 
 /// A channel error about the object itself; any other error is not about the topology.
-fn misfit(error: &lapin::Error) -> Option<What> {
+fn mismatch(error: &lapin::Error) -> Option<DifferenceKind> {
     let ErrorKind::ProtocolError(amqp) = error.kind() else {
         return None;
     };
     let told = amqp.get_message().as_str();
     match amqp.kind() {
-        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Some(What::Missing),
-        AMQPErrorKind::Soft(_) => Some(read_inequivalence(told).unwrap_or_else(|| What::Refused {
-            told: without_user(told),
-        })),
+        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Some(DifferenceKind::Missing),
+        AMQPErrorKind::Soft(_) => {
+            Some(
+                read_inequivalence(told).unwrap_or_else(|| DifferenceKind::Refused {
+                    told: without_user(told),
+                }),
+            )
+        }
         AMQPErrorKind::Hard(_) => None,
     }
 }
@@ -289,8 +340,8 @@ mod tests {
             "ACCESS_REFUSED - configure access to queue 'q' in vhost '/' refused for user 'bob'"
                 .into(),
         );
-        let what = misfit(&ErrorKind::ProtocolError(refused).into());
-        let Some(What::Refused { told }) = what else {
+        let what = mismatch(&ErrorKind::ProtocolError(refused).into());
+        let Some(DifferenceKind::Refused { told }) = what else {
             panic!("{what:?}");
         };
         assert_eq!(

@@ -1,6 +1,6 @@
 //! A request as the broker delivered it, and the obligation to settle it.
 //!
-//! What was received ([`Received`]) can be shared and kept; the right to settle it ([`Delivery`])
+//! What was received ([`ReceivedMessage`]) can be shared and kept; the right to settle it ([`Delivery`])
 //! cannot be copied and is used up by settling. It belongs to the session (epoch) that delivered
 //! it: when that has ended, settling does nothing, and the broker delivers the request again.
 
@@ -16,8 +16,8 @@ use lapin::{BasicProperties, Channel};
 use crate::core::consume_plan::SourceQueue;
 use crate::core::removal::RemovalCause;
 use crate::wire::headers::{
-    HeaderSource, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Origin, TRACEPARENT, TRUNCATED_BODY,
-    TRUNCATED_HEADERS, X_DEATH,
+    HeaderSource, MessageOrigin, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, TRACEPARENT,
+    TRUNCATED_BODY, TRUNCATED_HEADERS, X_DEATH,
 };
 
 /// The broker's own counts of how often it handed a message out.
@@ -31,7 +31,7 @@ const DUE_SUFFIX: &str = ".due";
 const SHORT_STRING_MAX: usize = 255;
 
 /// A message as it came. `Debug` shows no content, which may name a person.
-pub struct Received {
+pub struct ReceivedMessage {
     body: Vec<u8>,
     properties: BasicProperties,
     exchange: ShortString,
@@ -45,13 +45,13 @@ pub struct Received {
 /// it again when the session ends.
 #[must_use = "an unsettled delivery holds one place of the prefetch until the session ends"]
 pub struct Delivery {
-    received: Arc<Received>,
-    lane: Arc<Lane>,
+    received: Arc<ReceivedMessage>,
+    lane: Arc<SessionChannel>,
     tag: u64,
     fetched: bool,
 }
 
-impl Received {
+impl ReceivedMessage {
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.body
@@ -148,17 +148,17 @@ impl Received {
 
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
-        short(self.properties.content_type())
+        as_str(self.properties.content_type())
     }
 
     #[must_use]
     pub fn correlation_id(&self) -> Option<&str> {
-        short(self.properties.correlation_id())
+        as_str(self.properties.correlation_id())
     }
 
     #[must_use]
     pub fn message_id(&self) -> Option<&str> {
-        short(self.properties.message_id())
+        as_str(self.properties.message_id())
     }
 
     /// The publisher's clock, in seconds since 1970.
@@ -175,8 +175,8 @@ impl Received {
 
     /// Where it was first published, before any detour through the ladder.
     #[must_use]
-    pub fn origin(&self) -> Origin<'_> {
-        Origin {
+    pub fn origin(&self) -> MessageOrigin<'_> {
+        MessageOrigin {
             exchange: self.exchange(),
             routing_key: self.routing_key(),
         }
@@ -237,13 +237,13 @@ impl Received {
     }
 }
 
-impl HeaderSource for Received {
+impl HeaderSource for ReceivedMessage {
     fn text(&self, name: &str) -> Option<&str> {
         text_of(self.header(name)?)
     }
 
     fn int(&self, name: &str) -> Option<i64> {
-        whole(self.header(name)?)
+        as_i64(self.header(name)?)
     }
 
     fn bool(&self, name: &str) -> Option<bool> {
@@ -254,27 +254,27 @@ impl HeaderSource for Received {
     }
 
     fn content_encoding(&self) -> Option<&str> {
-        short(self.properties.content_encoding())
+        as_str(self.properties.content_encoding())
     }
 }
 
 impl Delivery {
     pub(super) fn new(
         message: lapin::message::Delivery,
-        lane: &Arc<Lane>,
+        lane: &Arc<SessionChannel>,
         source: SourceQueue,
     ) -> Self {
         let tag = message.delivery_tag;
         lane.unsettled.fetch_add(1, Ordering::Relaxed);
         Self {
-            received: Arc::new(Received::new(message, source, lane.epoch)),
+            received: Arc::new(ReceivedMessage::new(message, source, lane.epoch)),
             lane: Arc::clone(lane),
             tag,
             fetched: false,
         }
     }
 
-    /// It came by [`LinkHandle::fetch`](super::LinkHandle::fetch).
+    /// It came by [`BrokerHandle::fetch`](super::BrokerHandle::fetch).
     pub(super) const fn fetched(mut self) -> Self {
         self.fetched = true;
         self
@@ -288,13 +288,13 @@ impl Delivery {
 
     /// The message, to keep or to publish again while the delivery is still held.
     #[must_use]
-    pub const fn received(&self) -> &Arc<Received> {
+    pub const fn received(&self) -> &Arc<ReceivedMessage> {
         &self.received
     }
 
     pub(super) fn ack(self) {
         self.lane.settled();
-        if self.lane.is_live() {
+        if self.lane.is_open() {
             let acking = self
                 .lane
                 .channel
@@ -316,7 +316,7 @@ impl Delivery {
 
     fn nack(self, requeue: bool) {
         self.lane.settled();
-        if self.lane.is_live() {
+        if self.lane.is_open() {
             let options = BasicNackOptions {
                 requeue,
                 multiple: false,
@@ -330,9 +330,9 @@ impl Delivery {
 }
 
 impl Deref for Delivery {
-    type Target = Received;
+    type Target = ReceivedMessage;
 
-    fn deref(&self) -> &Received {
+    fn deref(&self) -> &ReceivedMessage {
         &self.received
     }
 }
@@ -346,7 +346,7 @@ impl std::fmt::Debug for Delivery {
     }
 }
 
-impl std::fmt::Debug for Received {
+impl std::fmt::Debug for ReceivedMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Received")
             .field("epoch", &self.epoch)
@@ -357,14 +357,14 @@ impl std::fmt::Debug for Received {
 
 /// The consuming channel of one session. Deliveries hold on to it, so a delivery can be settled on
 /// the channel it came by and on no other.
-pub(super) struct Lane {
+pub(super) struct SessionChannel {
     pub(super) epoch: u64,
     pub(super) channel: Channel,
     void: AtomicBool,
     unsettled: AtomicU32,
 }
 
-impl Lane {
+impl SessionChannel {
     pub(super) const fn new(epoch: u64, channel: Channel) -> Self {
         Self {
             epoch,
@@ -384,11 +384,11 @@ impl Lane {
     }
 
     /// From now on its deliveries can be settled no more.
-    pub(super) fn end(&self) {
+    pub(super) fn close(&self) {
         self.void.store(true, Ordering::Release);
     }
 
-    fn is_live(&self) -> bool {
+    fn is_open(&self) -> bool {
         !self.void.load(Ordering::Acquire)
     }
 }
@@ -405,11 +405,11 @@ pub(super) fn truncated_headers(headers: Option<&FieldTable>) -> u64 {
 
 /// What the stream from the broker says of a message; it lets no publisher write that.
 fn mark(headers: Option<&FieldTable>, name: &str) -> Option<u64> {
-    u64::try_from(whole(headers?.inner().get(name)?)?).ok()
+    u64::try_from(as_i64(headers?.inner().get(name)?)?).ok()
 }
 
 #[expect(clippy::ref_option, reason = "it is what lapin's properties give")]
-fn short(property: &Option<ShortString>) -> Option<&str> {
+fn as_str(property: &Option<ShortString>) -> Option<&str> {
     property.as_ref().map(ShortString::as_str)
 }
 
@@ -422,7 +422,7 @@ fn text_of(value: &AMQPValue) -> Option<&str> {
 }
 
 /// A whole number, in whichever of AMQP's types it came.
-pub(super) fn whole(value: &AMQPValue) -> Option<i64> {
+pub(super) fn as_i64(value: &AMQPValue) -> Option<i64> {
     Some(match value {
         AMQPValue::ShortShortInt(n) => i64::from(*n),
         AMQPValue::ShortShortUInt(n) => i64::from(*n),

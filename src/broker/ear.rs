@@ -19,23 +19,23 @@ use super::frame_filter::FrameFilter;
 const CHUNK: usize = 64 * 1024;
 /// Tells that the broker speaks.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pulse(Arc<AtomicU64>);
+pub(super) struct ReadActivity(Arc<AtomicU64>);
 
-impl Pulse {
+impl ReadActivity {
     /// How often something came so far.
-    pub(super) fn beats(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn beat(&self) {
+    fn record(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-pub(super) struct Ear<S> {
+pub(super) struct SanitizingStream<S> {
     stream: S,
     filter: FrameFilter,
-    pulse: Pulse,
+    pulse: ReadActivity,
     chunk: Box<[u8]>,
     /// What may be handed on, from `begin` on.
     ready: Vec<u8>,
@@ -43,8 +43,8 @@ pub(super) struct Ear<S> {
     ended: bool,
 }
 
-impl<S> Ear<S> {
-    pub(super) fn new(stream: S, filter: FrameFilter, pulse: Pulse) -> Self {
+impl<S> SanitizingStream<S> {
+    pub(super) fn new(stream: S, filter: FrameFilter, pulse: ReadActivity) -> Self {
         Self {
             stream,
             filter,
@@ -57,7 +57,7 @@ impl<S> Ear<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Ear<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for SanitizingStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -68,7 +68,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Ear<S> {
             this.ready.clear();
             this.begin = 0;
             let count = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut this.chunk))?;
-            this.pulse.beat();
+            this.pulse.record();
             this.filter.push(&this.chunk[..count], &mut this.ready);
             if count == 0 {
                 // Whatever was begun comes to no end any more.
@@ -83,7 +83,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Ear<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Ear<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for SanitizingStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -121,9 +121,9 @@ mod tests {
     const PROPERTIES: u8 = 2;
 
     /// Gives its bytes in pieces of one size.
-    struct Pieces(Vec<u8>, usize);
+    struct FrameChunks(Vec<u8>, usize);
 
-    impl AsyncRead for Pieces {
+    impl AsyncRead for FrameChunks {
         fn poll_read(
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
@@ -144,7 +144,8 @@ mod tests {
 
     fn heard(sent: Vec<u8>, piece: usize) -> Vec<u8> {
         let filter = FrameFilter::new(StreamLimits::NONE, FRAME_MAX, Arc::default());
-        let mut ear = Ear::new(Pieces(sent, piece), filter, Pulse::default());
+        let mut ear =
+            SanitizingStream::new(FrameChunks(sent, piece), filter, ReadActivity::default());
         let mut heard = Vec::new();
         ear.read_to_end(&mut heard).now_or_never().unwrap().unwrap();
         heard

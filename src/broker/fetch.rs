@@ -10,18 +10,18 @@ use std::sync::Arc;
 use lapin::message::{BasicGetMessage, Delivery};
 use lapin::options::BasicGetOptions;
 
-use super::delivery::Lane;
-use super::intake::{Intake, Reply, Step, reply};
-use super::trouble::Trouble;
+use super::delivery::SessionChannel;
+use super::intake::{ConsumerEvent, PendingReply, QueueConsumer, reply};
+use super::trouble::BrokerError;
 use crate::core::consume_plan::SourceQueue;
 
-pub(super) struct Fetch {
+pub(super) struct QueueFetch {
     pub(super) source: SourceQueue,
     queue: String,
-    lane: Arc<Lane>,
+    lane: Arc<SessionChannel>,
     /// Of the consumer; it is stopped where one message is asked for.
-    pub(super) intake: Intake,
-    last: Option<Reply<Option<BasicGetMessage>>>,
+    pub(super) intake: QueueConsumer,
+    last: Option<PendingReply<Option<BasicGetMessage>>>,
     found: u32,
 }
 
@@ -32,23 +32,28 @@ pub(super) enum FetchStep {
     Turned,
     /// By the broker.
     Cancelled,
-    Failed(Trouble),
+    Failed(BrokerError),
 }
 
-impl Fetch {
+impl QueueFetch {
     /// Asks for this number of messages. More may come where some are settled at once.
-    pub(super) fn new(lane: &Arc<Lane>, source: SourceQueue, queue: &str, most: u16) -> Self {
+    pub(super) fn new(
+        lane: &Arc<SessionChannel>,
+        source: SourceQueue,
+        queue: &str,
+        most: u16,
+    ) -> Self {
         let mut fetch = Self {
             source,
             queue: queue.to_owned(),
             lane: Arc::clone(lane),
-            intake: Intake::new(Arc::clone(lane), queue),
+            intake: QueueConsumer::new(Arc::clone(lane), queue),
             last: None,
             found: 0,
         };
         match most.saturating_sub(1) {
             0 => fetch.last = Some(fetch.get()),
-            others => fetch.intake.want(Some(others)),
+            others => fetch.intake.set_active(Some(others)),
         }
         fetch
     }
@@ -63,33 +68,33 @@ impl Fetch {
         tokio::select! {
             biased;
             step = self.intake.step() => match step {
-                Step::Delivered(message) => {
+                ConsumerEvent::Delivered(message) => {
                     self.found += 1;
                     FetchStep::Fetched(message)
                 }
-                Step::Turned => {
+                ConsumerEvent::Turned => {
                     self.last = Some(self.get());
                     FetchStep::Turned
                 }
-                Step::Stopped => FetchStep::Turned,
-                Step::Cancelled => FetchStep::Cancelled,
-                Step::Failed(trouble) => FetchStep::Failed(trouble),
+                ConsumerEvent::Stopped => FetchStep::Turned,
+                ConsumerEvent::Cancelled => FetchStep::Cancelled,
+                ConsumerEvent::Failed(trouble) => FetchStep::Failed(trouble),
             },
             last = reply(&mut self.last) => {
-                self.intake.want(None);
+                self.intake.set_active(None);
                 match last {
                     Ok(Some(message)) => {
                         self.found += 1;
                         FetchStep::Fetched(Box::new(message.delivery))
                     }
                     Ok(None) => FetchStep::Turned,
-                    Err(error) => FetchStep::Failed(Trouble::of_session(&error)),
+                    Err(error) => FetchStep::Failed(BrokerError::of_session(&error)),
                 }
             }
         }
     }
 
-    fn get(&self) -> Reply<Option<BasicGetMessage>> {
+    fn get(&self) -> PendingReply<Option<BasicGetMessage>> {
         let (lane, queue) = (Arc::clone(&self.lane), self.queue.as_str().into());
         Box::pin(async move {
             let options = BasicGetOptions::default();

@@ -16,15 +16,19 @@ const FRAME: usize = 8;
 const FIXED: usize = 14 + 1 + 1 + 8;
 /// For what the broker adds: the counts of deliveries and the history of dead-lettering, which has
 /// an entry for each step of the ladder.
-const BROKERS: usize = 4096;
+const BROKER_OVERHEAD: usize = 4096;
 
 /// No more than this part of a frame is reserved for that, where frames are small.
 const BROKERS_PART: usize = 8;
 
 /// How many bytes headers may have beside `properties` and `ours`, and what the broker adds later.
-pub(super) fn room(frame_max: u32, properties: &BasicProperties, ours: &FieldTable) -> usize {
+pub(super) fn header_budget(
+    frame_max: u32,
+    properties: &BasicProperties,
+    ours: &FieldTable,
+) -> usize {
     let all = frame(frame_max);
-    let reserved = BROKERS.min(all / BROKERS_PART);
+    let reserved = BROKER_OVERHEAD.min(all / BROKERS_PART);
     all.saturating_sub(rest(properties) + table(ours.inner()) + reserved)
 }
 
@@ -60,7 +64,10 @@ pub(super) struct LeftOut {
 }
 
 /// Leaves out the largest headers until the rest fits.
-pub(super) fn fit(headers: &mut BTreeMap<ShortString, AMQPValue>, room: usize) -> LeftOut {
+pub(super) fn drop_oversized_headers(
+    headers: &mut BTreeMap<ShortString, AMQPValue>,
+    room: usize,
+) -> LeftOut {
     fit_others(headers, room, |_| false)
 }
 
@@ -170,7 +177,7 @@ mod tests {
             (0, ""),
         ] {
             let mut left = all.clone();
-            let out = fit(&mut left, room);
+            let out = drop_oversized_headers(&mut left, room);
             let names: String = left.keys().map(ShortString::as_str).collect();
             assert_eq!(names, kept, "{room}");
             assert_eq!(out.count + left.len(), all.len());
@@ -192,7 +199,7 @@ mod tests {
             .map(|nth| (format!("{nth:x}").into(), AMQPValue::Void))
             .collect();
         let before = tokio::time::Instant::now();
-        let out = fit(&mut all, 1_000);
+        let out = drop_oversized_headers(&mut all, 1_000);
         // To look through all of them for each takes minutes.
         assert!(before.elapsed() < std::time::Duration::from_secs(2));
         assert!(table(&all) <= 1_000 && table(&all) > 990);
@@ -219,15 +226,15 @@ mod tests {
     fn what_we_add_and_what_the_broker_adds_is_reckoned_with() {
         let plain = BasicProperties::default();
         let none = FieldTable::default();
-        let all = room(131_072, &plain, &none);
+        let all = header_budget(131_072, &plain, &none);
         assert!(all > 126_000 && all < 127_000, "{all}");
         let ours = FieldTable::from(headers(&[("h", 93)]));
-        assert_eq!(room(131_072, &plain, &ours), all - 100);
+        assert_eq!(header_budget(131_072, &plain, &ours), all - 100);
         let with_text = BasicProperties::default().with_app_id("123456789".into());
-        assert_eq!(room(131_072, &with_text, &none), all - 10);
-        let small = room(4_096, &plain, &none);
+        assert_eq!(header_budget(131_072, &with_text, &none), all - 10);
+        let small = header_budget(4_096, &plain, &none);
         assert!(small > 3_500 && small < 3_600, "{small}");
-        assert_eq!(room(20, &plain, &none), 0);
+        assert_eq!(header_budget(20, &plain, &none), 0);
         assert!(whole_room(131_072, &plain) > all + 4_000);
     }
 }

@@ -21,17 +21,17 @@ const MORE_AFTER: Duration = Duration::from_millis(20);
 
 /// The reader's side: how much may come.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Flow(Arc<Mutex<Allowance>>);
+pub(super) struct ReadFlow(Arc<Mutex<ReadAllowance>>);
 
 #[derive(Debug, Default)]
-struct Allowance {
+struct ReadAllowance {
     /// Bytes that may come each time; as many as there are, unless set.
     limit: Option<usize>,
     left: usize,
     held_back: Option<Waker>,
 }
 
-impl Flow {
+impl ReadFlow {
     /// From now on no more than `limit` bytes come before the reader waits again.
     pub(super) fn limit(&self, limit: usize) {
         let mut allowance = self.lock();
@@ -63,12 +63,12 @@ impl Flow {
         tokio::time::sleep(MORE_AFTER).await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Allowance> {
+    fn lock(&self) -> MutexGuard<'_, ReadAllowance> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Allowance {
+impl ReadAllowance {
     fn refill(&mut self) {
         self.left = self.limit.unwrap_or(0);
         if let Some(waker) = self.held_back.take() {
@@ -78,18 +78,18 @@ impl Allowance {
 }
 
 /// The stream's side.
-pub(super) struct Throttled<S> {
+pub(super) struct ThrottledStream<S> {
     stream: S,
-    flow: Flow,
+    flow: ReadFlow,
 }
 
-impl<S> Throttled<S> {
-    pub(super) const fn new(stream: S, flow: Flow) -> Self {
+impl<S> ThrottledStream<S> {
+    pub(super) const fn new(stream: S, flow: ReadFlow) -> Self {
         Self { stream, flow }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Throttled<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ThrottledStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -112,7 +112,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Throttled<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Throttled<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ThrottledStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -147,8 +147,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_more_than_the_limit_comes_before_the_reader_waits() {
-        let flow = Flow::default();
-        let mut stream = Throttled::new(Cursor::new(vec![7; 1000]), flow.clone());
+        let flow = ReadFlow::default();
+        let mut stream = ThrottledStream::new(Cursor::new(vec![7; 1000]), flow.clone());
         let mut buffer = [0; 10];
         // Unlimited at first.
         stream.read_exact(&mut buffer).await.unwrap();

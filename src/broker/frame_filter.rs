@@ -13,11 +13,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::content_header::{self, HEADERS_MAX, Rewriter, Rewritten};
-use super::greeting::Greeting;
+use super::content_header::{self, HEADERS_MAX, HeaderRewriter, RewrittenHeader};
+use super::greeting::ServerVersion;
 use super::mend::{
     self, BASIC_DELIVER, BASIC_GET_OK, BASIC_RETURN, CHANNEL_CLOSE, CHANNEL_CLOSE_OK,
-    CONNECTION_TUNE, Method,
+    CONNECTION_TUNE, MethodFrame,
 };
 
 /// The frame size that we ask for, RabbitMQ's own default. lapin holds 64 times as much as was
@@ -58,14 +58,14 @@ pub(super) struct FrameFilter {
     /// The one that was agreed on, as soon as the broker has said its own.
     agreed: usize,
     tuned: bool,
-    greeting: Arc<Greeting>,
-    state: State,
+    greeting: Arc<ServerVersion>,
+    state: FilterState,
     /// A frame's beginning, or all of it, until it can be handed on.
     held: Vec<u8>,
-    contents: HashMap<u16, Content>,
+    contents: HashMap<u16, ContentState>,
 }
 
-enum State {
+enum FilterState {
     /// Before and in a frame's head.
     Head,
     /// Until so many bytes are held: a frame, whole.
@@ -76,14 +76,14 @@ enum State {
     /// The properties of a message are rewritten; so many bytes of them are to come.
     Rewrite {
         channel: u16,
-        rewriter: Box<Rewriter>,
+        rewriter: Box<HeaderRewriter>,
         left: usize,
     },
 }
 
 /// The message that comes on a channel.
 #[derive(Clone, Copy, Default)]
-struct Content {
+struct ContentState {
     /// Whether its body may be cut: one that comes back to its publisher may not.
     may_cut: bool,
     /// Where it is cut: how many bytes of the body are to come and to go on.
@@ -93,14 +93,14 @@ struct Content {
 
 impl FrameFilter {
     /// For a connection on which frames of `wanted` bytes are asked for.
-    pub(super) fn new(limits: StreamLimits, wanted: u32, greeting: Arc<Greeting>) -> Self {
+    pub(super) fn new(limits: StreamLimits, wanted: u32, greeting: Arc<ServerVersion>) -> Self {
         let mut filter = Self {
             limits,
             wanted,
             agreed: 0,
             tuned: false,
             greeting,
-            state: State::Head,
+            state: FilterState::Head,
             held: Vec::new(),
             contents: HashMap::new(),
         };
@@ -114,7 +114,7 @@ impl FrameFilter {
         while !input.is_empty() {
             input = self.take(input, out);
         }
-        let between_frames = !matches!(self.state, State::Pass { on: 1.., .. });
+        let between_frames = !matches!(self.state, FilterState::Pass { on: 1.., .. });
         if came && out.len() == before && self.tuned && between_frames {
             out.extend_from_slice(&HEARTBEAT);
         }
@@ -128,7 +128,7 @@ impl FrameFilter {
     /// Takes some of it; what is left.
     fn take<'a>(&mut self, input: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         match &mut self.state {
-            State::Head => {
+            FilterState::Head => {
                 let (taken, rest) = split(input, FRAME_HEAD - self.held.len());
                 self.held.extend_from_slice(taken);
                 if let Some(&head) = self.held.first_chunk() {
@@ -136,16 +136,16 @@ impl FrameFilter {
                 }
                 rest
             }
-            State::Whole(size) => {
+            FilterState::Whole(size) => {
                 let (taken, rest) = split(input, *size - self.held.len());
                 self.held.extend_from_slice(taken);
                 if self.held.len() == *size {
-                    self.state = State::Head;
+                    self.state = FilterState::Head;
                     self.on_whole(out);
                 }
                 rest
             }
-            State::Pass { on, drop } => {
+            FilterState::Pass { on, drop } => {
                 let (passed, rest) = split(input, *on);
                 out.extend_from_slice(passed);
                 *on -= passed.len();
@@ -158,18 +158,18 @@ impl FrameFilter {
                 let (dropped, rest) = split(rest, *drop);
                 *drop -= dropped.len();
                 if *on == 0 && *drop == 0 {
-                    self.state = State::Head;
+                    self.state = FilterState::Head;
                 }
                 rest
             }
-            State::Rewrite { rewriter, left, .. } => {
+            FilterState::Rewrite { rewriter, left, .. } => {
                 let (taken, rest) = split(input, *left);
                 rewriter.push(taken);
                 *left -= taken.len();
                 if *left == 0 {
                     // Of the frame's own end, which is dropped, one was put already.
-                    let ended = State::Pass { on: 0, drop: 1 };
-                    if let State::Rewrite {
+                    let ended = FilterState::Pass { on: 0, drop: 1 };
+                    if let FilterState::Rewrite {
                         channel, rewriter, ..
                     } = std::mem::replace(&mut self.state, ended)
                     {
@@ -187,12 +187,12 @@ impl FrameFilter {
         let size = usize::try_from(u32::from_be_bytes(size)).unwrap_or(usize::MAX);
         let whole = FRAME_HEAD + size + 1;
         match kind {
-            METHOD if whole <= LONGEST_METHOD => self.state = State::Whole(whole),
-            HEADER if whole <= self.agreed => self.state = State::Whole(whole),
+            METHOD if whole <= LONGEST_METHOD => self.state = FilterState::Whole(whole),
+            HEADER if whole <= self.agreed => self.state = FilterState::Whole(whole),
             HEADER => {
                 self.held.clear();
                 let channel = channel_of(head);
-                self.state = State::Rewrite {
+                self.state = FilterState::Rewrite {
                     channel,
                     rewriter: Box::new(self.rewriter(channel)),
                     left: size,
@@ -201,7 +201,7 @@ impl FrameFilter {
             BODY if self.is_cutting(channel_of(head)) => self.begin_cut(head, size, out),
             _ => {
                 out.append(&mut self.held);
-                self.state = State::Pass {
+                self.state = FilterState::Pass {
                     on: size + 1,
                     drop: 0,
                 };
@@ -224,7 +224,7 @@ impl FrameFilter {
         }
         if on == size {
             out.extend_from_slice(&head);
-            self.state = State::Pass {
+            self.state = FilterState::Pass {
                 on: size + 1,
                 drop: 0,
             };
@@ -236,7 +236,7 @@ impl FrameFilter {
             head[3..].copy_from_slice(&size.to_be_bytes());
             out.extend_from_slice(&head);
         }
-        self.state = State::Pass {
+        self.state = FilterState::Pass {
             on,
             drop: size - on + 1,
         };
@@ -251,7 +251,7 @@ impl FrameFilter {
         let payload = &mut frame[FRAME_HEAD..end];
         let channel = channel_of(head);
         if head[0] == METHOD {
-            self.greeting.hear(payload);
+            self.greeting.parse(payload);
             mend::method(payload);
             self.on_method(channel, payload);
         } else if mend::properties(payload) > HEADERS_MAX
@@ -283,9 +283,9 @@ impl FrameFilter {
                 self.tuned = true;
             }
             BASIC_DELIVER | BASIC_GET_OK | BASIC_RETURN => {
-                let content = Content {
+                let content = ContentState {
                     may_cut: method != BASIC_RETURN,
-                    ..Content::default()
+                    ..ContentState::default()
                 };
                 self.contents.insert(channel, content);
             }
@@ -296,8 +296,8 @@ impl FrameFilter {
         }
     }
 
-    fn on_rewritten(&mut self, channel: u16, rewriter: Rewriter, out: &mut Vec<u8>) {
-        let Rewritten { payload, cut_from } = rewriter.finish();
+    fn on_rewritten(&mut self, channel: u16, rewriter: HeaderRewriter, out: &mut Vec<u8>) {
+        let RewrittenHeader { payload, cut_from } = rewriter.finish();
         match (cut_from, self.body_max(channel)) {
             (Some(to_come), Some(to_go)) => {
                 let content = self.contents.entry(channel).or_default();
@@ -324,8 +324,8 @@ impl FrameFilter {
         self.agreed = usize::try_from(agreed.max(FRAME_MIN)).unwrap_or(usize::MAX);
     }
 
-    fn rewriter(&self, channel: u16) -> Rewriter {
-        Rewriter::new(self.agreed - FRAME_HEAD - 1, self.body_max(channel))
+    fn rewriter(&self, channel: u16) -> HeaderRewriter {
+        HeaderRewriter::new(self.agreed - FRAME_HEAD - 1, self.body_max(channel))
     }
 
     fn body_max(&self, channel: u16) -> Option<u64> {
@@ -354,7 +354,7 @@ const fn channel_of(head: [u8; FRAME_HEAD]) -> u16 {
 }
 
 /// The class and method, and the arguments.
-fn method_of(payload: &[u8]) -> Option<(Method, &[u8])> {
+fn method_of(payload: &[u8]) -> Option<(MethodFrame, &[u8])> {
     let (&[class, class_low, method, method_low], arguments) = payload.split_first_chunk()?;
     let numbers = [[class, class_low], [method, method_low]];
     let [class, method] = numbers.map(u16::from_be_bytes);

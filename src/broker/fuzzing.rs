@@ -11,14 +11,14 @@ use futures_util::io::{AsyncRead, AsyncReadExt as _};
 use lapin::BasicProperties;
 
 use super::convert::message_of;
-use super::delivery::Received;
-use super::ear::{Ear, Pulse};
+use super::delivery::ReceivedMessage;
+use super::ear::{ReadActivity, SanitizingStream};
 use super::frame_filter::{FRAME_MIN, FrameFilter, StreamLimits};
-use super::outgoing::{Addresses, CopyTo, Outgoing, Parcel};
-use super::topology::Names;
+use super::outgoing::{CopyTo, EncodedPublish, OutboundMessage, PublishRouting};
+use super::topology::QueueNames;
 use crate::core::consume_plan::SourceQueue;
-use crate::wire::headers::Header;
-use crate::wire::message::Message;
+use crate::wire::headers::HeaderName;
+use crate::wire::message::MessageView;
 
 /// The frame size that [`sanitized`] fits content headers into.
 pub const FRAME_MAX: Option<usize> = Some(FRAME_MIN as usize);
@@ -32,9 +32,9 @@ pub const WAIT_MILLISECONDS: &str = "5000";
 /// What lapin gets of a broker's stream that comes in pieces of one size.
 #[must_use]
 pub fn sanitized(stream: &[u8], piece: usize) -> Vec<u8> {
-    let pieces = Pieces(stream, piece.max(1));
+    let pieces = FuzzChunks(stream, piece.max(1));
     let filter = FrameFilter::new(StreamLimits::NONE, FRAME_MIN, Arc::default());
-    let mut filtered = Ear::new(pieces, filter, Pulse::default());
+    let mut filtered = SanitizingStream::new(pieces, filter, ReadActivity::default());
     let mut out = Vec::new();
     let read = filtered.read_to_end(&mut out).now_or_never();
     read.expect("nothing is waited for")
@@ -42,9 +42,9 @@ pub fn sanitized(stream: &[u8], piece: usize) -> Vec<u8> {
     out
 }
 
-struct Pieces<'a>(&'a [u8], usize);
+struct FuzzChunks<'a>(&'a [u8], usize);
 
-impl AsyncRead for Pieces<'_> {
+impl AsyncRead for FuzzChunks<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -60,7 +60,7 @@ impl AsyncRead for Pieces<'_> {
 
 /// A message as lapin delivers it.
 #[derive(Debug, Clone)]
-pub struct Delivered {
+pub struct FuzzedDelivery {
     /// At most 255 bytes.
     pub exchange: String,
     /// At most 255 bytes.
@@ -70,8 +70,8 @@ pub struct Delivered {
     pub body: Vec<u8>,
 }
 
-impl From<Delivered> for lapin::message::Delivery {
-    fn from(from: Delivered) -> Self {
+impl From<FuzzedDelivery> for lapin::message::Delivery {
+    fn from(from: FuzzedDelivery) -> Self {
         let (exchange, key) = (from.exchange.into(), from.routing_key.into());
         let mut delivery = Self::mock(1, exchange, key, from.redelivered, from.body);
         delivery.properties = from.properties;
@@ -83,40 +83,40 @@ impl From<Delivered> for lapin::message::Delivery {
 /// `None` where it has no address.
 #[must_use]
 pub fn published_again(
-    from: Delivered,
+    from: FuzzedDelivery,
     as_dead_letter: bool,
-    headers: Vec<Header>,
+    headers: Vec<HeaderName>,
     frame_max: u32,
-) -> Option<Delivered> {
-    let of = Arc::new(Received::new(from.into(), SourceQueue::Due, 1));
+) -> Option<FuzzedDelivery> {
+    let of = Arc::new(ReceivedMessage::new(from.into(), SourceQueue::Due, 1));
     let outgoing = if as_dead_letter {
-        Outgoing::DeadLetter { of, headers }
+        OutboundMessage::DeadLetter { of, headers }
     } else {
         let to = CopyTo::Wait {
             step: 0,
             wait: WAIT,
         };
-        Outgoing::Copy { of, to, headers }
+        OutboundMessage::Copy { of, to, headers }
     };
     publish(outgoing, frame_max)
 }
 
 /// The message as the review reads it.
 #[must_use]
-pub fn reviewed(from: Delivered) -> Message {
+pub fn reviewed(from: FuzzedDelivery) -> MessageView {
     message_of(from.into())
 }
 
 /// The message as the review publishes it. `None` where a text is longer than AMQP can carry.
 #[must_use]
-pub fn sent(message: Message, frame_max: u32) -> Option<Delivered> {
-    publish(Outgoing::Message(message), frame_max)
+pub fn sent(message: MessageView, frame_max: u32) -> Option<FuzzedDelivery> {
+    publish(OutboundMessage::Message(message), frame_max)
 }
 
-fn publish(outgoing: Outgoing, frame_max: u32) -> Option<Delivered> {
-    let addresses = Addresses::new(&Names::new("rename"), &[WAIT]);
-    let parcel: Parcel = addresses.parcel(outgoing, frame_max)?;
-    Some(Delivered {
+fn publish(outgoing: OutboundMessage, frame_max: u32) -> Option<FuzzedDelivery> {
+    let addresses = PublishRouting::new(&QueueNames::new("rename"), &[WAIT]);
+    let parcel: EncodedPublish = addresses.parcel(outgoing, frame_max)?;
+    Some(FuzzedDelivery {
         exchange: parcel.exchange.to_string(),
         routing_key: parcel.routing_key.to_string(),
         redelivered: false,

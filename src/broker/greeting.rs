@@ -6,18 +6,18 @@
 
 use std::sync::OnceLock;
 
-use super::trouble::Trouble;
+use super::trouble::BrokerError;
 
 /// What `connection.start`, the first method that a broker sends, begins with.
 const START: &[u8] = b"\x00\x0a\x00\x0a";
 
 /// What was heard of the broker's greeting so far.
 #[derive(Debug, Default)]
-pub(super) struct Greeting(OnceLock<String>);
+pub(super) struct ServerVersion(OnceLock<String>);
 
-impl Greeting {
+impl ServerVersion {
     /// Takes note if this method is the greeting.
-    pub(super) fn hear(&self, method: &[u8]) {
+    pub(super) fn parse(&self, method: &[u8]) {
         if method.starts_with(START)
             && let Some(version) = version_in(method)
         {
@@ -27,10 +27,10 @@ impl Greeting {
     }
 
     /// The first number of the broker's version.
-    pub(super) fn major_version(&self) -> Result<u32, Trouble> {
+    pub(super) fn major_version(&self) -> Result<u32, BrokerError> {
         let version = self.0.get().map_or("", String::as_str);
         let major = version.split('.').next().and_then(|n| n.parse().ok());
-        major.ok_or_else(|| Trouble::Refused(format!("it calls its version {version:?}")))
+        major.ok_or_else(|| BrokerError::Refused(format!("it calls its version {version:?}")))
     }
 }
 
@@ -53,19 +53,19 @@ mod tests {
     #[test]
     fn the_version_is_found_in_a_greeting_and_in_no_part_of_it() {
         for end in 0..GREETING.len() {
-            let greeting = Greeting::default();
-            greeting.hear(&GREETING[..end]);
+            let greeting = ServerVersion::default();
+            greeting.parse(&GREETING[..end]);
             assert!(greeting.major_version().is_err());
         }
-        let greeting = Greeting::default();
-        greeting.hear(GREETING);
+        let greeting = ServerVersion::default();
+        greeting.parse(GREETING);
         assert_eq!(greeting.major_version().ok(), Some(3));
     }
 
     #[test]
     fn no_other_method_is_taken_for_a_greeting() {
-        let greeting = Greeting::default();
-        greeting.hear(&[&b"\x00\x3c\x00\x3c"[..], GREETING].concat());
+        let greeting = ServerVersion::default();
+        greeting.parse(&[&b"\x00\x3c\x00\x3c"[..], GREETING].concat());
         assert!(greeting.major_version().is_err());
     }
 }

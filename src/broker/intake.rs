@@ -11,35 +11,35 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 use tokio::time::Instant;
 
-use super::delivery::Lane;
-use super::trouble::Trouble;
+use super::delivery::SessionChannel;
+use super::trouble::BrokerError;
 
-pub(super) type Reply<T> = Pin<Box<dyn Future<Output = lapin::Result<T>> + Send>>;
+pub(super) type PendingReply<T> = Pin<Box<dyn Future<Output = lapin::Result<T>> + Send>>;
 
-type Start = Pin<Box<dyn Future<Output = Result<Consumer, Trouble>> + Send>>;
+type ConsumerStart = Pin<Box<dyn Future<Output = Result<Consumer, BrokerError>> + Send>>;
 
-pub(super) struct Intake {
-    lane: Arc<Lane>,
+pub(super) struct QueueConsumer {
+    lane: Arc<SessionChannel>,
     queue: ShortString,
     /// The prefetch to consume with; `None` is not to consume.
     wanted: Option<u16>,
-    flow: Flow,
+    flow: ConsumerState,
     /// When the broker was asked to begin with deliveries.
     asked_at: Instant,
 }
 
 #[derive(Default)]
-enum Flow {
+enum ConsumerState {
     #[default]
     Stopped,
-    Starting(Start, u16),
+    Starting(ConsumerStart, u16),
     Running(Consumer, u16),
     /// Cancelled. What the broker sent before it knew still comes.
-    Stopping(Consumer, Option<Reply<()>>),
+    Stopping(Consumer, Option<PendingReply<()>>),
 }
 
 /// Something that happened.
-pub(super) enum Step {
+pub(super) enum ConsumerEvent {
     Delivered(Box<lapin::message::Delivery>),
     /// Nothing that anybody has to know.
     Turned,
@@ -47,36 +47,38 @@ pub(super) enum Step {
     Stopped,
     /// By the broker's.
     Cancelled,
-    Failed(Trouble),
+    Failed(BrokerError),
 }
 
-impl Intake {
-    pub(super) fn new(lane: Arc<Lane>, queue: &str) -> Self {
+impl QueueConsumer {
+    pub(super) fn new(lane: Arc<SessionChannel>, queue: &str) -> Self {
         Self {
             lane,
             queue: queue.into(),
             wanted: None,
-            flow: Flow::Stopped,
+            flow: ConsumerState::Stopped,
             asked_at: Instant::now(),
         }
     }
 
     /// Consumes with that prefetch from now on, or not at all. A prefetch holds for a consumer from
     /// its start, so another one means another consumer.
-    pub(super) fn want(&mut self, prefetch: Option<u16>) {
+    pub(super) fn set_active(&mut self, prefetch: Option<u16>) {
         self.wanted = prefetch;
-        self.adjust();
+        self.reconcile();
     }
 
     pub(super) const fn is_stopped(&self) -> bool {
-        matches!(self.flow, Flow::Stopped)
+        matches!(self.flow, ConsumerState::Stopped)
     }
 
     /// For how long the broker has been asked to begin with deliveries.
     pub(super) fn starting_for(&self) -> Duration {
         match self.flow {
-            Flow::Starting(..) => self.asked_at.elapsed(),
-            Flow::Stopped | Flow::Running(..) | Flow::Stopping(..) => Duration::ZERO,
+            ConsumerState::Starting(..) => self.asked_at.elapsed(),
+            ConsumerState::Stopped | ConsumerState::Running(..) | ConsumerState::Stopping(..) => {
+                Duration::ZERO
+            }
         }
     }
 
@@ -86,52 +88,52 @@ impl Intake {
     }
 
     /// The next thing that happens; never, while stopped. May be dropped and asked again.
-    pub(super) async fn step(&mut self) -> Step {
+    pub(super) async fn step(&mut self) -> ConsumerEvent {
         match self.flow.turn().await {
-            Turn::Delivered(message) => Step::Delivered(message),
-            Turn::Started(consumer, prefetch) => {
-                self.flow = Flow::Running(consumer, prefetch);
-                self.adjust();
-                Step::Turned
+            PollOutcome::Delivered(message) => ConsumerEvent::Delivered(message),
+            PollOutcome::Started(consumer, prefetch) => {
+                self.flow = ConsumerState::Running(consumer, prefetch);
+                self.reconcile();
+                ConsumerEvent::Turned
             }
-            Turn::Ended { by_us: false } => Step::Cancelled,
-            Turn::Ended { by_us: true } => {
-                self.flow = Flow::Stopped;
-                self.adjust();
+            PollOutcome::Ended { by_us: false } => ConsumerEvent::Cancelled,
+            PollOutcome::Ended { by_us: true } => {
+                self.flow = ConsumerState::Stopped;
+                self.reconcile();
                 if self.wanted.is_some() {
-                    Step::Turned
+                    ConsumerEvent::Turned
                 } else {
-                    Step::Stopped
+                    ConsumerEvent::Stopped
                 }
             }
-            Turn::Failed(trouble) => Step::Failed(trouble),
+            PollOutcome::Failed(trouble) => ConsumerEvent::Failed(trouble),
         }
     }
 
     /// Takes the next step from what is to what is wanted.
-    fn adjust(&mut self) {
+    fn reconcile(&mut self) {
         self.flow = match (std::mem::take(&mut self.flow), self.wanted) {
-            (Flow::Stopped, Some(prefetch)) => {
+            (ConsumerState::Stopped, Some(prefetch)) => {
                 self.asked_at = Instant::now();
-                Flow::Starting(self.start(prefetch), prefetch)
+                ConsumerState::Starting(self.start(prefetch), prefetch)
             }
-            (Flow::Running(consumer, prefetch), wanted) if wanted != Some(prefetch) => {
+            (ConsumerState::Running(consumer, prefetch), wanted) if wanted != Some(prefetch) => {
                 let cancelling = self.cancel(consumer.tag());
-                Flow::Stopping(consumer, Some(cancelling))
+                ConsumerState::Stopping(consumer, Some(cancelling))
             }
             (flow, _) => flow,
         };
     }
 
-    fn start(&self, prefetch: u16) -> Start {
+    fn start(&self, prefetch: u16) -> ConsumerStart {
         let (lane, queue) = (Arc::clone(&self.lane), self.queue.clone());
         Box::pin(async move {
             let started = consume(&lane.channel, queue, prefetch).await;
-            started.map_err(|error| Trouble::of_session(&error))
+            started.map_err(|error| BrokerError::of_session(&error))
         })
     }
 
-    fn cancel(&self, tag: ShortString) -> Reply<()> {
+    fn cancel(&self, tag: ShortString) -> PendingReply<()> {
         let lane = Arc::clone(&self.lane);
         Box::pin(async move {
             let options = BasicCancelOptions::default();
@@ -155,43 +157,43 @@ pub(super) async fn consume(
     Ok(consumer)
 }
 
-enum Turn {
+enum PollOutcome {
     Started(Consumer, u16),
     Delivered(Box<lapin::message::Delivery>),
     Ended { by_us: bool },
-    Failed(Trouble),
+    Failed(BrokerError),
 }
 
-impl Flow {
-    async fn turn(&mut self) -> Turn {
+impl ConsumerState {
+    async fn turn(&mut self) -> PollOutcome {
         match self {
             Self::Stopped => std::future::pending().await,
             Self::Starting(starting, prefetch) => match starting.await {
-                Ok(consumer) => Turn::Started(consumer, *prefetch),
-                Err(trouble) => Turn::Failed(trouble),
+                Ok(consumer) => PollOutcome::Started(consumer, *prefetch),
+                Err(trouble) => PollOutcome::Failed(trouble),
             },
-            Self::Running(consumer, _) => came(consumer.next().await, false),
+            Self::Running(consumer, _) => on_delivery(consumer.next().await, false),
             Self::Stopping(consumer, cancelling) => tokio::select! {
                 biased;
-                next = consumer.next() => came(next, true),
+                next = consumer.next() => on_delivery(next, true),
                 Err(error) = reply(cancelling) => {
-                    Turn::Failed(Trouble::of_session(&error))
+                    PollOutcome::Failed(BrokerError::of_session(&error))
                 }
             },
         }
     }
 }
 
-fn came(next: Option<lapin::Result<lapin::message::Delivery>>, by_us: bool) -> Turn {
+fn on_delivery(next: Option<lapin::Result<lapin::message::Delivery>>, by_us: bool) -> PollOutcome {
     match next {
-        Some(Ok(message)) => Turn::Delivered(Box::new(message)),
-        Some(Err(error)) => Turn::Failed(Trouble::of_session(&error)),
-        None => Turn::Ended { by_us },
+        Some(Ok(message)) => PollOutcome::Delivered(Box::new(message)),
+        Some(Err(error)) => PollOutcome::Failed(BrokerError::of_session(&error)),
+        None => PollOutcome::Ended { by_us },
     }
 }
 
 /// The answer that is awaited, if one is; else never.
-pub(super) async fn reply<T>(awaited: &mut Option<Reply<T>>) -> lapin::Result<T> {
+pub(super) async fn reply<T>(awaited: &mut Option<PendingReply<T>>) -> lapin::Result<T> {
     match awaited {
         Some(waiting) => {
             let answer = waiting.await;

@@ -3,7 +3,7 @@
 //!
 //! Everything that happens comes as a [`BrokerEvent`] on one bounded channel, in order. The handle
 //! never waits. What it is told while no session lives is answered at once: publishes are
-//! [`Publication::Lost`], the rest is void.
+//! [`PublishResult::Lost`], the rest is void.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,19 +11,19 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::connection::Wire;
+use super::connection::AmqpConnection;
 use super::delivery::Delivery;
 use super::frame_filter::StreamLimits;
-use super::opening::{self, Ready};
-use super::outgoing::{Addresses, Outgoing};
-use super::patience::Patience;
-use super::proof::{Publication, Settled};
-use super::publisher::Ticket;
-use super::session::{End, Session, SessionStart};
-use super::topology::{Names, Topology, TopologySettings};
-use super::trouble::Trouble;
+use super::opening::{self, OpenSession};
+use super::outgoing::{OutboundMessage, PublishRouting};
+use super::patience::ReconnectBackoff;
+use super::proof::{AckPermit, PublishResult};
+use super::publisher::PublishId;
+use super::session::{Session, SessionEnd, SessionStart};
+use super::topology::{QueueNames, Topology, TopologySettings};
+use super::trouble::BrokerError;
 use super::undeliverable::UndeliverableReader;
-use crate::config::Amqp;
+use crate::config::AmqpSection;
 use crate::core::consume_plan::{ConsumePlan, ConsumeScope, SourceQueue};
 use crate::core::consume_window::{ConsumeWindow, SessionHistory};
 
@@ -52,13 +52,13 @@ pub enum BrokerEvent {
     /// The session is over: every delivery of it is void, and every publish has been answered.
     Down {
         epoch: u64,
-        why: Trouble,
+        why: BrokerError,
     },
     /// A try to connect failed; the next one comes after a while.
     Failed {
         /// Tries since the last good session.
         tries: u32,
-        why: Trouble,
+        why: BrokerError,
         again_in: Duration,
     },
     /// The broker has a memory or disk alarm and takes nothing (`true`), or takes again. A new
@@ -67,33 +67,33 @@ pub enum BrokerEvent {
     Delivered(Delivery),
     /// A message in `rename.undeliverable` ends each connection that it is delivered on.
     Unreadable {
-        why: Trouble,
+        why: BrokerError,
     },
     /// The answer to a publish; answers come in any order.
     Published {
-        ticket: Ticket,
-        result: Publication,
+        ticket: PublishId,
+        result: PublishResult,
     },
-    /// The acks handed over before [`LinkHandle::flush`] have reached the broker.
+    /// The acks handed over before [`BrokerHandle::flush`] have reached the broker.
     Flushed {
-        ticket: Ticket,
+        ticket: PublishId,
     },
-    /// [`LinkHandle::fetch`] is over: this number of messages was found.
+    /// [`BrokerHandle::fetch`] is over: this number of messages was found.
     Fetched {
         epoch: u64,
         found: u32,
     },
-    /// After [`LinkHandle::consume`]: what was due has been taken, and new requests are from now on.
+    /// After [`BrokerHandle::consume`]: what was due has been taken, and new requests are from now on.
     TakesNew {
         epoch: u64,
     },
-    /// After [`LinkHandle::stop_consuming`]: no further delivery comes.
+    /// After [`BrokerHandle::stop_consuming`]: no further delivery comes.
     Stopped {
         epoch: u64,
     },
 }
 
-pub(super) enum Command {
+pub(super) enum SessionCommand {
     Consume {
         epoch: u64,
         scope: ConsumeScope,
@@ -107,48 +107,48 @@ pub(super) enum Command {
         most: u16,
     },
     Publish {
-        ticket: Ticket,
-        outgoing: Box<Outgoing>,
+        ticket: PublishId,
+        outgoing: Box<OutboundMessage>,
     },
     Flush {
         epoch: u64,
-        ticket: Ticket,
+        ticket: PublishId,
     },
     Close,
 }
 
 /// What every session needs, made once.
-pub(super) struct Plan {
-    pub(super) amqp: Amqp,
-    pub(super) names: Names,
+pub(super) struct SessionConfig {
+    pub(super) amqp: AmqpSection,
+    pub(super) names: QueueNames,
     pub(super) topology: Topology,
-    pub(super) addresses: Arc<Addresses>,
+    pub(super) addresses: Arc<PublishRouting>,
     pub(super) prefetch: u16,
     pub(super) connection_name: String,
     pub(super) limits: StreamLimits,
 }
 
 #[derive(Debug)]
-pub struct Link;
+pub struct BrokerClient;
 
 /// Cheap to use, never waits.
 #[derive(Debug)]
-pub struct LinkHandle {
-    commands: mpsc::UnboundedSender<Command>,
+pub struct BrokerHandle {
+    commands: mpsc::UnboundedSender<SessionCommand>,
     task: JoinHandle<()>,
 }
 
-impl Link {
+impl BrokerClient {
     /// Starts to connect, and tells on `events` how it goes.
     pub fn start(
-        amqp: Amqp,
+        amqp: AmqpSection,
         settings: LinkSettings,
         events: mpsc::Sender<BrokerEvent>,
-    ) -> LinkHandle {
-        let names = Names::new(&amqp.prefix);
-        let plan = Plan {
+    ) -> BrokerHandle {
+        let names = QueueNames::new(&amqp.prefix);
+        let plan = SessionConfig {
             topology: Topology::new(&names, &settings.topology),
-            addresses: Arc::new(Addresses::new(&names, &settings.topology.delays)),
+            addresses: Arc::new(PublishRouting::new(&names, &settings.topology.delays)),
             names,
             amqp,
             prefetch: settings.prefetch,
@@ -158,26 +158,26 @@ impl Link {
         // Unbounded, but what its one user puts in is bounded by what it holds: some commands for
         // each delivery of the prefetch.
         let (commands, inbox) = mpsc::unbounded_channel();
-        let keeper = Keeper {
+        let keeper = ConnectionSupervisor {
             plan: Arc::new(plan),
             events,
             inbox,
-            patience: Patience::default(),
+            patience: ReconnectBackoff::default(),
             history: SessionHistory::default(),
             epoch: 0,
         };
-        LinkHandle {
+        BrokerHandle {
             commands,
             task: tokio::spawn(keeper.run()),
         }
     }
 }
 
-impl LinkHandle {
+impl BrokerHandle {
     /// Begins to consume in the session that [`BrokerEvent::Up`] announced, or goes on with other
     /// queues.
     pub fn consume(&self, epoch: u64, scope: ConsumeScope) {
-        self.send(Command::Consume { epoch, scope });
+        self.send(SessionCommand::Consume { epoch, scope });
     }
 
     /// Stops consuming. What the broker sent before it knew still comes as
@@ -185,63 +185,63 @@ impl LinkHandle {
     /// us but not sent returns to the queue, some of it marked as redelivered. Deliveries that are
     /// held stay held and can be settled as before.
     pub fn stop_consuming(&self, epoch: u64) {
-        self.send(Command::Stop { epoch });
+        self.send(SessionCommand::Stop { epoch });
     }
 
     /// Asks for the next messages of a queue, about this number at most. They come as
     /// [`BrokerEvent::Delivered`], and then [`BrokerEvent::Fetched`].
     pub fn fetch(&self, epoch: u64, queue: SourceQueue, most: u16) {
-        self.send(Command::Fetch { epoch, queue, most });
+        self.send(SessionCommand::Fetch { epoch, queue, most });
     }
 
     /// Publishes, in the order of the calls. Answered by [`BrokerEvent::Published`].
-    pub fn publish(&self, ticket: Ticket, outgoing: Outgoing) {
+    pub fn publish(&self, ticket: PublishId, outgoing: OutboundMessage) {
         let outgoing = Box::new(outgoing);
-        self.send(Command::Publish { ticket, outgoing });
+        self.send(SessionCommand::Publish { ticket, outgoing });
     }
 
     /// Acks. It takes the proof that the broker has what the outcome published.
-    pub fn settle(&self, delivery: Delivery, _proof: Settled) {
+    pub fn settle(&self, delivery: Delivery, _proof: AckPermit) {
         delivery.ack();
     }
 
     /// Asks to be told, by [`BrokerEvent::Flushed`], when the broker has taken every ack that was
     /// handed over before. It is not told where the session ends first.
-    pub fn flush(&self, epoch: u64, ticket: Ticket) {
-        self.send(Command::Flush { epoch, ticket });
+    pub fn flush(&self, epoch: u64, ticket: PublishId) {
+        self.send(SessionCommand::Flush { epoch, ticket });
     }
 
     /// Hands an unsettled request back to the queue. On RabbitMQ before 4.3 that counts against the
     /// delivery limit, so it is for the drain only.
-    pub fn give_back(&self, delivery: Delivery) {
+    pub fn requeue(&self, delivery: Delivery) {
         delivery.requeue();
     }
 
     /// Closes channels and connection; what was settled before is with the broker by then, and the
     /// rest returns to the queue. Ends within seconds, whatever the broker does.
     pub async fn close(self) {
-        self.send(Command::Close);
+        self.send(SessionCommand::Close);
         // A panic in the link's task was reported where it happened.
         self.task.await.ok();
     }
 
-    fn send(&self, command: Command) {
+    fn send(&self, command: SessionCommand) {
         // It fails only when the task has ended because nobody listens to the events.
         self.commands.send(command).ok();
     }
 }
 
 /// The task that keeps the link.
-struct Keeper {
-    plan: Arc<Plan>,
+struct ConnectionSupervisor {
+    plan: Arc<SessionConfig>,
     events: mpsc::Sender<BrokerEvent>,
-    inbox: mpsc::UnboundedReceiver<Command>,
-    patience: Patience,
+    inbox: mpsc::UnboundedReceiver<SessionCommand>,
+    patience: ReconnectBackoff,
     history: SessionHistory,
     epoch: u64,
 }
 
-impl Keeper {
+impl ConnectionSupervisor {
     async fn run(mut self) {
         while self.one_connection().await.is_some() {}
     }
@@ -250,11 +250,11 @@ impl Keeper {
     async fn one_connection(&mut self) -> Option<()> {
         let opened = tokio::select! {
             opened = opening::connect(&self.plan) => opened,
-            () = answer_idly(&mut self.inbox, &self.events) => return None,
+            () = reject_while_disconnected(&mut self.inbox, &self.events) => return None,
         };
         let (mut wire, ready) = match opened {
             Ok(opened) => opened,
-            Err(trouble) => return self.wait_after(trouble, None).await,
+            Err(trouble) => return self.back_off(trouble, None).await,
         };
         let outcome = self.sessions(&mut wire, ready).await;
         wire.close().await;
@@ -262,7 +262,7 @@ impl Keeper {
     }
 
     /// Sessions on one connection, until it ends. `None` when the link is to end.
-    async fn sessions(&mut self, wire: &mut Wire, first: Ready) -> Option<()> {
+    async fn sessions(&mut self, wire: &mut AmqpConnection, first: OpenSession) -> Option<()> {
         let mut first = Some(first);
         for _ in 0..SESSIONS_PER_CONNECTION {
             let ready = if let Some(first) = first.take() {
@@ -270,13 +270,13 @@ impl Keeper {
             } else {
                 let ready = tokio::select! {
                     ready = opening::ready(wire, &self.plan) => ready,
-                    () = answer_idly(&mut self.inbox, &self.events) => return None,
+                    () = reject_while_disconnected(&mut self.inbox, &self.events) => return None,
                 };
                 match ready {
                     Ok(ready) => ready,
                     Err(trouble) => {
-                        let cut = cut_if_silent(wire, &trouble);
-                        self.wait_after(trouble, None).await?;
+                        let cut = abort_if_unresponsive(wire, &trouble);
+                        self.back_off(trouble, None).await?;
                         if cut || !wire.connection.status().connected() {
                             return Some(());
                         }
@@ -295,20 +295,20 @@ impl Keeper {
                 undeliverable,
             };
             let session = Session::new(start, wire, &self.plan, &self.events);
-            self.tell(BrokerEvent::Up { epoch: self.epoch }).await?;
+            self.emit(BrokerEvent::Up { epoch: self.epoch }).await?;
             let began = tokio::time::Instant::now();
             let end = session.run(&mut self.inbox).await;
-            self.patience.session_lived(began.elapsed());
+            self.patience.reset_if_stable(began.elapsed());
             match end {
-                End::Closed => return None,
-                End::Trouble(trouble, death) => {
+                SessionEnd::Closed => return None,
+                SessionEnd::Trouble(trouble, death) => {
                     self.history.session_died(death);
                     if death.delivered && self.history.window() == ConsumeWindow::OneAtATime {
                         // Each such session brings RabbitMQ's count of the culprit nearer to its limit.
-                        self.patience = Patience::default();
+                        self.patience = ReconnectBackoff::default();
                     }
-                    let cut = cut_if_silent(wire, &trouble);
-                    self.wait_after(trouble, Some(self.epoch)).await?;
+                    let cut = abort_if_unresponsive(wire, &trouble);
+                    self.back_off(trouble, Some(self.epoch)).await?;
                     if cut || !wire.connection.status().connected() {
                         return Some(());
                     }
@@ -320,9 +320,11 @@ impl Keeper {
 
     /// Tells of a failure, or of the end of a session, and waits before the next try. `None` when
     /// the link is to end.
-    async fn wait_after(&mut self, why: Trouble, ended: Option<u64>) -> Option<()> {
-        let again_in = self.patience.after(why.pace(), crate::clock::chance());
-        let tries = self.patience.tries();
+    async fn back_off(&mut self, why: BrokerError, ended: Option<u64>) -> Option<()> {
+        let again_in = self
+            .patience
+            .next_delay(why.pace(), crate::clock::random_unit());
+        let tries = self.patience.attempts();
         let event = if let Some(epoch) = ended {
             BrokerEvent::Down { epoch, why }
         } else {
@@ -332,22 +334,22 @@ impl Keeper {
                 again_in,
             }
         };
-        self.tell(event).await?;
+        self.emit(event).await?;
         tokio::select! {
             () = tokio::time::sleep(again_in) => Some(()),
-            () = answer_idly(&mut self.inbox, &self.events) => None,
+            () = reject_while_disconnected(&mut self.inbox, &self.events) => None,
         }
     }
 
     /// `None` when nobody listens any more.
-    async fn tell(&self, event: BrokerEvent) -> Option<()> {
+    async fn emit(&self, event: BrokerEvent) -> Option<()> {
         self.events.send(event).await.ok()
     }
 }
 
 /// Cuts a connection that fell silent; a goodbye would only be waited for.
-fn cut_if_silent(wire: &Wire, trouble: &Trouble) -> bool {
-    let silent = matches!(trouble, Trouble::Silent(_));
+fn abort_if_unresponsive(wire: &AmqpConnection, trouble: &BrokerError) -> bool {
+    let silent = matches!(trouble, BrokerError::Silent(_));
     if silent {
         wire.cut();
     }
@@ -356,22 +358,22 @@ fn cut_if_silent(wire: &Wire, trouble: &Trouble) -> bool {
 
 /// Answers what is asked while no session lives. Ends when the link is to end. It may be dropped at
 /// any point without an answer getting lost: the place for one is reserved before asking.
-async fn answer_idly(
-    inbox: &mut mpsc::UnboundedReceiver<Command>,
+async fn reject_while_disconnected(
+    inbox: &mut mpsc::UnboundedReceiver<SessionCommand>,
     events: &mpsc::Sender<BrokerEvent>,
 ) {
     while let Ok(place) = events.reserve().await {
         match inbox.recv().await {
-            None | Some(Command::Close) => return,
-            Some(Command::Publish { ticket, .. }) => place.send(BrokerEvent::Published {
+            None | Some(SessionCommand::Close) => return,
+            Some(SessionCommand::Publish { ticket, .. }) => place.send(BrokerEvent::Published {
                 ticket,
-                result: Publication::Lost,
+                result: PublishResult::Lost,
             }),
             Some(
-                Command::Consume { .. }
-                | Command::Stop { .. }
-                | Command::Fetch { .. }
-                | Command::Flush { .. },
+                SessionCommand::Consume { .. }
+                | SessionCommand::Stop { .. }
+                | SessionCommand::Fetch { .. }
+                | SessionCommand::Flush { .. },
             ) => {}
         }
     }

@@ -21,8 +21,8 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::connection;
-use super::trouble::Trouble;
-use crate::config::Amqp;
+use super::trouble::BrokerError;
+use crate::config::AmqpSection;
 
 /// A management API that answers does so in milliseconds, a busy one in seconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ pub enum ManagementTrouble {
     )]
     NotKnownYet { queue: String },
     #[error(transparent)]
-    Broker(#[from] Trouble),
+    Broker(#[from] BrokerError),
 }
 
 /// A connection to the API.
@@ -73,7 +73,7 @@ pub(super) struct ManagementApi {
 }
 
 /// An object of the API, or why there is none.
-pub(super) enum Asked<T> {
+pub(super) enum ManagementRequest<T> {
     Found(T),
     Missing,
     /// This user may not read it.
@@ -82,11 +82,12 @@ pub(super) enum Asked<T> {
 
 impl ManagementApi {
     pub(super) async fn connect(
-        amqp: &Amqp,
+        amqp: &AmqpSection,
         url: &SecretString,
     ) -> Result<Self, ManagementTrouble> {
         let (user, password, vhost) = connection::login(amqp).await?;
-        let address = Address::parse(url.expose_secret()).ok_or(ManagementTrouble::Url)?;
+        let address =
+            ManagementAddress::parse(url.expose_secret()).ok_or(ManagementTrouble::Url)?;
         let at = format!("{}:{}", address.host, address.port);
         let (user, password) = address.login.unwrap_or((user, password));
         let unreachable = |why: &dyn std::fmt::Display| ManagementTrouble::Unreachable {
@@ -126,7 +127,7 @@ impl ManagementApi {
         kind: &str,
         name: Option<&str>,
         query: &str,
-    ) -> Result<Asked<T>, ManagementTrouble> {
+    ) -> Result<ManagementRequest<T>, ManagementTrouble> {
         let place = name.map_or_else(String::new, |name| {
             format!("/{}/{}", encoded(&self.vhost), encoded(name))
         });
@@ -137,10 +138,10 @@ impl ManagementApi {
             .map_err(|why| self.unreachable(&why))?;
         match status {
             StatusCode::OK => serde_json::from_slice(&body)
-                .map(Asked::Found)
+                .map(ManagementRequest::Found)
                 .map_err(|why| self.strange(&why)),
-            StatusCode::NOT_FOUND => Ok(Asked::Missing),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(Asked::Hidden),
+            StatusCode::NOT_FOUND => Ok(ManagementRequest::Missing),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(ManagementRequest::Hidden),
             status => Err(self.strange(&status)),
         }
     }
@@ -187,7 +188,7 @@ fn encoded(part: &str) -> String {
 }
 
 /// Where the API is.
-struct Address {
+struct ManagementAddress {
     host: String,
     port: u16,
     is_tls: bool,
@@ -196,7 +197,7 @@ struct Address {
     login: Option<(String, SecretString)>,
 }
 
-impl Address {
+impl ManagementAddress {
     /// `None` is all that is said of what cannot be read: it may have a password in it.
     fn parse(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok()?;
@@ -270,12 +271,12 @@ mod tests {
 
     #[test]
     fn a_management_url_is_read_with_its_login() {
-        let address = Address::parse("https://u%40x:p%2f@[::1]:15671/rabbit/").unwrap();
+        let address = ManagementAddress::parse("https://u%40x:p%2f@[::1]:15671/rabbit/").unwrap();
         assert_eq!((address.host.as_str(), address.port), ("::1", 15671));
         assert_eq!((address.is_tls, address.path.as_str()), (true, "/rabbit"));
         let (user, password) = address.login.unwrap();
         assert_eq!((user.as_str(), password.expose_secret()), ("u@x", "p/"));
-        let plain = Address::parse("http://mq:15672").unwrap();
+        let plain = ManagementAddress::parse("http://mq:15672").unwrap();
         assert!(plain.login.is_none() && !plain.is_tls && plain.path.is_empty());
     }
 
@@ -288,7 +289,7 @@ mod tests {
             "http://u:hu/sh@mq",
             "http://mq?x=1",
         ] {
-            assert!(Address::parse(text).is_none(), "{text}");
+            assert!(ManagementAddress::parse(text).is_none(), "{text}");
         }
     }
 }

@@ -11,7 +11,7 @@
 //! So before lapin sees it
 //!
 //! - each byte that makes a short string no UTF-8 becomes `?`,
-//! - a table or array nested deeper than [`DEEPEST`] becomes a byte array of the same bytes,
+//! - a table or array nested deeper than [`MAX_NESTING`] becomes a byte array of the same bytes,
 //! - and so does a header's value, where all values so far have more than [`FIELDS_MAX`] fields in
 //!   them: lapin takes some hundred bytes of memory for a field that has one in the frame.
 //!
@@ -22,21 +22,21 @@
 //! A frame that is malformed otherwise is left to lapin; the broker sends none.
 
 /// Levels of tables and arrays in each other. RabbitMQ's own `x-death` has three.
-const DEEPEST: usize = 32;
+const MAX_NESTING: usize = 32;
 /// Fields in tables and arrays that are headers' values, of all of them together. RabbitMQ's `x-death`
 /// has eight for each queue that a message went through.
 const FIELDS_MAX: usize = 1000;
 const REPLACEMENT: u8 = b'?';
 
 /// A class and its method.
-pub(super) type Method = (u16, u16);
-const CONNECTION_CLOSE: Method = (10, 50);
-pub(super) const CONNECTION_TUNE: Method = (10, 30);
-pub(super) const CHANNEL_CLOSE: Method = (20, 40);
-pub(super) const CHANNEL_CLOSE_OK: Method = (20, 41);
-pub(super) const BASIC_RETURN: Method = (60, 50);
-pub(super) const BASIC_DELIVER: Method = (60, 60);
-pub(super) const BASIC_GET_OK: Method = (60, 71);
+pub(super) type MethodFrame = (u16, u16);
+const CONNECTION_CLOSE: MethodFrame = (10, 50);
+pub(super) const CONNECTION_TUNE: MethodFrame = (10, 30);
+pub(super) const CHANNEL_CLOSE: MethodFrame = (20, 40);
+pub(super) const CHANNEL_CLOSE_OK: MethodFrame = (20, 41);
+pub(super) const BASIC_RETURN: MethodFrame = (60, 50);
+pub(super) const BASIC_DELIVER: MethodFrame = (60, 60);
+pub(super) const BASIC_GET_OK: MethodFrame = (60, 71);
 
 /// A type of a field that has a length, of four bytes, and bytes.
 const ARRAY: u8 = b'A';
@@ -67,26 +67,26 @@ pub(super) const fn size_of_field(kind: u8) -> Option<FieldSize> {
 
 /// The payload of a frame with a method: those that carry texts of others.
 pub(super) fn method(payload: &mut [u8]) {
-    let mut reader = Reader::new(payload);
+    let mut reader = FieldReader::new(payload);
     // `None`, as everywhere here, is a frame that ended too early.
     let _ = reader.method();
 }
 
 /// The payload of a frame with a message's properties. How many headers it has.
 pub(super) fn properties(payload: &mut [u8]) -> usize {
-    let mut reader = Reader::new(payload);
+    let mut reader = FieldReader::new(payload);
     let _ = reader.properties();
     reader.headers
 }
 
-struct Reader<'a> {
+struct FieldReader<'a> {
     bytes: &'a mut [u8],
     at: usize,
     headers: usize,
     fields_left: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> FieldReader<'a> {
     const fn new(bytes: &'a mut [u8]) -> Self {
         Self {
             bytes,
@@ -132,9 +132,9 @@ impl<'a> Reader<'a> {
                 continue;
             }
             match kind {
-                Property::ShortString => self.short_string()?,
-                Property::Headers => self.table(1)?,
-                Property::Bytes(count) => self.skip(count)?,
+                PropertyKind::ShortString => self.short_string()?,
+                PropertyKind::Headers => self.table(1)?,
+                PropertyKind::Bytes(count) => self.skip(count)?,
             }
         }
         Some(())
@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
         }
         let start = self.at;
         let kind = self.bytes.get_mut(self.at)?;
-        if matches!(*kind, ARRAY | TABLE) && depth == DEEPEST {
+        if matches!(*kind, ARRAY | TABLE) && depth == MAX_NESTING {
             *kind = BYTES;
         }
         let kind = *kind;
@@ -225,7 +225,7 @@ impl<'a> Reader<'a> {
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Property {
+pub(super) enum PropertyKind {
     ShortString,
     Headers,
     /// A number of this many bytes.
@@ -233,21 +233,21 @@ pub(super) enum Property {
 }
 
 /// What a content header's flags announce, from the highest bit on.
-pub(super) const PROPERTIES: [Property; 14] = [
-    Property::ShortString, // content_type
-    Property::ShortString, // content_encoding
-    Property::Headers,
-    Property::Bytes(1),    // delivery_mode
-    Property::Bytes(1),    // priority
-    Property::ShortString, // correlation_id
-    Property::ShortString, // reply_to
-    Property::ShortString, // expiration
-    Property::ShortString, // message_id
-    Property::Bytes(8),    // timestamp
-    Property::ShortString, // type
-    Property::ShortString, // user_id
-    Property::ShortString, // app_id
-    Property::ShortString, // cluster_id
+pub(super) const PROPERTIES: [PropertyKind; 14] = [
+    PropertyKind::ShortString, // content_type
+    PropertyKind::ShortString, // content_encoding
+    PropertyKind::Headers,
+    PropertyKind::Bytes(1),    // delivery_mode
+    PropertyKind::Bytes(1),    // priority
+    PropertyKind::ShortString, // correlation_id
+    PropertyKind::ShortString, // reply_to
+    PropertyKind::ShortString, // expiration
+    PropertyKind::ShortString, // message_id
+    PropertyKind::Bytes(8),    // timestamp
+    PropertyKind::ShortString, // type
+    PropertyKind::ShortString, // user_id
+    PropertyKind::ShortString, // app_id
+    PropertyKind::ShortString, // cluster_id
 ];
 
 /// The flag that announces the property at this place in [`PROPERTIES`].
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn what_is_nested_too_deeply_becomes_bytes() {
         let mut nested = b"V".to_vec();
-        for _ in 0..DEEPEST {
+        for _ in 0..MAX_NESTING {
             nested = sized(ARRAY, &nested);
         }
         let headers = sized(TABLE, &[b"\x01k", &nested[..]].concat());

@@ -38,25 +38,26 @@ pub mod topology;
 mod trouble;
 mod undeliverable;
 
-pub use audience::Audience;
+pub use audience::EventSubscriber;
 pub use connection::address;
-pub use delivery::{Delivery, Received};
+pub use delivery::{Delivery, ReceivedMessage};
 pub use frame_filter::StreamLimits;
-pub use link::{BrokerEvent, Link, LinkHandle, LinkSettings};
+pub use link::{BrokerClient, BrokerEvent, BrokerHandle, LinkSettings};
 pub use management::ManagementTrouble;
-pub use outgoing::{CopyTo, Outgoing, Request};
+pub use outgoing::{CopyTo, OutboundMessage, RequestMessage};
 pub use policies::policy_differences;
-pub use proof::{Confirmed, Publication, Settled};
-pub use publisher::Ticket;
-pub use publishing::{Alarm, Waiting};
+pub use proof::{AckPermit, PublishResult, PublisherConfirm};
+pub use publisher::PublishId;
+pub use publishing::{BrokerAlarm, PublishWait};
 pub use refusal::advice;
 pub use review::{
-    Back, Claim, Held, Look, QueueTrust, Recorded, Review, ReviewTrouble, Sender, Taken,
+    AckHandle, Acked, BrowseCursor, BrowsedMessage, DeadLetterQueue, DeliveryLimitCheck,
+    DepthCheck, FsyncProof, Republisher, ReviewError,
 };
 pub use single::{
     RequestPublisher, compare_topology, count_dead_letters, declare_topology, remove_topology,
 };
-pub use trouble::{Pace, Trouble, remedy};
+pub use trouble::{BrokerError, RetryClass, remedy};
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -16,28 +16,28 @@ use futures_util::stream::FuturesUnordered;
 use lapin::{Channel, Event};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connection::{self, Wire};
+use super::connection::{self, AmqpConnection};
 use super::declare::{self, open_channel};
-use super::ear::Pulse;
-use super::link::Plan;
-use super::publisher::Publisher;
-use super::trouble::{Trouble, ended_silently};
+use super::ear::ReadActivity;
+use super::link::SessionConfig;
+use super::publisher::SessionPublisher;
+use super::trouble::{BrokerError, closed_without_reason};
 
 /// After so long without a word from the broker another try begins. A broker that is well is
 /// connected to and declared at in less.
-const SILENCE: Duration = Duration::from_millis(300);
+const HEDGE_DELAY: Duration = Duration::from_millis(300);
 /// So many younger tries at a time,
-const YOUNGER: usize = 3;
+const MAX_HEDGED_ATTEMPTS: usize = 3;
 /// and after so many silences one of them is given up.
-const SILENCES: u32 = 5;
+const HEDGES_BEFORE_ABANDON: u32 = 5;
 /// Declaring, opening channels and the first confirm, at most. Leaders of quorum queues are elected
 /// within seconds.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a session begins with.
-pub(super) struct Ready {
+pub(super) struct OpenSession {
     pub(super) consuming: Channel,
-    pub(super) publisher: Publisher,
+    pub(super) publisher: SessionPublisher,
     /// The broker has an alarm and takes no messages now.
     pub(super) blocked: bool,
     /// When the broker showed that it takes messages, or that it does not.
@@ -45,9 +45,11 @@ pub(super) struct Ready {
 }
 
 /// Connects and makes ready.
-pub(super) async fn connect(plan: &Plan) -> Result<(Wire, Ready), Trouble> {
-    let mut pulses = vec![Pulse::default()];
-    let mut elder = Box::pin(once(plan, pulses[0].clone()));
+pub(super) async fn connect(
+    plan: &SessionConfig,
+) -> Result<(AmqpConnection, OpenSession), BrokerError> {
+    let mut pulses = vec![ReadActivity::default()];
+    let mut elder = Box::pin(attempt(plan, pulses[0].clone()));
     let mut younger = FuturesUnordered::new();
     let mut heard = 0;
     loop {
@@ -55,12 +57,12 @@ pub(super) async fn connect(plan: &Plan) -> Result<(Wire, Ready), Trouble> {
             done = &mut elder => return done,
             // `None` is one that was given up.
             Some(Some(done)) = younger.next() => return done,
-            () = sleep(SILENCE) => {
-                let now: u64 = pulses.iter().map(Pulse::beats).sum();
-                if now == heard && younger.len() < YOUNGER {
-                    let pulse = Pulse::default();
+            () = sleep(HEDGE_DELAY) => {
+                let now: u64 = pulses.iter().map(ReadActivity::count).sum();
+                if now == heard && younger.len() < MAX_HEDGED_ATTEMPTS {
+                    let pulse = ReadActivity::default();
                     pulses.push(pulse.clone());
-                    younger.push(while_it_beats(pulse.clone(), Box::pin(once(plan, pulse))));
+                    younger.push(while_active(pulse.clone(), Box::pin(attempt(plan, pulse))));
                 }
                 heard = now;
             }
@@ -69,14 +71,17 @@ pub(super) async fn connect(plan: &Plan) -> Result<(Wire, Ready), Trouble> {
 }
 
 /// `None` if the pulse is not felt any more before `trying` is done.
-async fn while_it_beats<T>(pulse: Pulse, mut trying: impl Future<Output = T> + Unpin) -> Option<T> {
+async fn while_active<T>(
+    pulse: ReadActivity,
+    mut trying: impl Future<Output = T> + Unpin,
+) -> Option<T> {
     let (mut felt, mut silences) = (0, 0);
-    while silences < SILENCES {
+    while silences < HEDGES_BEFORE_ABANDON {
         tokio::select! {
             done = &mut trying => return Some(done),
-            () = sleep(SILENCE) => {
-                silences = if pulse.beats() == felt { silences + 1 } else { 0 };
-                felt = pulse.beats();
+            () = sleep(HEDGE_DELAY) => {
+                silences = if pulse.count() == felt { silences + 1 } else { 0 };
+                felt = pulse.count();
             }
         }
     }
@@ -84,7 +89,10 @@ async fn while_it_beats<T>(pulse: Pulse, mut trying: impl Future<Output = T> + U
 }
 
 /// One try. Dropped before its end, it leaves nothing behind.
-async fn once(plan: &Plan, pulse: Pulse) -> Result<(Wire, Ready), Trouble> {
+async fn attempt(
+    plan: &SessionConfig,
+    pulse: ReadActivity,
+) -> Result<(AmqpConnection, OpenSession), BrokerError> {
     let name = &plan.connection_name;
     let mut wire = connection::open_limited(&plan.amqp, name, plan.limits, pulse).await?;
     let unless_done = wire.cut_on_drop();
@@ -93,7 +101,7 @@ async fn once(plan: &Plan, pulse: Pulse) -> Result<(Wire, Ready), Trouble> {
             unless_done.disarm();
             Ok((wire, ready))
         }
-        Err(Trouble::Silent(seconds)) => Err(Trouble::Silent(seconds)),
+        Err(BrokerError::Silent(seconds)) => Err(BrokerError::Silent(seconds)),
         Err(trouble) => {
             wire.close().await;
             Err(trouble)
@@ -102,24 +110,30 @@ async fn once(plan: &Plan, pulse: Pulse) -> Result<(Wire, Ready), Trouble> {
 }
 
 /// Makes ready for a session on a connection that is there.
-pub(super) async fn ready(wire: &mut Wire, plan: &Plan) -> Result<Ready, Trouble> {
-    let silent = |_| Trouble::Silent(READY_TIMEOUT.as_secs());
+pub(super) async fn ready(
+    wire: &mut AmqpConnection,
+    plan: &SessionConfig,
+) -> Result<OpenSession, BrokerError> {
+    let silent = |_| BrokerError::Silent(READY_TIMEOUT.as_secs());
     timeout(READY_TIMEOUT, make_ready(wire, plan))
         .await
         .map_err(silent)
         .flatten()
 }
 
-async fn make_ready(wire: &mut Wire, plan: &Plan) -> Result<Ready, Trouble> {
+async fn make_ready(
+    wire: &mut AmqpConnection,
+    plan: &SessionConfig,
+) -> Result<OpenSession, BrokerError> {
     if plan.amqp.declare_topology {
         declare::declare(wire, &plan.topology).await?;
     } else {
-        declare::require(wire, &plan.topology).await?;
+        declare::declare_and_verify(wire, &plan.topology).await?;
     }
     let consuming = open_channel(&wire.connection).await?;
-    let mut publisher = Publisher::open(&wire.connection, plan.addresses.clone()).await?;
-    let blocked = greet(wire, &mut publisher).await?;
-    Ok(Ready {
+    let mut publisher = SessionPublisher::open(&wire.connection, plan.addresses.clone()).await?;
+    let blocked = publish_flow_canary(wire, &mut publisher).await?;
+    Ok(OpenSession {
         consuming,
         publisher,
         blocked,
@@ -130,17 +144,20 @@ async fn make_ready(wire: &mut Wire, plan: &Plan) -> Result<Ready, Trouble> {
 /// Finds out whether the broker takes messages: `true` if it does not. One that is in alarm (memory,
 /// disk) tells a connection so only when that publishes. A worker that came up in an alarm would
 /// call the API and find out afterwards that it cannot tell the outcome.
-async fn greet(wire: &mut Wire, publisher: &mut Publisher) -> Result<bool, Trouble> {
-    publisher.greet();
+async fn publish_flow_canary(
+    wire: &mut AmqpConnection,
+    publisher: &mut SessionPublisher,
+) -> Result<bool, BrokerError> {
+    publisher.publish_canary();
     loop {
         tokio::select! {
             biased;
             event = wire.events.next() => match event {
                 Some(Event::ConnectionBlocked(_)) => return Ok(true),
                 Some(_) => {}
-                None => return Err(ended_silently()),
+                None => return Err(closed_without_reason()),
             },
-            told = publisher.told() => {
+            told = publisher.next_batch() => {
                 return match told.broken {
                     Some(trouble) => Err(trouble),
                     None => Ok(false),

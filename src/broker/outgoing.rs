@@ -19,7 +19,7 @@
 //! The first four, and in a dead letter `x-death`, are kept as `x-rename-original-…` headers, for
 //! review. And where all of them are too much for one frame, the largest headers are left out: see
 //! [`fit`](super::fit). What the broker refuses all the same is published with less: see
-//! [`Parcel::reduced`].
+//! [`EncodedPublish::reduced`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,18 +29,18 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::convert::properties_of;
-use super::delivery::{ACQUIRED_COUNT, DELIVERY_COUNT, Received};
-use super::fit::{LeftOut, fit, fit_others, room, shorten, whole_room};
-use super::topology::Names;
-use crate::core::republish::Form;
+use super::delivery::{ACQUIRED_COUNT, DELIVERY_COUNT, ReceivedMessage};
+use super::fit::{LeftOut, drop_oversized_headers, fit_others, header_budget, shorten, whole_room};
+use super::topology::QueueNames;
+use crate::core::republish::PublishForm;
 use crate::wire::event::{CONTENT_TYPE, EventMessage};
 use crate::wire::headers::{
-    self, Header, HeaderSource as _, HeaderValue, LEFT_OUT_HEADERS, LEFT_OUT_PROPERTIES,
+    self, HeaderName, HeaderSource as _, HeaderValue, LEFT_OUT_HEADERS, LEFT_OUT_PROPERTIES,
     MAYBE_APPLIED, ORIGINAL_BCC, ORIGINAL_CC, ORIGINAL_DEATHS, ORIGINAL_EXCHANGE,
     ORIGINAL_EXPIRATION, ORIGINAL_REPLY_TO, ORIGINAL_ROUTING_KEY, ORIGINAL_USER_ID, REQUEST_ID,
-    TRACEPARENT, X_DEATH, tells_of_deaths,
+    TRACEPARENT, X_DEATH, is_x_death_header,
 };
-use crate::wire::message::Message;
+use crate::wire::message::MessageView;
 
 /// AMQP's mark of a message that survives the broker's restart.
 const PERSISTENT: u8 = 2;
@@ -50,7 +50,7 @@ const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// One message to publish.
 #[derive(Debug)]
-pub enum Outgoing {
+pub enum OutboundMessage {
     Event {
         message: EventMessage,
         correlation_id: Option<String>,
@@ -58,21 +58,21 @@ pub enum Outgoing {
     },
     /// The request as it came, into the dead letters.
     DeadLetter {
-        of: Arc<Received>,
+        of: Arc<ReceivedMessage>,
         /// Each replaces one of the same name.
-        headers: Vec<Header>,
+        headers: Vec<HeaderName>,
     },
     /// The request as it came, to wait. It is lost at once when the session that delivered the
     /// request has ended, since the broker then delivers the request itself again.
     Copy {
-        of: Arc<Received>,
+        of: Arc<ReceivedMessage>,
         to: CopyTo,
-        headers: Vec<Header>,
+        headers: Vec<HeaderName>,
     },
     /// A new request, as `rename-worker publish` makes them.
-    Request(Request),
+    Request(RequestMessage),
     /// A message that says all of itself, as reviews send them.
-    Message(Message),
+    Message(MessageView),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub enum CopyTo {
 }
 
 /// A request that did not come from the queue.
-pub struct Request {
+pub struct RequestMessage {
     /// `None` is `<prefix>.requests`.
     pub exchange: Option<String>,
     pub routing_key: String,
@@ -95,40 +95,40 @@ pub struct Request {
     pub correlation_id: Option<String>,
     /// Seconds since 1970.
     pub timestamp: Option<u64>,
-    pub headers: Vec<Header>,
+    pub headers: Vec<HeaderName>,
 }
 
 /// A message, its address, and whether a queue has to take it.
-pub(super) struct Parcel {
+pub(super) struct EncodedPublish {
     pub(super) exchange: ShortString,
     pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
-    pub(super) body: Body,
+    pub(super) body: MessageBody,
     /// Whether it is an error if no queue takes it.
     pub(super) must_route: bool,
     /// Whether we want to know it if no queue takes it.
     pub(super) mandatory: bool,
-    pub(super) reduction: Reduction,
+    pub(super) reduction: MessageReduction,
 }
 
 /// Whether a message may be published with less than all of its properties, if the broker refuses
 /// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reduction {
+pub(super) enum MessageReduction {
     Never,
     Possible,
     Done,
 }
 
 /// The bytes, shared with the delivery where they are its own.
-pub(super) enum Body {
+pub(super) enum MessageBody {
     Own(Vec<u8>),
-    Of(Arc<Received>),
-    As(Arc<Parcel>),
+    Of(Arc<ReceivedMessage>),
+    As(Arc<EncodedPublish>),
 }
 
 /// The addresses, as the wire wants them.
-pub(super) struct Addresses {
+pub(super) struct PublishRouting {
     events: ShortString,
     dead_letters: ShortString,
     requests: ShortString,
@@ -137,23 +137,23 @@ pub(super) struct Addresses {
     wait: Vec<ShortString>,
 }
 
-impl Parcel {
+impl EncodedPublish {
     /// An empty message that no queue will take.
-    pub(super) fn to_nowhere(addresses: &Addresses) -> Self {
+    pub(super) fn canary(addresses: &PublishRouting) -> Self {
         Self {
             exchange: addresses.internal.clone(),
             routing_key: "rename-worker.nowhere".into(),
             properties: BasicProperties::default(),
-            body: Body::Own(Vec::new()),
+            body: MessageBody::Own(Vec::new()),
             must_route: false,
             mandatory: false,
-            reduction: Reduction::Never,
+            reduction: MessageReduction::Never,
         }
     }
 
     /// The same message, with less of its properties and headers. That the broker refused them, and
     /// with which code, is said by a header.
-    pub(super) fn reduced(self: &Arc<Self>, form: Form, code: &str) -> Self {
+    pub(super) fn reduced(self: &Arc<Self>, form: PublishForm, code: &str) -> Self {
         let mut headers = FieldTable::default();
         for (name, value) in self.headers() {
             // What keeps a value of the request may be what is refused.
@@ -172,7 +172,7 @@ impl Parcel {
         let mut properties = BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
             .with_headers(headers);
-        if form == Form::Essential {
+        if form == PublishForm::Essential {
             let from = &self.properties;
             if let Some(text) = from.content_type() {
                 properties = properties.with_content_type(text.clone());
@@ -188,8 +188,8 @@ impl Parcel {
             exchange: self.exchange.clone(),
             routing_key: self.routing_key.clone(),
             properties,
-            body: Body::As(Arc::clone(self)),
-            reduction: Reduction::Done,
+            body: MessageBody::As(Arc::clone(self)),
+            reduction: MessageReduction::Done,
             ..*self.as_ref()
         }
     }
@@ -209,7 +209,7 @@ impl Parcel {
     }
 }
 
-impl Body {
+impl MessageBody {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Own(bytes) => bytes,
@@ -219,8 +219,8 @@ impl Body {
     }
 }
 
-impl Addresses {
-    pub(super) fn new(names: &Names, ladder: &[Duration]) -> Self {
+impl PublishRouting {
+    pub(super) fn new(names: &QueueNames, ladder: &[Duration]) -> Self {
         Self {
             events: names.events.as_str().into(),
             dead_letters: names.dead_letters.as_str().into(),
@@ -233,41 +233,45 @@ impl Addresses {
 
     /// `None` if there is no such step in the ladder, or an address is longer than AMQP's 255 bytes.
     /// `frame_max` is what the connection agreed on.
-    pub(super) fn parcel(&self, outgoing: Outgoing, frame_max: u32) -> Option<Parcel> {
+    pub(super) fn parcel(
+        &self,
+        outgoing: OutboundMessage,
+        frame_max: u32,
+    ) -> Option<EncodedPublish> {
         Some(match outgoing {
-            Outgoing::Event {
+            OutboundMessage::Event {
                 message,
                 correlation_id,
                 traceparent,
             } => self.event(message, correlation_id, traceparent),
-            Outgoing::DeadLetter { of, headers } => Parcel {
+            OutboundMessage::DeadLetter { of, headers } => EncodedPublish {
                 exchange: self.dead_letters.clone(),
                 routing_key: of.routing_key().into(),
-                properties: republished(&of, Copied::DeadLetter, headers, frame_max),
-                body: Body::Of(of),
+                properties: republished(&of, CopiedHeaders::DeadLetter, headers, frame_max),
+                body: MessageBody::Of(of),
                 must_route: true,
                 mandatory: true,
-                reduction: Reduction::Possible,
+                reduction: MessageReduction::Possible,
             },
-            Outgoing::Copy { of, to, headers } => {
+            OutboundMessage::Copy { of, to, headers } => {
                 let (routing_key, copied) = match to {
                     CopyTo::Wait { step, wait } => {
-                        (self.wait.get(step)?.clone(), Copied::Waiting(wait))
+                        (self.wait.get(step)?.clone(), CopiedHeaders::Waiting(wait))
                     }
-                    CopyTo::Due => (self.due.clone(), Copied::Due),
+                    CopyTo::Due => (self.due.clone(), CopiedHeaders::Due),
                 };
-                Parcel {
+                EncodedPublish {
                     exchange: self.internal.clone(),
                     routing_key,
                     properties: republished(&of, copied, headers, frame_max),
-                    body: Body::Of(of),
+                    body: MessageBody::Of(of),
                     must_route: true,
                     mandatory: true,
-                    reduction: Reduction::Possible,
+                    reduction: MessageReduction::Possible,
                 }
             }
-            Outgoing::Request(request) => self.request(request)?,
-            Outgoing::Message(message) => exact(message, frame_max)?,
+            OutboundMessage::Request(request) => self.request(request)?,
+            OutboundMessage::Message(message) => set_exact_header(message, frame_max)?,
         })
     }
 
@@ -276,7 +280,7 @@ impl Addresses {
         event: EventMessage,
         correlation_id: Option<String>,
         traceparent: Option<String>,
-    ) -> Parcel {
+    ) -> EncodedPublish {
         let mut properties = BasicProperties::default()
             .with_content_type(CONTENT_TYPE.into())
             .with_delivery_mode(PERSISTENT)
@@ -292,18 +296,18 @@ impl Addresses {
             );
             properties = properties.with_headers(headers);
         }
-        Parcel {
+        EncodedPublish {
             exchange: self.events.clone(),
             routing_key: event.event_type.into(),
             properties,
-            body: Body::Own(event.body),
+            body: MessageBody::Own(event.body),
             must_route: false,
             mandatory: true,
-            reduction: Reduction::Never,
+            reduction: MessageReduction::Never,
         }
     }
 
-    fn request(&self, request: Request) -> Option<Parcel> {
+    fn request(&self, request: RequestMessage) -> Option<EncodedPublish> {
         let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
         if let Some(value) = request.content_type.and_then(short) {
             properties = properties.with_content_type(value);
@@ -322,24 +326,24 @@ impl Addresses {
             add(&mut headers, request.headers);
             properties = properties.with_headers(headers);
         }
-        Some(Parcel {
+        Some(EncodedPublish {
             exchange: match request.exchange {
                 Some(exchange) => short(exchange)?,
                 None => self.requests.clone(),
             },
             routing_key: short(request.routing_key)?,
             properties,
-            body: Body::Own(request.body),
+            body: MessageBody::Own(request.body),
             must_route: true,
             mandatory: true,
             // Whoever makes it can put it right.
-            reduction: Reduction::Never,
+            reduction: MessageReduction::Never,
         })
     }
 }
 
 /// As it says, but for what the broker is known to refuse or cannot take in one frame.
-fn exact(mut message: Message, frame_max: u32) -> Option<Parcel> {
+fn set_exact_header(mut message: MessageView, frame_max: u32) -> Option<EncodedPublish> {
     let reply_to = message
         .properties
         .reply_to
@@ -367,14 +371,14 @@ fn exact(mut message: Message, frame_max: u32) -> Option<Parcel> {
             properties = properties.with_headers(headers.into());
         }
     }
-    Some(Parcel {
+    Some(EncodedPublish {
         exchange: short(message.exchange)?,
         routing_key: short(message.routing_key)?,
         properties,
-        body: Body::Own(message.body),
+        body: MessageBody::Own(message.body),
         must_route: true,
         mandatory: true,
-        reduction: Reduction::Possible,
+        reduction: MessageReduction::Possible,
     })
 }
 
@@ -398,7 +402,7 @@ fn count_of(before: i64, left_out: LeftOut) -> i64 {
 
 /// What a request is published again as.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Copied {
+enum CopiedHeaders {
     /// It keeps its history of deaths for the reviewer; harmless, since nothing is dead-lettered
     /// from the dead letters.
     DeadLetter,
@@ -409,9 +413,9 @@ enum Copied {
 
 /// The properties of a request that is published again, see the head of this file.
 fn republished(
-    of: &Received,
-    copied: Copied,
-    added: Vec<Header>,
+    of: &ReceivedMessage,
+    copied: CopiedHeaders,
+    added: Vec<HeaderName>,
     frame_max: u32,
 ) -> BasicProperties {
     let mut kept = kept_headers(of, copied);
@@ -440,13 +444,13 @@ fn republished(
         note(LEFT_OUT_PROPERTIES, code);
     }
     add(&mut ours, added);
-    let mut properties = without_hazards(original);
-    if let Copied::Waiting(wait) = copied {
+    let mut properties = strip_reserved_properties(original);
+    if let CopiedHeaders::Waiting(wait) = copied {
         properties = properties.with_expiration(wait.as_millis().to_string().into());
     }
     shorten(&mut ours, frame_max, &properties);
-    let room = room(frame_max, &properties, &ours).saturating_sub(COUNT_OF_LEFT_OUT);
-    let left_out = fit(&mut kept, room);
+    let room = header_budget(frame_max, &properties, &ours).saturating_sub(COUNT_OF_LEFT_OUT);
+    let left_out = drop_oversized_headers(&mut kept, room);
     if left_out.count > 0 {
         let request_id = match ours.inner().get(REQUEST_ID) {
             Some(AMQPValue::LongString(id)) => std::str::from_utf8(id.as_bytes()).ok(),
@@ -470,7 +474,7 @@ fn republished(
 }
 
 /// The request's own.
-fn kept_headers(of: &Received, copied: Copied) -> BTreeMap<ShortString, AMQPValue> {
+fn kept_headers(of: &ReceivedMessage, copied: CopiedHeaders) -> BTreeMap<ShortString, AMQPValue> {
     let mut kept = BTreeMap::new();
     let Some(table) = of.header_table() else {
         return kept;
@@ -481,13 +485,13 @@ fn kept_headers(of: &Received, copied: Copied) -> BTreeMap<ShortString, AMQPValu
             "CC" => Some(ORIGINAL_CC),
             "BCC" => Some(ORIGINAL_BCC),
             // Only what the broker itself moves into the dead letters has the first of these.
-            X_DEATH if copied == Copied::DeadLetter => Some(ORIGINAL_DEATHS),
+            X_DEATH if copied == CopiedHeaders::DeadLetter => Some(ORIGINAL_DEATHS),
             ORIGINAL_DEATHS => None,
-            name if tells_of_deaths(name) => None,
+            name if is_x_death_header(name) => None,
             // Somebody else's, dressed up as the worker's.
             name if name.starts_with(headers::PREFIX) && !of.has_trusted_headers() => None,
             // A replay of the letter has to know it.
-            MAYBE_APPLIED if copied == Copied::DeadLetter => Some(MAYBE_APPLIED),
+            MAYBE_APPLIED if copied == CopiedHeaders::DeadLetter => Some(MAYBE_APPLIED),
             name if headers::ALL.contains(&name) => None,
             name => Some(name),
         };
@@ -499,7 +503,7 @@ fn kept_headers(of: &Received, copied: Copied) -> BTreeMap<ShortString, AMQPValu
 }
 
 /// All properties but those that may be refused, which have no way of being unset; persistent.
-fn without_hazards(original: &BasicProperties) -> BasicProperties {
+fn strip_reserved_properties(original: &BasicProperties) -> BasicProperties {
     let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
     macro_rules! keep {
         ($($get:ident => $with:ident),+ $(,)?) => {$(
@@ -525,7 +529,7 @@ fn without_hazards(original: &BasicProperties) -> BasicProperties {
     }
 }
 
-fn add(table: &mut FieldTable, headers: Vec<Header>) {
+fn add(table: &mut FieldTable, headers: Vec<HeaderName>) {
     for (name, value) in headers {
         let value = match value {
             HeaderValue::Text(text) => AMQPValue::LongString(text.into()),
@@ -541,7 +545,7 @@ fn short(text: String) -> Option<ShortString> {
     ShortString::try_new(text).ok()
 }
 
-impl std::fmt::Debug for Request {
+impl std::fmt::Debug for RequestMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Request")
             .field("bytes", &self.body.len())

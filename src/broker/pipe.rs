@@ -9,10 +9,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::outgoing::{Addresses, Outgoing};
-use super::proof::Publication;
-use super::publisher::{Publisher, Ticket};
-use super::trouble::Trouble;
+use super::outgoing::{OutboundMessage, PublishRouting};
+use super::proof::PublishResult;
+use super::publisher::{PublishId, SessionPublisher};
+use super::trouble::BrokerError;
 
 /// Publishes that wait to be handed over, so that a caller with many of them is held back.
 const QUEUE: usize = 256;
@@ -25,21 +25,21 @@ pub(super) const CONFIRMS_LATE: Duration = Duration::from_secs(10);
 const CHANNELS: u32 = 1500;
 
 #[derive(Debug)]
-pub(super) struct Pipe {
-    inbox: mpsc::Sender<Asked>,
+pub(super) struct ConfirmedPublisher {
+    inbox: mpsc::Sender<PublishCommand>,
     /// Since when nothing has been confirmed, while something waits to be.
     waiting_since: watch::Receiver<Option<Instant>>,
-    task: JoinHandle<Option<Trouble>>,
+    task: JoinHandle<Option<BrokerError>>,
 }
 
-type Asked = (Outgoing, oneshot::Sender<Publication>);
+type PublishCommand = (OutboundMessage, oneshot::Sender<PublishResult>);
 
-impl Pipe {
+impl ConfirmedPublisher {
     pub(super) async fn open(
         connection: &Arc<Connection>,
-        addresses: Addresses,
-    ) -> Result<Self, Trouble> {
-        let publisher = Publisher::open(connection, Arc::new(addresses)).await?;
+        addresses: PublishRouting,
+    ) -> Result<Self, BrokerError> {
+        let publisher = SessionPublisher::open(connection, Arc::new(addresses)).await?;
         let publisher = publisher.with_channels(CHANNELS);
         let (inbox, requests) = mpsc::channel(QUEUE);
         let (since, waiting_since) = watch::channel(None);
@@ -53,14 +53,14 @@ impl Pipe {
 
     /// Hands one message over, behind all that were handed over before; waits only while the pipe
     /// is full. What it returns waits for the message's fate.
-    pub(super) async fn hand_over(
+    pub(super) async fn publish(
         &self,
-        outgoing: Outgoing,
-    ) -> impl Future<Output = Publication> + use<> {
+        outgoing: OutboundMessage,
+    ) -> impl Future<Output = PublishResult> + use<> {
         let (answer, fate) = oneshot::channel();
         // When nobody takes it any more, the answer's end says so.
         self.inbox.send((outgoing, answer)).await.ok();
-        async { fate.await.unwrap_or(Publication::Lost) }
+        async { fate.await.unwrap_or(PublishResult::Lost) }
     }
 
     /// Whether confirms have not come for long.
@@ -71,7 +71,7 @@ impl Pipe {
 
     /// Waits for what is under way, for as long as that, and says what ended the channel before, if
     /// anything did.
-    pub(super) async fn close(mut self, patience: Duration) -> Option<Trouble> {
+    pub(super) async fn close(mut self, patience: Duration) -> Option<BrokerError> {
         drop(self.inbox);
         if let Ok(ended) = timeout(patience, &mut self.task).await {
             // A panic in the task was reported where it happened.
@@ -84,16 +84,16 @@ impl Pipe {
 
 /// Ends when the channel does, or when nobody can ask any more and all is answered.
 async fn serve(
-    mut publisher: Publisher,
-    mut requests: mpsc::Receiver<Asked>,
+    mut publisher: SessionPublisher,
+    mut requests: mpsc::Receiver<PublishCommand>,
     waiting_since: watch::Sender<Option<Instant>>,
-) -> Option<Trouble> {
-    let mut waiting: HashMap<Ticket, oneshot::Sender<Publication>> = HashMap::new();
+) -> Option<BrokerError> {
+    let mut waiting: HashMap<PublishId, oneshot::Sender<PublishResult>> = HashMap::new();
     let mut next = 0;
     let mut open = true;
     while open || !publisher.is_idle() {
         tokio::select! {
-            told = publisher.told(), if !publisher.is_idle() => {
+            told = publisher.next_batch(), if !publisher.is_idle() => {
                 let still = (!publisher.is_idle()).then(Instant::now);
                 waiting_since.send_replace(still);
                 for (ticket, publication) in told.publications {
@@ -109,7 +109,7 @@ async fn serve(
             }
             asked = requests.recv(), if open => match asked {
                 Some((outgoing, answer)) => {
-                    let ticket = Ticket(next);
+                    let ticket = PublishId(next);
                     next += 1;
                     if publisher.publish(ticket, outgoing) {
                         waiting.insert(ticket, answer);

@@ -8,11 +8,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use tokio::time::{Instant, sleep};
 
-use super::management::{Asked, ManagementApi, ManagementTrouble};
+use super::management::{ManagementApi, ManagementRequest, ManagementTrouble};
 use super::topology::{
-    DELIVERY_LIMIT_ARGUMENT, Difference, Names, Object, Topology, TopologySettings, Value, What,
+    ArgumentValue, DELIVERY_LIMIT_ARGUMENT, DifferenceKind, QueueNames, Topology,
+    TopologyDifference, TopologyObject, TopologySettings,
 };
-use crate::config::Amqp;
+use crate::config::AmqpSection;
 use crate::core::queue_policy::{
     PolicedQueue, PolicyValue, QueueRole, changed_promise, changed_promise_of_exchange,
 };
@@ -27,7 +28,7 @@ const COLUMNS: &str = "?columns=policy,operator_policy,effective_policy_definiti
 
 /// What the API says of a queue or an exchange.
 #[derive(Default, Deserialize)]
-struct Applied {
+struct AppliedPolicy {
     policy: Option<String>,
     operator_policy: Option<String>,
     /// Both together. Absent until there are statistics, and `[]` where there is none.
@@ -35,41 +36,41 @@ struct Applied {
 }
 
 #[derive(Deserialize)]
-struct Overview {
+struct ClusterOverview {
     rabbitmq_version: String,
 }
 
 #[derive(Deserialize)]
-struct Policy {
+struct BrokerPolicy {
     definition: Map<String, Json>,
 }
 
 /// Every policy that changes a promise of the topology. What is not there has none.
 pub async fn policy_differences(
-    amqp: &Amqp,
+    amqp: &AmqpSection,
     settings: &TopologySettings,
     management_url: &SecretString,
-) -> Result<Vec<Difference>, ManagementTrouble> {
+) -> Result<Vec<TopologyDifference>, ManagementTrouble> {
     let mut api = ManagementApi::connect(amqp, management_url).await?;
-    let version = match api.get::<Overview>("overview", None, "").await? {
-        Asked::Found(overview) => overview.rabbitmq_version,
-        Asked::Hidden => return Err(api.refused()),
-        Asked::Missing => return Err(api.is_missing()),
+    let version = match api.get::<ClusterOverview>("overview", None, "").await? {
+        ManagementRequest::Found(overview) => overview.rabbitmq_version,
+        ManagementRequest::Hidden => return Err(api.refused()),
+        ManagementRequest::Missing => return Err(api.is_missing()),
     };
-    let names = Names::new(&amqp.prefix);
+    let names = QueueNames::new(&amqp.prefix);
     let topology = Topology::new(&names, settings);
     let mut differences = Vec::new();
     for object in &topology.objects {
         match object {
-            Object::Exchange { name, .. } => {
+            TopologyObject::Exchange { name, .. } => {
                 let relied_on = *name != names.events;
                 differences.extend(of_exchange(&mut api, object, name, relied_on).await?);
             }
-            Object::Queue { name, .. } => {
+            TopologyObject::Queue { name, .. } => {
                 let queue = policed(&names, object, !version.starts_with("3."));
                 differences.extend(of_queue(&mut api, object, name, &queue).await?);
             }
-            Object::Binding { .. } => {}
+            TopologyObject::Binding { .. } => {}
         }
     }
     Ok(differences)
@@ -77,16 +78,16 @@ pub async fn policy_differences(
 
 async fn of_queue(
     api: &mut ManagementApi,
-    object: &Object,
+    object: &TopologyObject,
     name: &str,
     queue: &PolicedQueue,
-) -> Result<Vec<Difference>, ManagementTrouble> {
+) -> Result<Vec<TopologyDifference>, ManagementTrouble> {
     let deadline = Instant::now() + STATISTICS_TIMEOUT;
     let (applied, definition) = loop {
         let mut applied = match api.get("queues", Some(name), COLUMNS).await? {
-            Asked::Found(columns) => Applied::read(columns),
-            Asked::Missing => return Ok(Vec::new()),
-            Asked::Hidden => return Err(api.refused()),
+            ManagementRequest::Found(columns) => AppliedPolicy::read(columns),
+            ManagementRequest::Missing => return Ok(Vec::new()),
+            ManagementRequest::Hidden => return Err(api.refused()),
         };
         if let Some(definition) = applied.effective_policy_definition.take() {
             break (applied, definition);
@@ -115,14 +116,14 @@ async fn of_queue(
 
 async fn of_exchange(
     api: &mut ManagementApi,
-    object: &Object,
+    object: &TopologyObject,
     name: &str,
     relied_on: bool,
-) -> Result<Option<Difference>, ManagementTrouble> {
+) -> Result<Option<TopologyDifference>, ManagementTrouble> {
     let applied = match api.get("exchanges", Some(name), COLUMNS).await? {
-        Asked::Found(columns) => Applied::read(columns),
-        Asked::Missing => return Ok(None),
-        Asked::Hidden => return Err(api.refused()),
+        ManagementRequest::Found(columns) => AppliedPolicy::read(columns),
+        ManagementRequest::Missing => return Ok(None),
+        ManagementRequest::Hidden => return Err(api.refused()),
     };
     let Some(policy) = &applied.policy else {
         return Ok(None);
@@ -131,15 +132,20 @@ async fn of_exchange(
     let Some(effect) = changed_promise_of_exchange(relied_on, key) else {
         return Ok(None);
     };
-    let value = match api.get::<Policy>("policies", Some(policy), "").await? {
-        Asked::Found(policy) => policy.definition.get(key).map(Json::to_string),
-        Asked::Missing => None,
-        Asked::Hidden => Some("what this user may not read (tag policymaker)".to_owned()),
+    let value = match api
+        .get::<BrokerPolicy>("policies", Some(policy), "")
+        .await?
+    {
+        ManagementRequest::Found(policy) => policy.definition.get(key).map(Json::to_string),
+        ManagementRequest::Missing => None,
+        ManagementRequest::Hidden => {
+            Some("what this user may not read (tag policymaker)".to_owned())
+        }
     };
     Ok(value.map(|value| difference(object, &applied.names(), key, &value, effect)))
 }
 
-impl Applied {
+impl AppliedPolicy {
     /// Where there is none of the columns yet, the API says `[]`.
     fn read(columns: Json) -> Self {
         serde_json::from_value(columns).unwrap_or_default()
@@ -158,15 +164,15 @@ impl Applied {
 }
 
 fn difference(
-    object: &Object,
+    object: &TopologyObject,
     policies: &str,
     key: &str,
     value: &str,
     effect: &'static str,
-) -> Difference {
-    Difference {
+) -> TopologyDifference {
+    TopologyDifference {
         object: object.to_string(),
-        what: What::Policy {
+        what: DifferenceKind::Policy {
             policies: policies.to_owned(),
             key: key.to_owned(),
             value: value.to_owned(),
@@ -185,15 +191,19 @@ fn policy_value(value: &Json) -> PolicyValue<'_> {
     }
 }
 
-fn policed(names: &Names, queue: &Object, negative_limit_is_none: bool) -> PolicedQueue {
+fn policed(
+    names: &QueueNames,
+    queue: &TopologyObject,
+    negative_limit_is_none: bool,
+) -> PolicedQueue {
     let (name, arguments) = match queue {
-        Object::Queue { name, arguments } => (name.as_str(), arguments.as_slice()),
+        TopologyObject::Queue { name, arguments } => (name.as_str(), arguments.as_slice()),
         _ => ("", &[][..]),
     };
     let number = |wanted: &str| {
         let argument = arguments.iter().find(|argument| argument.name == wanted)?;
         match argument.value {
-            Value::Number(number) => Some(number),
+            ArgumentValue::Number(number) => Some(number),
             _ => None,
         }
     };
@@ -220,7 +230,7 @@ mod tests {
 
     #[test]
     fn each_queue_of_the_topology_has_its_role_and_its_own_limits() {
-        let names = Names::new("p");
+        let names = QueueNames::new("p");
         let delays = [Duration::from_secs(5)];
         let topology = Topology::new(&names, &TopologySettings::with_delays(&delays));
         let mut seen = Vec::new();

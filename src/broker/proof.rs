@@ -1,17 +1,17 @@
 //! The proof that the broker has what an outcome published, and what may be done with it.
 //!
 //! Contract 4.2: a request is acked only after the broker confirmed what its outcome publishes. So
-//! settling a delivery costs [`Confirmed`] tokens, and only a broker's confirm makes one.
+//! settling a delivery costs [`PublisherConfirm`] tokens, and only a broker's confirm makes one.
 
 /// The broker has taken responsibility for one message. It cannot be made elsewhere, nor copied.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a confirm is the only thing a delivery can be settled with"]
-pub struct Confirmed {
+pub struct PublisherConfirm {
     routed: bool,
     whole: bool,
 }
 
-impl Confirmed {
+impl PublisherConfirm {
     pub(super) const fn by_broker(routed: bool, whole: bool) -> Self {
         Self { routed, whole }
     }
@@ -31,8 +31,8 @@ impl Confirmed {
 
 /// What came of one publish.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Publication {
-    Confirmed(Confirmed),
+pub enum PublishResult {
+    Confirmed(PublisherConfirm),
     /// A dead letter or a copy that no queue took: the queue or the binding is gone.
     Returned,
     /// The broker refused it: by a nack, where a queue is full or has no leader; or by closing the
@@ -44,11 +44,14 @@ pub enum Publication {
 
 /// Why a delivery may be acked.
 #[derive(Debug)]
-pub enum Settled {
+pub enum AckPermit {
     /// Its `user.renamed` is out.
-    Outcome { event: Confirmed },
+    Outcome { event: PublisherConfirm },
     /// Its `user.rename-failed` is out, and the request is in the dead letters.
-    Failure { event: Confirmed, letter: Confirmed },
+    Failure {
+        event: PublisherConfirm,
+        letter: PublisherConfirm,
+    },
     /// A copy of it is in a wait queue or at the tail of the due queue.
-    Copied(Confirmed),
+    Copied(PublisherConfirm),
 }

@@ -35,10 +35,10 @@ use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPSoftError};
 use lapin::{Channel, Confirmation, Connection, ErrorKind};
 
 use super::declare::open_channel;
-use super::outgoing::{Addresses, Outgoing, Parcel, Reduction};
-use super::proof::{Confirmed, Publication};
-use super::trouble::Trouble;
-use crate::core::republish::{Form, Suspicion};
+use super::outgoing::{EncodedPublish, MessageReduction, OutboundMessage, PublishRouting};
+use super::proof::{PublishResult, PublisherConfirm};
+use super::trouble::BrokerError;
+use crate::core::republish::{PublishForm, RefusalSuspicion};
 
 /// How many channels a publisher uses up, at most. lapin never lets go of a channel's number, and
 /// RabbitMQ has 2047 for a connection; several publishers may share it, one after the other.
@@ -48,60 +48,60 @@ const REOPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Names a publish in its answer; the asker chooses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(pub u64);
+pub struct PublishId(pub u64);
 
-pub(super) struct Publisher {
+pub(super) struct SessionPublisher {
     connection: Arc<Connection>,
     /// Shared, since cloning lapin's own handle costs a dozen counters.
     channel: Arc<Channel>,
-    addresses: Arc<Addresses>,
+    addresses: Arc<PublishRouting>,
     frame_max: u32,
-    confirming: FuturesUnordered<Confirming>,
+    confirming: FuturesUnordered<ConfirmFuture>,
     /// By order of publishing; a resolved one is kept as `None` until all before it are resolved.
-    outstanding: VecDeque<Option<Outstanding>>,
+    outstanding: VecDeque<Option<OutstandingPublish>>,
     /// The sequence number of the first of `outstanding`.
     first: u64,
     /// What is published when the channel is open, or a suspect is done with, in this order.
-    waiting: VecDeque<Outstanding>,
+    waiting: VecDeque<OutstandingPublish>,
     /// A suspect is under way.
     careful: bool,
-    reopening: Option<Reopening>,
+    reopening: Option<ReopenFuture>,
     /// Channels that it may still use up.
     channels_left: u32,
     /// The channel has ended, and this is the first that was heard of why.
     ending: Option<lapin::Error>,
 }
 
-type Confirming = Pin<Box<dyn Future<Output = Answer> + Send>>;
-type Reopening = Pin<Box<dyn Future<Output = Result<Channel, Trouble>> + Send>>;
+type ConfirmFuture = Pin<Box<dyn Future<Output = ConfirmFrame> + Send>>;
+type ReopenFuture = Pin<Box<dyn Future<Output = Result<Channel, BrokerError>> + Send>>;
 
 /// The sequence number of a publish, and what became of it.
-type Answer = (u64, lapin::Result<Confirmation>);
+type ConfirmFrame = (u64, lapin::Result<Confirmation>);
 
-struct Outstanding {
+struct OutstandingPublish {
     /// `None` is our own greeting.
-    ticket: Option<Ticket>,
-    parcel: Arc<Parcel>,
+    ticket: Option<PublishId>,
+    parcel: Arc<EncodedPublish>,
     returned: bool,
-    suspicion: Suspicion,
+    suspicion: RefusalSuspicion,
 }
 
 /// What one round of confirms brought.
 #[derive(Default)]
-pub(super) struct Told {
-    pub(super) publications: Vec<(Ticket, Publication)>,
+pub(super) struct ConfirmBatch {
+    pub(super) publications: Vec<(PublishId, PublishResult)>,
     /// The channel has ended, for a reason that is not one message's.
-    pub(super) broken: Option<Trouble>,
+    pub(super) broken: Option<BrokerError>,
     /// The broker has answered at least one.
     answered: bool,
 }
 
-impl Publisher {
+impl SessionPublisher {
     /// Opens a channel of its own.
     pub(super) async fn open(
         connection: &Arc<Connection>,
-        addresses: Arc<Addresses>,
-    ) -> Result<Self, Trouble> {
+        addresses: Arc<PublishRouting>,
+    ) -> Result<Self, BrokerError> {
         Ok(Self {
             channel: Arc::new(confirming_channel(connection).await?),
             frame_max: connection.configuration().frame_max(),
@@ -132,13 +132,13 @@ impl Publisher {
         self.confirming.is_empty() && self.waiting.is_empty() && self.reopening.is_none()
     }
 
-    /// Whether its channel is gone and [`Self::told`] will not say so.
+    /// Whether its channel is gone and [`Self::next_batch`] will not say so.
     pub(super) fn is_lost(&self) -> bool {
         self.is_idle() && !self.channel.status().connected()
     }
 
     /// Hands the message to the connection; never waits. `false` if there is no way to address it.
-    pub(super) fn publish(&mut self, ticket: Ticket, outgoing: Outgoing) -> bool {
+    pub(super) fn publish(&mut self, ticket: PublishId, outgoing: OutboundMessage) -> bool {
         let Some(parcel) = self.addresses.parcel(outgoing, self.frame_max) else {
             return false;
         };
@@ -147,24 +147,25 @@ impl Publisher {
     }
 
     /// Publishes an empty message to nowhere, to be told that the broker takes messages.
-    pub(super) fn greet(&mut self) {
-        let canary = Parcel::to_nowhere(&self.addresses);
+    pub(super) fn publish_canary(&mut self) {
+        let canary = EncodedPublish::canary(&self.addresses);
         self.enter(None, canary);
     }
 
-    fn enter(&mut self, ticket: Option<Ticket>, parcel: Parcel) {
-        self.waiting.push_back(Outstanding {
+    fn enter(&mut self, ticket: Option<PublishId>, parcel: EncodedPublish) {
+        self.waiting.push_back(OutstandingPublish {
             ticket,
             parcel: Arc::new(parcel),
             returned: false,
-            suspicion: Suspicion::default(),
+            suspicion: RefusalSuspicion::default(),
         });
         self.send_waiting();
     }
 
     /// Sends what may be sent now.
     fn send_waiting(&mut self) {
-        let under_way = |outstanding: &VecDeque<Option<Outstanding>>| !outstanding.is_empty();
+        let under_way =
+            |outstanding: &VecDeque<Option<OutstandingPublish>>| !outstanding.is_empty();
         while self.reopening.is_none()
             && self.ending.is_none()
             && !self.careful
@@ -181,9 +182,9 @@ impl Publisher {
         }
     }
 
-    fn send(&mut self, next: Outstanding) {
+    fn send(&mut self, next: OutstandingPublish) {
         let sequence = self.first + self.outstanding.len() as u64;
-        let mut confirming: Confirming = Box::pin(send(
+        let mut confirming: ConfirmFuture = Box::pin(send(
             Arc::clone(&self.channel),
             Arc::clone(&next.parcel),
             sequence,
@@ -197,7 +198,7 @@ impl Publisher {
     }
 
     /// Waits for the next confirms. Pending for ever while idle. May be dropped and asked again.
-    pub(super) async fn told(&mut self) -> Told {
+    pub(super) async fn next_batch(&mut self) -> ConfirmBatch {
         loop {
             if let Some(reopening) = &mut self.reopening {
                 let reopened = reopening.await;
@@ -205,19 +206,19 @@ impl Publisher {
                 match reopened {
                     Ok(channel) => self.channel = Arc::new(channel),
                     Err(trouble) => {
-                        return Told {
+                        return ConfirmBatch {
                             broken: Some(trouble),
-                            ..Told::default()
+                            ..ConfirmBatch::default()
                         };
                     }
                 }
                 self.send_waiting();
                 if self.is_idle() {
-                    return Told::default();
+                    return ConfirmBatch::default();
                 }
             }
-            let answers = poll_fn(|cx| self.gather(cx)).await;
-            let told = self.sort_out(answers);
+            let answers = poll_fn(|cx| self.poll_confirms(cx)).await;
+            let told = self.resolve(answers);
             self.send_waiting();
             if told.answered || told.broken.is_some() || !told.publications.is_empty() {
                 return told;
@@ -226,7 +227,7 @@ impl Publisher {
     }
 
     /// Everything that is outstanding counts as lost.
-    pub(super) fn give_up(&mut self) -> Vec<Ticket> {
+    pub(super) fn fail_outstanding(&mut self) -> Vec<PublishId> {
         self.confirming.clear();
         self.reopening = None;
         let outstanding = self.outstanding.drain(..).flatten();
@@ -235,7 +236,7 @@ impl Publisher {
     }
 
     /// All that are ready, at least one.
-    fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Vec<Answer>> {
+    fn poll_confirms(&mut self, cx: &mut Context<'_>) -> Poll<Vec<ConfirmFrame>> {
         let mut answers = Vec::new();
         while let Poll::Ready(Some(answer)) = self.confirming.poll_next_unpin(cx) {
             answers.push(answer);
@@ -247,15 +248,15 @@ impl Publisher {
         }
     }
 
-    fn sort_out(&mut self, mut answers: Vec<Answer>) -> Told {
+    fn resolve(&mut self, mut answers: Vec<ConfirmFrame>) -> ConfirmBatch {
         for (sequence, answer) in &mut answers {
             if let Ok(Confirmation::Ack(returned) | Confirmation::Nack(returned)) = answer
                 && let Some(returned) = returned.take()
             {
-                self.attribute(*sequence, &returned);
+                self.match_returns(*sequence, &returned);
             }
         }
-        let mut told = Told::default();
+        let mut told = ConfirmBatch::default();
         let mut refusal = None;
         for (sequence, answer) in answers {
             let answer = match answer {
@@ -275,9 +276,9 @@ impl Publisher {
             told.answered = true;
             let publication = match answer {
                 Confirmation::Ack(_) => outstanding.confirmed(),
-                Confirmation::Nack(_) => Publication::Refused,
+                Confirmation::Nack(_) => PublishResult::Refused,
                 // Never asked for confirms: that would be our own mistake. Count nothing as safe.
-                Confirmation::NotRequested => Publication::Lost,
+                Confirmation::NotRequested => PublishResult::Lost,
             };
             if let Some(ticket) = outstanding.ticket {
                 told.publications.push((ticket, publication));
@@ -288,7 +289,7 @@ impl Publisher {
             (Some(refusal), _) if self.may_reopen() => self.publish_again(&refusal, &mut told),
             // Others may know more: those that were sent on the dying channel fail first.
             (None, Some(_)) if !self.confirming.is_empty() => {}
-            (_, Some(error)) => told.broken = Some(Trouble::of_session(error)),
+            (_, Some(error)) => told.broken = Some(BrokerError::of_session(error)),
             (_, None) => {}
         }
         told
@@ -299,7 +300,7 @@ impl Publisher {
     }
 
     /// The channel was closed for one of those that were under way.
-    fn publish_again(&mut self, refusal: &AMQPError, told: &mut Told) {
+    fn publish_again(&mut self, refusal: &AMQPError, told: &mut ConfirmBatch) {
         self.confirming.clear();
         self.careful = false;
         self.ending = None;
@@ -310,18 +311,20 @@ impl Publisher {
             let parcel = &suspect.parcel;
             let next = suspect
                 .suspicion
-                .after_refusal(under_way, parcel.reduction != Reduction::Never);
+                .after_refusal(under_way, parcel.reduction != MessageReduction::Never);
             let Some(suspicion) = next else {
                 warn_of(
                     refusal,
                     parcel,
                     "the broker refuses a message in every form",
                 );
-                let refused = suspect.ticket.map(|ticket| (ticket, Publication::Refused));
+                let refused = suspect
+                    .ticket
+                    .map(|ticket| (ticket, PublishResult::Refused));
                 told.publications.extend(refused);
                 continue;
             };
-            if suspicion.form() != Form::Whole && suspicion != suspect.suspicion {
+            if suspicion.form() != PublishForm::Whole && suspicion != suspect.suspicion {
                 let what = "the broker refuses a message; trying it with less of the properties \
                             and headers that its request came with";
                 warn_of(refusal, parcel, what);
@@ -336,25 +339,25 @@ impl Publisher {
         let connection = Arc::clone(&self.connection);
         self.reopening = Some(Box::pin(async move {
             let opening = confirming_channel(&connection);
-            let silent = |_| Trouble::Silent(REOPEN_TIMEOUT.as_secs());
+            let silent = |_| BrokerError::Silent(REOPEN_TIMEOUT.as_secs());
             let opened = tokio::time::timeout(REOPEN_TIMEOUT, opening).await;
             opened.map_err(silent).flatten()
         }));
     }
 
     /// Gives a return to the publish it belongs to, see the head of this file.
-    fn attribute(&mut self, carrier: u64, returned: &BasicReturnMessage) {
+    fn match_returns(&mut self, carrier: u64, returned: &BasicReturnMessage) {
         let carrier = usize::try_from(carrier - self.first).unwrap_or(usize::MAX);
         let own = self.outstanding.get_mut(carrier).into_iter();
         // Most often the carrier is the owner, so it is asked first. `iter_mut` twice over the same
         // place is not possible, hence two passes.
         for candidate in own.flatten() {
-            if candidate.claims(returned) {
+            if candidate.matches_return(returned) {
                 return;
             }
         }
         for candidate in self.outstanding.iter_mut().flatten() {
-            if candidate.claims(returned) {
+            if candidate.matches_return(returned) {
                 return;
             }
         }
@@ -365,7 +368,7 @@ impl Publisher {
         );
     }
 
-    fn take(&mut self, sequence: u64) -> Option<Outstanding> {
+    fn take(&mut self, sequence: u64) -> Option<OutstandingPublish> {
         let place = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
         let taken = self.outstanding.get_mut(place)?.take();
         while let Some(None) = self.outstanding.front() {
@@ -376,9 +379,9 @@ impl Publisher {
     }
 }
 
-impl Outstanding {
+impl OutstandingPublish {
     /// Whether the returned message is this one; if so, that is remembered.
-    fn claims(&mut self, returned: &BasicReturnMessage) -> bool {
+    fn matches_return(&mut self, returned: &BasicReturnMessage) -> bool {
         let parcel = &self.parcel;
         let mine = !self.returned
             && parcel.exchange == returned.exchange
@@ -389,22 +392,22 @@ impl Outstanding {
         mine
     }
 
-    fn confirmed(&self) -> Publication {
+    fn confirmed(&self) -> PublishResult {
         if self.returned && self.parcel.must_route {
-            Publication::Returned
+            PublishResult::Returned
         } else {
-            let whole = self.parcel.reduction != Reduction::Done;
-            Publication::Confirmed(Confirmed::by_broker(!self.returned, whole))
+            let whole = self.parcel.reduction != MessageReduction::Done;
+            PublishResult::Confirmed(PublisherConfirm::by_broker(!self.returned, whole))
         }
     }
 }
 
-async fn confirming_channel(connection: &Connection) -> Result<Channel, Trouble> {
+async fn confirming_channel(connection: &Connection) -> Result<Channel, BrokerError> {
     let channel = open_channel(connection).await?;
     channel
         .confirm_select(ConfirmSelectOptions { nowait: false })
         .await
-        .map_err(|error| Trouble::of_session(&error))?;
+        .map_err(|error| BrokerError::of_session(&error))?;
     Ok(channel)
 }
 
@@ -427,7 +430,7 @@ fn code_of(refusal: &AMQPError) -> String {
     code.to_owned()
 }
 
-fn warn_of(refusal: &AMQPError, parcel: &Parcel, what: &str) {
+fn warn_of(refusal: &AMQPError, parcel: &EncodedPublish, what: &str) {
     tracing::warn!(
         request_id = parcel.request_id(),
         code = code_of(refusal),
@@ -435,7 +438,7 @@ fn warn_of(refusal: &AMQPError, parcel: &Parcel, what: &str) {
     );
 }
 
-async fn send(channel: Arc<Channel>, parcel: Arc<Parcel>, sequence: u64) -> Answer {
+async fn send(channel: Arc<Channel>, parcel: Arc<EncodedPublish>, sequence: u64) -> ConfirmFrame {
     let options = BasicPublishOptions {
         mandatory: parcel.mandatory,
         immediate: false,

@@ -12,39 +12,39 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::Event;
 
-use super::connection::{self, Wire};
-use super::outgoing::{Addresses, Outgoing};
-use super::pipe::{CONFIRMS_LATE, Pipe};
-use super::proof::Publication;
-use super::trouble::Trouble;
-use crate::config::Amqp;
+use super::connection::{self, AmqpConnection};
+use super::outgoing::{OutboundMessage, PublishRouting};
+use super::pipe::{CONFIRMS_LATE, ConfirmedPublisher};
+use super::proof::PublishResult;
+use super::trouble::BrokerError;
+use crate::config::AmqpSection;
 
 /// How long confirms may still come when the connection is closed. They take milliseconds.
 const LAST_CONFIRMS: Duration = Duration::from_secs(1);
 
 /// Why a message that was published is not confirmed yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waiting {
+pub enum PublishWait {
     /// The broker has raised this alarm and takes no messages.
-    Alarm(Alarm),
+    Alarm(BrokerAlarm),
     /// It says nothing, and confirms nothing either.
     Confirms,
 }
 
 /// What the broker has too little of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Alarm {
+pub enum BrokerAlarm {
     Memory,
     Disk,
     Unknown,
 }
 
-impl fmt::Display for Waiting {
+impl fmt::Display for PublishWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let alarm = match self {
-            Self::Alarm(Alarm::Memory) => "a memory alarm",
-            Self::Alarm(Alarm::Disk) => "a disk alarm",
-            Self::Alarm(Alarm::Unknown) => "an alarm (memory or disk)",
+            Self::Alarm(BrokerAlarm::Memory) => "a memory alarm",
+            Self::Alarm(BrokerAlarm::Disk) => "a disk alarm",
+            Self::Alarm(BrokerAlarm::Unknown) => "an alarm (memory or disk)",
             Self::Confirms => {
                 let seconds = CONFIRMS_LATE.as_secs();
                 return write!(f, "the broker has confirmed no message for {seconds} s");
@@ -54,7 +54,7 @@ impl fmt::Display for Waiting {
     }
 }
 
-impl Alarm {
+impl BrokerAlarm {
     /// From the broker's own words, which are made for people.
     fn of(reason: &str) -> Self {
         match (reason.contains("memory"), reason.contains("disk")) {
@@ -67,30 +67,30 @@ impl Alarm {
 
 #[derive(Debug)]
 pub(super) struct PublishingConnection {
-    pipe: Pipe,
-    wire: Mutex<Alarmed>,
+    pipe: ConfirmedPublisher,
+    wire: Mutex<AlarmError>,
 }
 
 /// The connection, and the last alarm that the broker gave as its reason.
 #[derive(Debug)]
-struct Alarmed {
-    wire: Wire,
-    alarm: Alarm,
+struct AlarmError {
+    wire: AmqpConnection,
+    alarm: BrokerAlarm,
 }
 
 impl PublishingConnection {
     /// Connects. `name` is shown in the broker's list of connections.
     pub(super) async fn open(
-        amqp: &Amqp,
+        amqp: &AmqpSection,
         name: &str,
-        addresses: Addresses,
-    ) -> Result<Self, Trouble> {
+        addresses: PublishRouting,
+    ) -> Result<Self, BrokerError> {
         let wire = connection::open(amqp, name).await?;
-        let pipe = Pipe::open(&wire.connection, addresses).await?;
-        let alarm = Alarm::Unknown;
+        let pipe = ConfirmedPublisher::open(&wire.connection, addresses).await?;
+        let alarm = BrokerAlarm::Unknown;
         Ok(Self {
             pipe,
-            wire: Mutex::new(Alarmed { wire, alarm }),
+            wire: Mutex::new(AlarmError { wire, alarm }),
         })
     }
 
@@ -98,30 +98,30 @@ impl PublishingConnection {
     /// is full. What it returns waits for the message's fate.
     pub(super) async fn hand_over(
         &self,
-        outgoing: Outgoing,
-    ) -> impl Future<Output = Publication> + use<> {
-        self.pipe.hand_over(outgoing).await
+        outgoing: OutboundMessage,
+    ) -> impl Future<Output = PublishResult> + use<> {
+        self.pipe.publish(outgoing).await
     }
 
     /// Why nothing is confirmed, where that is to be told.
-    pub(super) fn waiting(&self) -> Option<Waiting> {
+    pub(super) fn waiting(&self) -> Option<PublishWait> {
         let mut alarmed = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(alarm) = alarmed.alarm() {
-            return Some(Waiting::Alarm(alarm));
+            return Some(PublishWait::Alarm(alarm));
         }
-        self.pipe.is_late().then_some(Waiting::Confirms)
+        self.pipe.is_late().then_some(PublishWait::Confirms)
     }
 
     /// Leaves, and says what ended the connection before, if anything did. Does not wait for a
     /// broker that takes nothing.
-    pub(super) async fn close(self) -> Option<Trouble> {
+    pub(super) async fn close(self) -> Option<BrokerError> {
         let patience = match self.waiting() {
             Some(_) => Duration::ZERO,
             None => LAST_CONFIRMS,
         };
         let trouble = self.pipe.close(patience).await;
         let alarmed = self.wire.into_inner();
-        let Alarmed { wire, .. } = alarmed.unwrap_or_else(PoisonError::into_inner);
+        let AlarmError { wire, .. } = alarmed.unwrap_or_else(PoisonError::into_inner);
         if patience.is_zero() {
             wire.cut();
         } else {
@@ -131,11 +131,11 @@ impl PublishingConnection {
     }
 }
 
-impl Alarmed {
-    fn alarm(&mut self) -> Option<Alarm> {
+impl AlarmError {
+    fn alarm(&mut self) -> Option<BrokerAlarm> {
         while let Some(Some(event)) = self.wire.events.next().now_or_never() {
             if let Event::ConnectionBlocked(reason) = event {
-                self.alarm = Alarm::of(&reason);
+                self.alarm = BrokerAlarm::of(&reason);
             }
         }
         let blocked = self.wire.connection.status().blocked();
@@ -155,11 +155,11 @@ mod tests {
             ("low on memory & disk", "an alarm (memory or disk)"),
             ("", "an alarm (memory or disk)"),
         ] {
-            let waiting = Waiting::Alarm(Alarm::of(reason)).to_string();
+            let waiting = PublishWait::Alarm(BrokerAlarm::of(reason)).to_string();
             let wanted = format!("the broker has raised {told} and accepts no messages");
             assert_eq!(waiting, wanted);
         }
-        let confirms = Waiting::Confirms.to_string();
+        let confirms = PublishWait::Confirms.to_string();
         assert_eq!(confirms, "the broker has confirmed no message for 10 s");
     }
 }

@@ -9,7 +9,7 @@ use async_rs::traits::Reactor as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
-use super::runtime::Tcp;
+use super::runtime::TcpConnect;
 
 /// After so long without an answer the next address is tried as well. A node that is there answers
 /// in milliseconds; one whose machine is gone never does.
@@ -18,10 +18,10 @@ const NEXT_AFTER: Duration = Duration::from_millis(300);
 /// Connects to one of the addresses of `host`. It begins with any of them (`chance` is from 0 to 1),
 /// so that workers spread over the nodes, and a node that accepts but does not speak is not the one
 /// that every try begins with.
-pub(super) async fn tcp(host: &str, port: u16, chance: f64) -> io::Result<Tcp> {
+pub(super) async fn connect_tcp(host: &str, port: u16, chance: f64) -> io::Result<TcpConnect> {
     let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
     rotate(&mut addresses, chance);
-    first(addresses).await
+    race(addresses).await
 }
 
 #[expect(
@@ -38,7 +38,7 @@ fn rotate(addresses: &mut [SocketAddr], chance: f64) {
 }
 
 /// The first that answers.
-async fn first(addresses: Vec<SocketAddr>) -> io::Result<Tcp> {
+async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpConnect> {
     let tokio = Tokio::current();
     let mut left = addresses.into_iter();
     let mut trying = FuturesUnordered::new();
@@ -107,11 +107,11 @@ mod tests {
         let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = open.local_addr().unwrap();
         let began = tokio::time::Instant::now();
-        let tcp = first(vec![silent, refusing, address]).await.unwrap();
+        let tcp = race(vec![silent, refusing, address]).await.unwrap();
         assert_eq!(tcp.get_ref().peer_addr().unwrap(), address);
         assert!(began.elapsed() < Duration::from_secs(2));
         // The kernel's own patience with a silent node is minutes.
-        let alone = tokio::time::timeout(NEXT_AFTER * 2, first(vec![silent]));
+        let alone = tokio::time::timeout(NEXT_AFTER * 2, race(vec![silent]));
         assert!(alone.await.is_err());
     }
 
@@ -120,8 +120,8 @@ mod tests {
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let refusing = closed.local_addr().unwrap();
         drop(closed);
-        let error = first(vec![refusing, refusing]).await.err().unwrap();
+        let error = race(vec![refusing, refusing]).await.err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        assert!(first(vec![]).await.is_err());
+        assert!(race(vec![]).await.is_err());
     }
 }

@@ -6,16 +6,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::topology::{Difference, What};
+use super::topology::{DifferenceKind, TopologyDifference};
 
 /// Where the patterns of each role are.
 const TABLE: &str = "docs/operations.md (Rights on RabbitMQ) has the patterns of each role";
 const GRANT: &str = "USER CONFIGURE WRITE READ";
 
 /// The broker's text, and before it what it means, where that is known.
-pub(super) struct Explained<'a>(pub(super) &'a str);
+pub(super) struct ExplainedRefusal<'a>(pub(super) &'a str);
 
-impl fmt::Display for Explained<'_> {
+impl fmt::Display for ExplainedRefusal<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0;
         match missing_right(text) {
@@ -33,24 +33,24 @@ impl fmt::Display for Explained<'_> {
 }
 
 /// The same without the command, for one of several differences.
-pub(super) struct Shortly<'a>(pub(super) &'a str);
+pub(super) struct ShortReason<'a>(pub(super) &'a str);
 
-impl fmt::Display for Shortly<'_> {
+impl fmt::Display for ShortReason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match missing_right(self.0) {
             Some(right) => right.fmt(f),
-            None => Explained(self.0).fmt(f),
+            None => ExplainedRefusal(self.0).fmt(f),
         }
     }
 }
 
 /// How to grant the rights for whose lack something was refused. `None` if nothing was.
 #[must_use]
-pub fn advice(differences: &[Difference]) -> Option<String> {
+pub fn advice(differences: &[TopologyDifference]) -> Option<String> {
     let rights: Vec<_> = differences
         .iter()
         .filter_map(|difference| match &difference.what {
-            What::Refused { told } => missing_right(told),
+            DifferenceKind::Refused { told } => missing_right(told),
             _ => None,
         })
         .collect();
@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     fn explained(text: &str) -> String {
-        Explained(text).to_string()
+        ExplainedRefusal(text).to_string()
     }
 
     #[test]
@@ -347,9 +347,9 @@ mod tests {
 
     #[test]
     fn several_missing_rights_get_one_advice() {
-        let refused = |object: &str, told: &str| Difference {
+        let refused = |object: &str, told: &str| TopologyDifference {
             object: object.to_owned(),
-            what: What::Refused {
+            what: DifferenceKind::Refused {
                 told: format!("ACCESS_REFUSED - {told} in vhost '/' refused"),
             },
         };

@@ -22,15 +22,15 @@
 //!
 //! # Taking
 //!
-//! A letter leaves the queue by its [`Claim`] only, and a claim asks for proof: that the broker has
+//! A letter leaves the queue by its [`AckHandle`] only, and a claim asks for proof: that the broker has
 //! confirmed the replay, or that the record of its discard is on the disk.
 //!
 //! And then it may still come back. RabbitMQ hands acks on to a quorum queue at the pace at which
 //! the queue's log takes them, and when the channel ends, it forgets those that it had not handed
 //! on yet: some hundred of a thousand acks that came just before (seen on 3.10, 4.0 and 4.3). So
-//! ending a look tells whether the queue is as long as it should be ([`Back`]). If not, the next
+//! ending a look tells whether the queue is as long as it should be ([`DepthCheck`]). If not, the next
 //! look may meet letters that were taken before; those are taken again, for the proof of the first
-//! time ([`Taken`]).
+//! time ([`Acked`]).
 
 mod lock;
 mod look;
@@ -43,43 +43,44 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use tokio::time::{Instant, sleep};
 
-pub use look::{Claim, Held, Look, Recorded, Taken};
-pub use sender::Sender;
+pub use look::{AckHandle, Acked, BrowseCursor, BrowsedMessage, FsyncProof};
+pub use sender::Republisher;
 
-use super::connection::{self, Wire};
+use super::connection::{self, AmqpConnection};
 use super::declare::{self, open_channel};
-use super::outgoing::Addresses;
+use super::outgoing::PublishRouting;
 use super::publishing::PublishingConnection;
 use super::topology::{
-    DELIVERY_LIMIT_ARGUMENT, Difference, Names, Object, Topology, TopologySettings, What,
+    DELIVERY_LIMIT_ARGUMENT, DifferenceKind, QueueNames, Topology, TopologyDifference,
+    TopologyObject, TopologySettings,
 };
-use super::trouble::Trouble;
-use crate::config::Amqp;
+use super::trouble::BrokerError;
+use crate::config::AmqpSection;
 
 /// How long letters that are given back may take to be back.
-const RETURN_PATIENCE: Duration = Duration::from_secs(10);
+const RETURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two questions whether something has happened at the broker.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The queue after a look has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Back {
+pub struct DepthCheck {
     expected: u64,
     waiting: u64,
 }
 
-impl Back {
+impl DepthCheck {
     /// Whether the queue is as long as it is to be after what was taken. Where it is not, others
     /// may have added or removed letters, or the broker has forgotten that some were taken.
     #[must_use]
-    pub const fn adds_up(self) -> bool {
+    pub const fn matches(self) -> bool {
         self.expected == self.waiting
     }
 }
 
 /// Whether the queue is believed to have no delivery limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QueueTrust {
+pub enum DeliveryLimitCheck {
     /// Only if its arguments say so.
     Checked,
     /// A person says so: a policy lifts the limit, which cannot be asked about over AMQP.
@@ -88,7 +89,7 @@ pub enum QueueTrust {
 
 /// Why there is no review.
 #[derive(Debug, thiserror::Error)]
-pub enum ReviewTrouble {
+pub enum ReviewError {
     #[error(
         "queue {queue} may have a delivery limit, and then RabbitMQ drops letters that are looked \
          at too often: {found}; make the queue anew, or lift the limit by a policy \
@@ -96,25 +97,29 @@ pub enum ReviewTrouble {
     )]
     Limited { queue: String, found: String },
     #[error(transparent)]
-    Broker(#[from] Trouble),
+    Broker(#[from] BrokerError),
 }
 
 /// A review, for as long as its lock is held.
 #[derive(Debug)]
-pub struct Review {
-    amqp: Amqp,
+pub struct DeadLetterQueue {
+    amqp: AmqpSection,
     by: String,
-    wire: Wire,
+    wire: AmqpConnection,
     control: Channel,
-    names: Names,
+    names: QueueNames,
 }
 
-impl Review {
+impl DeadLetterQueue {
     /// Connects, takes the lock, and makes sure that looking is safe. `by` is who reviews, for the
     /// broker's list of connections.
-    pub async fn begin(amqp: &Amqp, by: &str, trust: QueueTrust) -> Result<Self, ReviewTrouble> {
+    pub async fn begin(
+        amqp: &AmqpSection,
+        by: &str,
+        trust: DeliveryLimitCheck,
+    ) -> Result<Self, ReviewError> {
         let wire = connection::open(amqp, &format!("rename-worker review by {by}")).await?;
-        let names = Names::new(&amqp.prefix);
+        let names = QueueNames::new(&amqp.prefix);
         match prepare(amqp, &wire, &names, trust).await {
             Ok(control) => Ok(Self {
                 amqp: amqp.clone(),
@@ -155,51 +160,51 @@ impl Review {
     }
 
     /// How many letters are there to be looked at.
-    pub async fn waiting(&self) -> Result<u64, Trouble> {
+    pub async fn waiting(&self) -> Result<u64, BrokerError> {
         Ok(self.depth().await?.ready)
     }
 
-    async fn depth(&self) -> Result<Depth, Trouble> {
+    async fn depth(&self) -> Result<QueueDepth, BrokerError> {
         depth(self.control.clone(), self.names.dead_letters.clone())
             .await
-            .map_err(|error| Trouble::of_session(&error))
+            .map_err(|error| BrokerError::of_session(&error))
     }
 
     /// Begins to look.
-    pub async fn look(&self) -> Result<Look, Trouble> {
+    pub async fn look(&self) -> Result<BrowseCursor, BrokerError> {
         let channel = open_channel(&self.wire.connection).await?;
         let queue = self.names.dead_letters.clone();
-        Look::begin(channel, queue, self.wire.flow.clone())
+        BrowseCursor::begin(channel, queue, self.wire.flow.clone())
             .await
-            .map_err(|error| Trouble::of_session(&error))
+            .map_err(|error| BrokerError::of_session(&error))
     }
 
     /// Ends a look: what was not taken is there again, for everyone.
-    pub async fn give_back(&self, look: Look) -> Result<Back, Trouble> {
+    pub async fn give_back(&self, look: BrowseCursor) -> Result<DepthCheck, BrokerError> {
         let closed = look.close().await;
         // The queue learns of the channel's end a little after we do. It forgets the channel's
         // consumers and takes back their letters in one step.
-        let deadline = Instant::now() + RETURN_PATIENCE;
+        let deadline = Instant::now() + RETURN_TIMEOUT;
         loop {
-            let asked = tokio::time::timeout(RETURN_PATIENCE, self.depth()).await;
-            let depth = asked.unwrap_or(Err(Trouble::Silent(RETURN_PATIENCE.as_secs())))?;
+            let asked = tokio::time::timeout(RETURN_TIMEOUT, self.depth()).await;
+            let depth = asked.unwrap_or(Err(BrokerError::Silent(RETURN_TIMEOUT.as_secs())))?;
             if depth.consumers <= closed.others || Instant::now() >= deadline {
-                return Ok(Back {
+                return Ok(DepthCheck {
                     expected: closed.left,
                     waiting: depth.ready,
                 });
             }
-            sleep(ASK_AGAIN).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
     /// A way to publish: a connection of its own, so that a broker that takes no messages still
     /// hears what is said of letters.
-    pub async fn sender(&self) -> Result<Sender, Trouble> {
+    pub async fn sender(&self) -> Result<Republisher, BrokerError> {
         let name = format!("rename-worker review by {}, publishing", self.by);
-        let addresses = Addresses::new(&self.names, &[]);
+        let addresses = PublishRouting::new(&self.names, &[]);
         let connection = PublishingConnection::open(&self.amqp, &name, addresses).await?;
-        Ok(Sender::new(connection))
+        Ok(Republisher::new(connection))
     }
 
     /// Leaves, and frees the lock.
@@ -209,22 +214,22 @@ impl Review {
 }
 
 async fn prepare(
-    amqp: &Amqp,
-    wire: &Wire,
-    names: &Names,
-    trust: QueueTrust,
-) -> Result<Channel, ReviewTrouble> {
+    amqp: &AmqpSection,
+    wire: &AmqpConnection,
+    names: &QueueNames,
+    trust: DeliveryLimitCheck,
+) -> Result<Channel, ReviewError> {
     let differences = dead_letter_differences(wire, names).await?;
     for difference in differences {
         match &difference.what {
-            What::Argument { .. } if trust == QueueTrust::Given => {}
-            What::Argument { .. } => {
-                return Err(ReviewTrouble::Limited {
+            DifferenceKind::Argument { .. } if trust == DeliveryLimitCheck::Given => {}
+            DifferenceKind::Argument { .. } => {
+                return Err(ReviewError::Limited {
                     queue: names.dead_letters.clone(),
                     found: difference.to_string(),
                 });
             }
-            _ => return Err(Trouble::Topology(vec![difference]).into()),
+            _ => return Err(BrokerError::Topology(vec![difference]).into()),
         }
     }
     Ok(lock::acquire(amqp, wire, names).await?)
@@ -232,19 +237,24 @@ async fn prepare(
 
 /// In what the queue of the dead letters differs from one that can be looked at safely: as it is made
 /// now, or as 0.1.0 made it, without `x-overflow`.
-async fn dead_letter_differences(wire: &Wire, names: &Names) -> Result<Vec<Difference>, Trouble> {
+async fn dead_letter_differences(
+    wire: &AmqpConnection,
+    names: &QueueNames,
+) -> Result<Vec<TopologyDifference>, BrokerError> {
     let mut topology = Topology::new(names, &TopologySettings::with_delays(&[]));
     let queue = names.dead_letters.as_str();
     topology
         .objects
         .retain(|object| object.queue_name() == Some(queue));
     let differences = declare::compare(wire, &topology).await?;
-    let is_argument = |difference: &Difference| matches!(difference.what, What::Argument { .. });
+    let is_argument = |difference: &TopologyDifference| {
+        matches!(difference.what, DifferenceKind::Argument { .. })
+    };
     if !differences.iter().any(is_argument) {
         return Ok(differences);
     }
     for object in &mut topology.objects {
-        if let Object::Queue { arguments, .. } = object {
+        if let TopologyObject::Queue { arguments, .. } = object {
             arguments.retain(|argument| {
                 ["x-queue-type", DELIVERY_LIMIT_ARGUMENT].contains(&argument.name)
             });
@@ -255,13 +265,13 @@ async fn dead_letter_differences(wire: &Wire, names: &Names) -> Result<Vec<Diffe
 
 /// What a queue tells of itself.
 #[derive(Debug, Clone, Copy)]
-struct Depth {
+struct QueueDepth {
     /// Messages that nobody holds.
     ready: u64,
     consumers: u32,
 }
 
-async fn depth(channel: Channel, queue: String) -> lapin::Result<Depth> {
+async fn depth(channel: Channel, queue: String) -> lapin::Result<QueueDepth> {
     let options = QueueDeclareOptions {
         passive: true,
         ..QueueDeclareOptions::default()
@@ -269,7 +279,7 @@ async fn depth(channel: Channel, queue: String) -> lapin::Result<Depth> {
     let queue = channel
         .queue_declare(queue.into(), options, FieldTable::default())
         .await?;
-    Ok(Depth {
+    Ok(QueueDepth {
         ready: queue.message_count().into(),
         consumers: queue.consumer_count(),
     })

@@ -14,27 +14,27 @@ use futures_util::io::{AsyncRead, AsyncWrite};
 use futures_util::{FutureExt as _, Stream};
 use lapin::tcp::AsyncTcpStream;
 
-use super::ear::{Ear, Pulse};
-use super::flow::{Flow, Throttled};
+use super::ear::{ReadActivity, SanitizingStream};
+use super::flow::{ReadFlow, ThrottledStream};
 use super::frame_filter::{FRAME_MAX, FrameFilter, StreamLimits};
 
 /// What tokio connects by TCP.
-pub(super) type Tcp = <Tokio as Reactor>::TcpStream;
+pub(super) type TcpConnect = <Tokio as Reactor>::TcpStream;
 /// What lapin reads and writes: TCP, perhaps TLS over it, and over that an ear.
-pub(super) type Heard = Ear<Throttled<AsyncTcpStream<Tcp>>>;
-pub(super) type Listening = RuntimeParts<Tokio, Streams>;
+pub(super) type ObservedStream = SanitizingStream<ThrottledStream<AsyncTcpStream<TcpConnect>>>;
+pub(super) type ObservingRuntime = RuntimeParts<Tokio, TcpRuntime>;
 
 /// On the tokio runtime that it is called in.
-pub(super) fn listening() -> Runtime<Listening> {
+pub(super) fn listening() -> Runtime<ObservingRuntime> {
     let tokio = Tokio::current();
-    Runtime::new(RuntimeParts::new(tokio.clone(), Streams(tokio)))
+    Runtime::new(RuntimeParts::new(tokio.clone(), TcpRuntime(tokio)))
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Streams(Tokio);
+pub(super) struct TcpRuntime(Tokio);
 
-impl Reactor for Streams {
-    type TcpStream = Heard;
+impl Reactor for TcpRuntime {
+    type TcpStream = ObservedStream;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
@@ -56,12 +56,16 @@ impl Reactor for Streams {
     fn tcp_connect_addr(
         &self,
         address: SocketAddr,
-    ) -> impl Future<Output = io::Result<Heard>> + Send + 'static {
+    ) -> impl Future<Output = io::Result<ObservedStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
         connecting.map(|tcp| {
             let filter = FrameFilter::new(StreamLimits::NONE, FRAME_MAX, Arc::default());
-            let stream = Throttled::new(AsyncTcpStream::Plain(tcp?), Flow::default());
-            Ok(Ear::new(stream, filter, Pulse::default()))
+            let stream = ThrottledStream::new(AsyncTcpStream::Plain(tcp?), ReadFlow::default());
+            Ok(SanitizingStream::new(
+                stream,
+                filter,
+                ReadActivity::default(),
+            ))
         })
     }
 }

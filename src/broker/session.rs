@@ -17,69 +17,69 @@ use lapin::options::BasicQosOptions;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::connection::Wire;
-use super::consumers::{Consumers, ConsumersEvent};
-use super::delivery::{Delivery, Lane};
-use super::link::{BrokerEvent, Command, Plan};
-use super::opening::Ready;
-use super::outgoing::Outgoing;
-use super::proof::Publication;
-use super::publisher::{Publisher, Ticket, Told};
-use super::trouble::{Trouble, ended_silently};
+use super::connection::AmqpConnection;
+use super::consumers::{ConsumersEvent, SessionConsumers};
+use super::delivery::{Delivery, SessionChannel};
+use super::link::{BrokerEvent, SessionCommand, SessionConfig};
+use super::opening::OpenSession;
+use super::outgoing::OutboundMessage;
+use super::proof::PublishResult;
+use super::publisher::{ConfirmBatch, PublishId, SessionPublisher};
+use super::trouble::{BrokerError, closed_without_reason};
 use super::undeliverable::UndeliverableReader;
 use crate::core::consume_plan::{ConsumePlan, ConsumeScope};
 use crate::core::consume_window::SessionDeath;
 
 /// How often the states are looked at, in case lapin closed something without a word, as it does
 /// when the broker closes a connection with a code that is no error.
-const WATCH: Duration = Duration::from_secs(1);
+const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
 /// So long after a confirm the broker is believed to take messages still. A delivery that comes
 /// later waits for one more confirm: a call must not be made whose outcome cannot be told, and an
 /// idle connection learns of an alarm only by publishing.
-const SURE_FOR: Duration = Duration::from_secs(1);
+const FLOW_CHECK_TTL: Duration = Duration::from_secs(1);
 /// How long closing a channel may take before it is left to the connection's end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct Session<'a> {
     epoch: u64,
-    wire: &'a mut Wire,
+    wire: &'a mut AmqpConnection,
     events: &'a mpsc::Sender<BrokerEvent>,
-    lane: Arc<Lane>,
-    publisher: Publisher,
-    consumers: Consumers,
+    lane: Arc<SessionChannel>,
+    publisher: SessionPublisher,
+    consumers: SessionConsumers,
     /// Until the session ends.
     undeliverable: Option<UndeliverableReader>,
     /// How many messages were fetched, while some of them wait at the door.
     fetched: Option<u32>,
-    flushing: FuturesUnordered<Flush>,
+    flushing: FuturesUnordered<PendingFlush>,
     blocked: bool,
     /// When the broker last showed that it takes messages.
-    told_at: Instant,
+    last_confirm_at: Instant,
     /// Deliveries that wait until the broker has shown that it takes messages.
-    at_the_door: Vec<Delivery>,
+    pending: Vec<Delivery>,
 }
 
 /// What a session begins with, beside the connection.
 pub(super) struct SessionStart {
     pub(super) epoch: u64,
-    pub(super) ready: Ready,
+    pub(super) ready: OpenSession,
     pub(super) consuming: ConsumePlan,
     pub(super) undeliverable: UndeliverableReader,
 }
 
 /// Why a session ended.
-pub(super) enum End {
+pub(super) enum SessionEnd {
     /// We were asked to close, or nobody listens any more.
     Closed,
-    Trouble(Trouble, SessionDeath),
+    Trouble(BrokerError, SessionDeath),
 }
 
-type Flush = Pin<Box<dyn Future<Output = (Ticket, lapin::Result<()>)> + Send>>;
+type PendingFlush = Pin<Box<dyn Future<Output = (PublishId, lapin::Result<()>)> + Send>>;
 impl<'a> Session<'a> {
     pub(super) fn new(
         start: SessionStart,
-        wire: &'a mut Wire,
-        plan: &Plan,
+        wire: &'a mut AmqpConnection,
+        plan: &SessionConfig,
         events: &'a mpsc::Sender<BrokerEvent>,
     ) -> Self {
         let SessionStart {
@@ -88,36 +88,39 @@ impl<'a> Session<'a> {
             consuming,
             undeliverable,
         } = start;
-        let lane = Arc::new(Lane::new(epoch, ready.consuming));
+        let lane = Arc::new(SessionChannel::new(epoch, ready.consuming));
         Self {
             epoch,
             wire,
             events,
-            consumers: Consumers::new(Arc::clone(&lane), &plan.names, consuming),
+            consumers: SessionConsumers::new(Arc::clone(&lane), &plan.names, consuming),
             undeliverable: Some(undeliverable),
             lane,
             publisher: ready.publisher,
             fetched: None,
             flushing: FuturesUnordered::new(),
             blocked: ready.blocked,
-            told_at: ready.told_at,
-            at_the_door: Vec::new(),
+            last_confirm_at: ready.told_at,
+            pending: Vec::new(),
         }
     }
 
     /// Works until the session ends; then nothing of it is left.
-    pub(super) async fn run(mut self, commands: &mut mpsc::UnboundedReceiver<Command>) -> End {
+    pub(super) async fn run(
+        mut self,
+        commands: &mut mpsc::UnboundedReceiver<SessionCommand>,
+    ) -> SessionEnd {
         if self.blocked && self.tell(BrokerEvent::Blocked(true)).await {
-            return self.finish(End::Closed).await;
+            return self.finish(SessionEnd::Closed).await;
         }
-        let mut watch = tokio::time::interval(WATCH);
+        let mut watch = tokio::time::interval(WATCHDOG_INTERVAL);
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let ended = tokio::select! {
                 biased;
                 event = self.wire.events.next() => self.on_event(event).await,
-                told = self.publisher.told(), if !self.publisher.is_idle() => {
-                    self.on_told(told).await
+                told = self.publisher.next_batch(), if !self.publisher.is_idle() => {
+                    self.on_confirms(told).await
                 }
                 command = commands.recv() => self.on_command(command).await,
                 event = self.consumers.next() => self.on_consumers(event).await,
@@ -137,38 +140,38 @@ impl<'a> Session<'a> {
         self.events.send(event).await.is_err()
     }
 
-    async fn say(&mut self, event: BrokerEvent) -> Option<End> {
-        self.tell(event).await.then_some(End::Closed)
+    async fn send_event(&mut self, event: BrokerEvent) -> Option<SessionEnd> {
+        self.tell(event).await.then_some(SessionEnd::Closed)
     }
 
-    async fn on_event(&mut self, event: Option<Event>) -> Option<End> {
+    async fn on_event(&mut self, event: Option<Event>) -> Option<SessionEnd> {
         match event {
             Some(Event::ConnectionBlocked(_)) => {
                 self.blocked = true;
                 if self.tell(BrokerEvent::Blocked(true)).await {
-                    return Some(End::Closed);
+                    return Some(SessionEnd::Closed);
                 }
-                self.open_the_door().await
+                self.release_pending().await
             }
             Some(Event::ConnectionUnblocked) => {
                 self.blocked = false;
-                self.say(BrokerEvent::Blocked(false)).await
+                self.send_event(BrokerEvent::Blocked(false)).await
             }
             // It may be about a channel of the topology's check, long gone; the states tell.
-            Some(Event::Error(error)) => self.broken(|| Trouble::of_session(&error)),
+            Some(Event::Error(error)) => self.broken(|| BrokerError::of_session(&error)),
             Some(_) => None,
-            None => Some(self.died(ended_silently())),
+            None => Some(self.died(closed_without_reason())),
         }
     }
 
-    fn on_watch(&mut self) -> Option<End> {
+    fn on_watch(&mut self) -> Option<SessionEnd> {
         let silent = self.consumers.on_tick(!self.blocked);
-        let end = self.broken(ended_silently);
+        let end = self.broken(closed_without_reason);
         end.or_else(|| silent.map(|trouble| self.died(trouble)))
     }
 
     /// The end, if the connection or one of our channels is no more.
-    fn broken(&self, why: impl FnOnce() -> Trouble) -> Option<End> {
+    fn broken(&self, why: impl FnOnce() -> BrokerError) -> Option<SessionEnd> {
         let whole = self.wire.connection.status().connected()
             && self.lane.channel.status().connected()
             // While something is under way there, the publisher tells what ends its channel, unless
@@ -177,44 +180,47 @@ impl<'a> Session<'a> {
         (!whole).then(|| self.died(why()))
     }
 
-    async fn on_told(&mut self, told: Told) -> Option<End> {
+    async fn on_confirms(&mut self, told: ConfirmBatch) -> Option<SessionEnd> {
         for (ticket, result) in told.publications {
             if self.tell(BrokerEvent::Published { ticket, result }).await {
-                return Some(End::Closed);
+                return Some(SessionEnd::Closed);
             }
         }
         if let Some(trouble) = told.broken {
             return Some(self.died(trouble));
         }
-        self.told_at = Instant::now();
-        self.open_the_door().await
+        self.last_confirm_at = Instant::now();
+        self.release_pending().await
     }
 
-    async fn on_command(&mut self, command: Option<Command>) -> Option<End> {
+    async fn on_command(&mut self, command: Option<SessionCommand>) -> Option<SessionEnd> {
         match command {
-            None | Some(Command::Close) => return Some(End::Closed),
-            Some(Command::Consume { epoch, scope }) if epoch == self.epoch => {
+            None | Some(SessionCommand::Close) => return Some(SessionEnd::Closed),
+            Some(SessionCommand::Consume { epoch, scope }) if epoch == self.epoch => {
                 self.consume(Some(scope));
             }
-            Some(Command::Stop { epoch }) if epoch == self.epoch => self.consume(None),
-            Some(Command::Fetch { epoch, queue, most }) if epoch == self.epoch => {
+            Some(SessionCommand::Stop { epoch }) if epoch == self.epoch => self.consume(None),
+            Some(SessionCommand::Fetch { epoch, queue, most }) if epoch == self.epoch => {
                 self.consumers.fetch(queue, most);
             }
-            Some(Command::Flush { epoch, ticket }) if epoch == self.epoch => self.flush(ticket),
-            Some(Command::Publish { ticket, outgoing }) => {
-                let void =
-                    matches!(&*outgoing, Outgoing::Copy { of, .. } if of.epoch() != self.epoch);
+            Some(SessionCommand::Flush { epoch, ticket }) if epoch == self.epoch => {
+                self.flush(ticket);
+            }
+            Some(SessionCommand::Publish { ticket, outgoing }) => {
+                let void = matches!(&*outgoing, OutboundMessage::Copy { of, .. } if of.epoch() != self.epoch);
                 if void || !self.publisher.publish(ticket, *outgoing) {
-                    let result = Publication::Lost;
-                    return self.say(BrokerEvent::Published { ticket, result }).await;
+                    let result = PublishResult::Lost;
+                    return self
+                        .send_event(BrokerEvent::Published { ticket, result })
+                        .await;
                 }
             }
             // Meant for a session that has ended.
             Some(
-                Command::Consume { .. }
-                | Command::Stop { .. }
-                | Command::Fetch { .. }
-                | Command::Flush { .. },
+                SessionCommand::Consume { .. }
+                | SessionCommand::Stop { .. }
+                | SessionCommand::Fetch { .. }
+                | SessionCommand::Flush { .. },
             ) => {}
         }
         None
@@ -229,7 +235,7 @@ impl<'a> Session<'a> {
 
     /// A channel works in order: when it answers a question, it has taken what was said before. To
     /// set the prefetch that holds changes nothing.
-    fn flush(&mut self, ticket: Ticket) {
+    fn flush(&mut self, ticket: PublishId) {
         let lane = Arc::clone(&self.lane);
         let prefetch = self.consumers.prefetch();
         self.flushing.push(Box::pin(async move {
@@ -238,53 +244,61 @@ impl<'a> Session<'a> {
         }));
     }
 
-    async fn on_flushed(&mut self, ticket: Ticket, flushed: lapin::Result<()>) -> Option<End> {
+    async fn on_flushed(
+        &mut self,
+        ticket: PublishId,
+        flushed: lapin::Result<()>,
+    ) -> Option<SessionEnd> {
         match flushed {
-            Ok(()) => self.say(BrokerEvent::Flushed { ticket }).await,
-            Err(error) => Some(self.died(Trouble::of_session(&error))),
+            Ok(()) => self.send_event(BrokerEvent::Flushed { ticket }).await,
+            Err(error) => Some(self.died(BrokerError::of_session(&error))),
         }
     }
 
     /// Says that all has come that was to be fetched, once it has.
-    async fn end_fetching(&mut self) -> Option<End> {
-        if !self.at_the_door.is_empty() {
+    async fn end_fetching(&mut self) -> Option<SessionEnd> {
+        if !self.pending.is_empty() {
             return None;
         }
         let (epoch, found) = (self.epoch, self.fetched.take()?);
-        self.say(BrokerEvent::Fetched { epoch, found }).await
+        self.send_event(BrokerEvent::Fetched { epoch, found }).await
     }
 
-    async fn on_consumers(&mut self, event: ConsumersEvent) -> Option<End> {
+    async fn on_consumers(&mut self, event: ConsumersEvent) -> Option<SessionEnd> {
         match event {
             ConsumersEvent::Turned => None,
-            ConsumersEvent::Delivered(delivery) => self.hand_over(delivery).await,
+            ConsumersEvent::Delivered(delivery) => self.forward(delivery).await,
             ConsumersEvent::Fetched(found) => {
                 self.fetched = Some(found);
                 self.end_fetching().await
             }
             ConsumersEvent::Stopped => {
                 // Whoever stops wants no call made, so there is nothing to be sure of.
-                if let Some(end) = self.open_the_door().await {
+                if let Some(end) = self.release_pending().await {
                     return Some(end);
                 }
-                self.say(BrokerEvent::Stopped { epoch: self.epoch }).await
+                self.send_event(BrokerEvent::Stopped { epoch: self.epoch })
+                    .await
             }
-            ConsumersEvent::TakesNew => self.say(BrokerEvent::TakesNew { epoch: self.epoch }).await,
-            ConsumersEvent::MetSuspect => Some(self.ended(Trouble::MetSuspect, true)),
+            ConsumersEvent::TakesNew => {
+                self.send_event(BrokerEvent::TakesNew { epoch: self.epoch })
+                    .await
+            }
+            ConsumersEvent::MetSuspect => Some(self.ended(BrokerError::MetSuspect, true)),
             ConsumersEvent::Cancelled => {
-                let end = self.broken(ended_silently);
-                end.or_else(|| Some(self.died(Trouble::ConsumerCancelled)))
+                let end = self.broken(closed_without_reason);
+                end.or_else(|| Some(self.died(BrokerError::ConsumerCancelled)))
             }
             ConsumersEvent::Failed(trouble) => Some(self.died(trouble)),
         }
     }
 
-    fn died(&self, trouble: Trouble) -> End {
+    fn died(&self, trouble: BrokerError) -> SessionEnd {
         self.ended(trouble, false)
     }
 
-    fn ended(&self, trouble: Trouble, met_suspect: bool) -> End {
-        End::Trouble(
+    fn ended(&self, trouble: BrokerError, met_suspect: bool) -> SessionEnd {
+        SessionEnd::Trouble(
             trouble,
             SessionDeath {
                 delivered: self.consumers.has_delivered(),
@@ -295,49 +309,49 @@ impl<'a> Session<'a> {
     }
 
     /// Hands a delivery over, unless it is time to make sure that its outcome can be told.
-    async fn hand_over(&mut self, delivery: Delivery) -> Option<End> {
+    async fn forward(&mut self, delivery: Delivery) -> Option<SessionEnd> {
         // It was not taken whole. The broker moves it to where it is read one at a time.
         if delivery.cut_from().is_some() {
             delivery.reject();
             return None;
         }
-        let sure = self.blocked || self.told_at.elapsed() < SURE_FOR;
-        if sure && self.at_the_door.is_empty() {
-            return self.say(BrokerEvent::Delivered(delivery)).await;
+        let sure = self.blocked || self.last_confirm_at.elapsed() < FLOW_CHECK_TTL;
+        if sure && self.pending.is_empty() {
+            return self.send_event(BrokerEvent::Delivered(delivery)).await;
         }
-        if self.at_the_door.is_empty() {
-            self.publisher.greet();
+        if self.pending.is_empty() {
+            self.publisher.publish_canary();
         }
-        self.at_the_door.push(delivery);
+        self.pending.push(delivery);
         None
     }
 
-    async fn open_the_door(&mut self) -> Option<End> {
-        for delivery in std::mem::take(&mut self.at_the_door) {
+    async fn release_pending(&mut self) -> Option<SessionEnd> {
+        for delivery in std::mem::take(&mut self.pending) {
             if self.tell(BrokerEvent::Delivered(delivery)).await {
-                return Some(End::Closed);
+                return Some(SessionEnd::Closed);
             }
         }
         self.end_fetching().await
     }
 
     /// Voids the deliveries, tells what is lost, closes the channels.
-    async fn finish(mut self, end: End) -> End {
-        self.lane.end();
+    async fn finish(mut self, end: SessionEnd) -> SessionEnd {
+        self.lane.close();
         if let Some(reader) = self.undeliverable.take() {
             reader.stop().await;
         }
-        for ticket in self.publisher.give_up() {
-            let result = Publication::Lost;
+        for ticket in self.publisher.fail_outstanding() {
+            let result = PublishResult::Lost;
             if self.tell(BrokerEvent::Published { ticket, result }).await {
                 break;
             }
         }
-        if matches!(end, End::Trouble(Trouble::Silent(_), _)) {
+        if matches!(end, SessionEnd::Trouble(BrokerError::Silent(_), _)) {
             // Nobody is there to say goodbye to.
             return end;
         }
-        if matches!(end, End::Closed) {
+        if matches!(end, SessionEnd::Closed) {
             let_acks_settle(&self.lane, self.consumers.prefetch()).await;
         }
         let channels = [self.publisher.channel(), &self.lane.channel];
@@ -356,7 +370,7 @@ const ACKS_SETTLE: Duration = Duration::from_millis(100);
 
 /// Waits until the broker has the acks, which an answer on their channel shows, and until it has handed
 /// them on, most likely.
-async fn let_acks_settle(lane: &Lane, prefetch: u16) {
+async fn let_acks_settle(lane: &SessionChannel, prefetch: u16) {
     let options = BasicQosOptions { global: false };
     let asked = lane.channel.basic_qos(prefetch, options);
     if let Ok(Ok(())) = tokio::time::timeout(CLOSE_TIMEOUT, asked).await {

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::refusal::Shortly;
-use crate::config::{Ladder, Settings};
+use super::refusal::ShortReason;
+use crate::config::{RetryDelays, Settings};
 
 /// A request delivered more often than this is dead-lettered by the broker itself.
 pub const DELIVERY_LIMIT: i64 = 20;
@@ -21,7 +21,7 @@ const NO_DELIVERY_LIMIT: i64 = -1;
 
 /// The names of all objects, made from `amqp.prefix`.
 #[derive(Debug, Clone)]
-pub struct Names {
+pub struct QueueNames {
     prefix: String,
     pub requests: String,
     /// What has waited and is due, what was given back, and replays: written by the worker, the
@@ -39,7 +39,7 @@ pub struct Names {
     pub internal: String,
 }
 
-impl Names {
+impl QueueNames {
     #[must_use]
     pub fn new(prefix: &str) -> Self {
         let name = |rest: &str| format!("{prefix}.{rest}");
@@ -59,7 +59,7 @@ impl Names {
     /// The queue in which a request waits for one delay of the ladder.
     #[must_use]
     pub fn wait(&self, delay: Duration) -> String {
-        format!("{}.wait.{}", self.prefix, Ladder::label(delay))
+        format!("{}.wait.{}", self.prefix, RetryDelays::label(delay))
     }
 
     /// Every queue in which a request may be before its outcome is published.
@@ -104,12 +104,12 @@ impl TopologySettings {
 /// Everything that must be there, in the order in which it can be declared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Topology {
-    pub objects: Vec<Object>,
+    pub objects: Vec<TopologyObject>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "object", rename_all = "snake_case")]
-pub enum Object {
+pub enum TopologyObject {
     Exchange {
         name: String,
         kind: &'static str,
@@ -129,12 +129,12 @@ pub enum Object {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Argument {
     pub name: &'static str,
-    pub value: Value,
+    pub value: ArgumentValue,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub enum Value {
+pub enum ArgumentValue {
     Text(String),
     Number(i64),
     Flag(bool),
@@ -142,7 +142,7 @@ pub enum Value {
 
 impl Topology {
     #[must_use]
-    pub fn new(names: &Names, settings: &TopologySettings) -> Self {
+    pub fn new(names: &QueueNames, settings: &TopologySettings) -> Self {
         let queues = [
             dead_letters(names),
             undeliverable(names),
@@ -162,9 +162,9 @@ impl Topology {
         for name in [&names.dead_letters, &names.requests] {
             objects.push(binding(name, name, "#"));
         }
-        let internal: Vec<Object> = objects
+        let internal: Vec<TopologyObject> = objects
             .iter()
-            .filter_map(Object::queue_name)
+            .filter_map(TopologyObject::queue_name)
             .filter(|queue| *queue != names.requests)
             .map(|queue| binding(&names.internal, queue, queue))
             .collect();
@@ -173,56 +173,56 @@ impl Topology {
     }
 }
 
-fn exchange(name: &str, kind: &'static str) -> Object {
-    Object::Exchange {
+fn exchange(name: &str, kind: &'static str) -> TopologyObject {
+    TopologyObject::Exchange {
         name: name.to_owned(),
         kind,
     }
 }
 
-fn binding(exchange: &str, queue: &str, routing_key: &str) -> Object {
-    Object::Binding {
+fn binding(exchange: &str, queue: &str, routing_key: &str) -> TopologyObject {
+    TopologyObject::Binding {
         exchange: exchange.to_owned(),
         queue: queue.to_owned(),
         routing_key: routing_key.to_owned(),
     }
 }
 
-fn quorum_queue(name: &str, arguments: Vec<Argument>) -> Object {
+fn quorum_queue(name: &str, arguments: Vec<Argument>) -> TopologyObject {
     let mut all = vec![text("x-queue-type", "quorum")];
     all.extend(arguments);
-    Object::Queue {
+    TopologyObject::Queue {
         name: name.to_owned(),
         arguments: all,
     }
 }
 
 /// A queue whose messages RabbitMQ moves to `rename.undeliverable` at the delivery limit.
-fn retried(names: &Names, name: &str) -> Object {
+fn retried(names: &QueueNames, name: &str) -> TopologyObject {
     let mut arguments = vec![number(DELIVERY_LIMIT_ARGUMENT, DELIVERY_LIMIT)];
     arguments.extend(dead_lettered_to(names, &names.undeliverable));
     quorum_queue(name, arguments)
 }
 
-fn dead_letters(names: &Names) -> Object {
+fn dead_letters(names: &QueueNames) -> TopologyObject {
     // A length limit that a policy sets must refuse what is new, not drop what waits for review.
     quorum_queue(&names.dead_letters, vec![unlimited(), reject_publish()])
 }
 
-fn undeliverable(names: &Names) -> Object {
+fn undeliverable(names: &QueueNames) -> TopologyObject {
     quorum_queue(&names.undeliverable, vec![unlimited(), reject_publish()])
 }
 
-fn discarded(names: &Names, keep: Duration) -> Object {
+fn discarded(names: &QueueNames, keep: Duration) -> TopologyObject {
     quorum_queue(&names.discarded, vec![unlimited(), time_to_live(keep)])
 }
 
-fn review_lock(names: &Names) -> Object {
+fn review_lock(names: &QueueNames) -> TopologyObject {
     let arguments = vec![
         unlimited(),
         Argument {
             name: "x-single-active-consumer",
-            value: Value::Flag(true),
+            value: ArgumentValue::Flag(true),
         },
         // From RabbitMQ 4.3 on a consumer whose node is gone would keep the token for a minute.
         number("x-consumer-disconnected-timeout", 5_000),
@@ -230,14 +230,14 @@ fn review_lock(names: &Names) -> Object {
     quorum_queue(&names.review_lock, arguments)
 }
 
-fn wait(names: &Names, delay: Duration) -> Object {
+fn wait(names: &QueueNames, delay: Duration) -> TopologyObject {
     let mut arguments = vec![unlimited(), time_to_live(delay)];
     arguments.extend(dead_lettered_to(names, &names.due));
     quorum_queue(&names.wait(delay), arguments)
 }
 
 /// At least once, which RabbitMQ does for queues only that refuse what is beyond their length.
-fn dead_lettered_to(names: &Names, queue: &str) -> [Argument; 4] {
+fn dead_lettered_to(names: &QueueNames, queue: &str) -> [Argument; 4] {
     [
         text("x-dead-letter-exchange", &names.internal),
         text("x-dead-letter-routing-key", queue),
@@ -262,20 +262,20 @@ fn time_to_live(time: Duration) -> Argument {
 fn text(name: &'static str, value: &str) -> Argument {
     Argument {
         name,
-        value: Value::Text(value.to_owned()),
+        value: ArgumentValue::Text(value.to_owned()),
     }
 }
 
 const fn number(name: &'static str, value: i64) -> Argument {
     Argument {
         name,
-        value: Value::Number(value),
+        value: ArgumentValue::Number(value),
     }
 }
 
 pub(super) const DELIVERY_LIMIT_ARGUMENT: &str = "x-delivery-limit";
 
-impl Object {
+impl TopologyObject {
     pub(super) fn queue_name(&self) -> Option<&str> {
         match self {
             Self::Queue { name, .. } => Some(name),
@@ -284,37 +284,38 @@ impl Object {
     }
 
     pub(super) fn asks_for_no_delivery_limit(&self) -> bool {
-        matches!(self, Self::Queue { arguments, .. } if arguments.iter().any(Argument::is_no_limit))
+        matches!(self, Self::Queue { arguments, .. } if arguments.iter().any(Argument::means_unlimited))
     }
 
     /// The same, for a broker on which no delivery limit is the default.
     pub(super) fn without_delivery_limit(&self) -> Self {
         let mut object = self.clone();
         if let Self::Queue { arguments, .. } = &mut object {
-            arguments.retain(|argument| !argument.is_no_limit());
+            arguments.retain(|argument| !argument.means_unlimited());
         }
         object
     }
 }
 
 impl Argument {
-    fn is_no_limit(&self) -> bool {
-        self.name == DELIVERY_LIMIT_ARGUMENT && self.value == Value::Number(NO_DELIVERY_LIMIT)
+    fn means_unlimited(&self) -> bool {
+        self.name == DELIVERY_LIMIT_ARGUMENT
+            && self.value == ArgumentValue::Number(NO_DELIVERY_LIMIT)
     }
 }
 
 /// One thing about the broker that is not as it is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Difference {
+pub struct TopologyDifference {
     /// `queue rename.requests`
     pub object: String,
     #[serde(flatten)]
-    pub what: What,
+    pub what: DifferenceKind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
-pub enum What {
+pub enum DifferenceKind {
     Missing,
     /// It exists, made with another argument.
     Argument {
@@ -336,12 +337,12 @@ pub enum What {
     },
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for TopologyDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let object = &self.object;
         match &self.what {
-            What::Missing => write!(f, "{object} is missing"),
-            What::Argument {
+            DifferenceKind::Missing => write!(f, "{object} is missing"),
+            DifferenceKind::Argument {
                 argument,
                 wanted,
                 found,
@@ -349,8 +350,10 @@ impl fmt::Display for Difference {
                 f,
                 "{object} has {argument} {found} where {wanted} is wanted"
             ),
-            What::Refused { told } => write!(f, "{object} was refused: {}", Shortly(told)),
-            What::Policy {
+            DifferenceKind::Refused { told } => {
+                write!(f, "{object} was refused: {}", ShortReason(told))
+            }
+            DifferenceKind::Policy {
                 policies,
                 key,
                 value,
@@ -363,7 +366,7 @@ impl fmt::Display for Difference {
     }
 }
 
-impl fmt::Display for Value {
+impl fmt::Display for ArgumentValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => write!(f, "'{text}'"),
@@ -373,7 +376,7 @@ impl fmt::Display for Value {
     }
 }
 
-impl fmt::Display for Object {
+impl fmt::Display for TopologyObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exchange { name, .. } => write!(f, "exchange {name}"),
@@ -391,12 +394,12 @@ impl fmt::Display for Object {
 /// `PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received
 /// the value '20' of type 'signedint' but current is none`. The text is cut at 255 bytes, so its
 /// end may be missing.
-pub(super) fn read_inequivalence(told: &str) -> Option<What> {
+pub(super) fn read_inequivalence(told: &str) -> Option<DifferenceKind> {
     let (_, rest) = told.split_once("inequivalent arg '")?;
     let (argument, rest) = rest.split_once('\'')?;
     let (_, rest) = rest.split_once("received ")?;
     let (wanted, found) = rest.split_once(" but current is ").unwrap_or((rest, "?"));
-    Some(What::Argument {
+    Some(DifferenceKind::Argument {
         argument: argument.to_owned(),
         wanted: plain_value(wanted),
         found: plain_value(found),
@@ -418,12 +421,12 @@ mod tests {
     fn the_topology_is_the_contract_s() {
         let delays = [5, 30, 120, 600, 3_600].map(Duration::from_secs);
         let settings = TopologySettings::with_delays(&delays);
-        insta::assert_json_snapshot!(Topology::new(&Names::new("rename"), &settings));
+        insta::assert_json_snapshot!(Topology::new(&QueueNames::new("rename"), &settings));
     }
 
     #[test]
     fn a_delay_of_milliseconds_has_a_queue_name_too() {
-        let names = Names::new("p");
+        let names = QueueNames::new("p");
         assert_eq!(names.wait(Duration::from_millis(200)), "p.wait.200ms");
     }
 
@@ -432,7 +435,7 @@ mod tests {
         let told = "PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'q' in \
                     vhost '/': received the value '20' of type 'signedint' but current is none";
         let what = read_inequivalence(told).unwrap();
-        let difference = Difference {
+        let difference = TopologyDifference {
             object: "queue q".to_owned(),
             what,
         };
@@ -444,7 +447,7 @@ mod tests {
                     received 'topic' but current is 'direct'";
         assert_eq!(
             read_inequivalence(told),
-            Some(What::Argument {
+            Some(DifferenceKind::Argument {
                 argument: "type".to_owned(),
                 wanted: "'topic'".to_owned(),
                 found: "'direct'".to_owned(),

@@ -8,12 +8,12 @@ use std::fmt;
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
-use super::refusal::{Explained, TOO_FEW_CHANNELS, advice};
-use super::topology::{Difference, What};
+use super::refusal::{ExplainedRefusal, TOO_FEW_CHANNELS, advice};
+use super::topology::{DifferenceKind, TopologyDifference};
 
 /// Why there is no live connection, or none that can be worked with.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum Trouble {
+pub enum BrokerError {
     #[error("cannot use the broker's settings: {0}")]
     Settings(String),
     #[error("cannot reach the broker: {0}")]
@@ -22,10 +22,10 @@ pub enum Trouble {
     Silent(u64),
     #[error("TLS with the broker failed: {0}")]
     Tls(String),
-    #[error("the broker refuses us: {}", Explained(.0))]
+    #[error("the broker refused access: {}", ExplainedRefusal(.0))]
     Refused(String),
-    #[error("the topology does not fit: {}{}", Listed(.0), remedy(.0))]
-    Topology(Vec<Difference>),
+    #[error("the topology does not fit: {}{}", DifferenceList(.0), remedy(.0))]
+    Topology(Vec<TopologyDifference>),
     #[error("somebody else is reviewing the dead letters: wait until they are done")]
     Reviewed,
     #[error("the broker has raised a memory or disk alarm and accepts no messages")]
@@ -47,21 +47,21 @@ pub enum Trouble {
 
 /// How soon another try makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum RetryClass {
     /// It may be over any moment: a restart, a lost network.
     Quick,
     /// A person has to change something first.
     Slow,
 }
 
-impl Trouble {
+impl BrokerError {
     #[must_use]
-    pub const fn pace(&self) -> Pace {
+    pub const fn pace(&self) -> RetryClass {
         match self {
             Self::Unreachable(_)
             | Self::Silent(_)
             | Self::MetSuspect
-            | Self::ConnectionEnded(_) => Pace::Quick,
+            | Self::ConnectionEnded(_) => RetryClass::Quick,
             Self::Settings(_)
             | Self::Tls(_)
             | Self::Refused(_)
@@ -70,14 +70,14 @@ impl Trouble {
             | Self::Alarmed
             | Self::ConsumerCancelled
             | Self::TooLarge(_)
-            | Self::ChannelClosed(_) => Pace::Slow,
+            | Self::ChannelClosed(_) => RetryClass::Slow,
         }
     }
 
     /// Whether a person has to change something before it can end.
     #[must_use]
     pub const fn needs_action(&self) -> bool {
-        matches!(self.pace(), Pace::Slow)
+        matches!(self.pace(), RetryClass::Slow)
     }
 
     /// Whether the broker was not reached at all, as opposed to reached and at odds with us.
@@ -87,7 +87,7 @@ impl Trouble {
     }
 
     /// What an error says that came while connecting.
-    pub(super) fn of_connecting(error: &lapin::Error) -> Self {
+    pub(super) fn from_connect(error: &lapin::Error) -> Self {
         match error.kind() {
             ErrorKind::IOError(io) if is_tls(io) => Self::Tls(io.to_string()),
             ErrorKind::IOError(io) => Self::Unreachable(io.to_string()),
@@ -121,8 +121,8 @@ impl Trouble {
 }
 
 /// lapin gives no reason where the broker closed the connection with a code that is no error.
-pub(super) fn ended_silently() -> Trouble {
-    Trouble::ConnectionEnded("it was closed without a reason".to_owned())
+pub(super) fn closed_without_reason() -> BrokerError {
+    BrokerError::ConnectionEnded("it was closed without a reason".to_owned())
 }
 
 /// rustls's errors come wrapped in an I/O error; what they are about is not the network.
@@ -169,8 +169,10 @@ const AFTER_USER: [&str; 3] = [
 
 /// What to do about a queue or exchange that was made otherwise; empty where that is not the matter.
 #[must_use]
-pub fn remedy(differences: &[Difference]) -> &'static str {
-    let is_argument = |difference: &Difference| matches!(difference.what, What::Argument { .. });
+pub fn remedy(differences: &[TopologyDifference]) -> &'static str {
+    let is_argument = |difference: &TopologyDifference| {
+        matches!(difference.what, DifferenceKind::Argument { .. })
+    };
     if differences.iter().any(is_argument) {
         "; what exists cannot be changed, it has to be made again: docs/upgrading.md says how, with \
          all that is in it"
@@ -179,9 +181,9 @@ pub fn remedy(differences: &[Difference]) -> &'static str {
     }
 }
 
-struct Listed<'a>(&'a [Difference]);
+struct DifferenceList<'a>(&'a [TopologyDifference]);
 
-impl fmt::Display for Listed<'_> {
+impl fmt::Display for DifferenceList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (nth, difference) in self.0.iter().enumerate() {
             if nth > 0 {
@@ -202,16 +204,16 @@ mod tests {
 
     #[test]
     fn other_arguments_are_reported_with_what_to_do_about_them() {
-        let differs = Difference {
+        let differs = TopologyDifference {
             object: "queue rename.requests".to_owned(),
-            what: What::Argument {
+            what: DifferenceKind::Argument {
                 argument: "x-dead-letter-exchange".to_owned(),
                 wanted: "'rename.internal'".to_owned(),
                 found: "'rename.dead-letters'".to_owned(),
             },
         };
         assert_eq!(
-            Trouble::Topology(vec![differs]).to_string(),
+            BrokerError::Topology(vec![differs]).to_string(),
             "the topology does not fit: queue rename.requests has x-dead-letter-exchange \
              'rename.dead-letters' where 'rename.internal' is wanted; what exists cannot be changed, \
              it has to be made again: docs/upgrading.md says how, with all that is in it"
@@ -220,12 +222,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_needs_no_upgrade() {
-        let missing = Difference {
+        let missing = TopologyDifference {
             object: "queue rename.due".to_owned(),
-            what: What::Missing,
+            what: DifferenceKind::Missing,
         };
         assert_eq!(
-            Trouble::Topology(vec![missing]).to_string(),
+            BrokerError::Topology(vec![missing]).to_string(),
             "the topology does not fit: queue rename.due is missing"
         );
     }

@@ -20,14 +20,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::connection::{self, Wire};
+use super::connection::{self, AmqpConnection};
 use super::declare::{self, open_channel};
-use super::delivery::{Delivery, Lane};
-use super::ear::Pulse;
+use super::delivery::{Delivery, SessionChannel};
+use super::ear::ReadActivity;
 use super::frame_filter::StreamLimits;
 use super::intake::consume;
-use super::link::{BrokerEvent, Plan};
-use super::trouble::{Pace, Trouble, ended_silently};
+use super::link::{BrokerEvent, SessionConfig};
+use super::trouble::{BrokerError, RetryClass, closed_without_reason};
 use crate::core::consume_plan::SourceQueue;
 
 /// Before the first new attempt after a connection ended; it doubles …
@@ -51,9 +51,13 @@ pub(super) struct UndeliverableReader {
 }
 
 impl UndeliverableReader {
-    pub(super) fn start(plan: Arc<Plan>, epoch: u64, events: mpsc::Sender<BrokerEvent>) -> Self {
+    pub(super) fn start(
+        plan: Arc<SessionConfig>,
+        epoch: u64,
+        events: mpsc::Sender<BrokerEvent>,
+    ) -> Self {
         let (wanted, is_wanted) = watch::channel(false);
-        let reading = Reading {
+        let reading = UndeliverableRun {
             plan,
             epoch,
             events,
@@ -80,8 +84,8 @@ impl UndeliverableReader {
     }
 }
 
-struct Reading {
-    plan: Arc<Plan>,
+struct UndeliverableRun {
+    plan: Arc<SessionConfig>,
     epoch: u64,
     events: mpsc::Sender<BrokerEvent>,
     is_wanted: watch::Receiver<bool>,
@@ -95,10 +99,10 @@ enum ReadingEnd {
     /// It broke after something was delivered, or while nothing waited to be.
     Broken,
     /// It broke while a message waited and before any was delivered.
-    BrokenUnread(Trouble),
+    BrokenUnread(BrokerError),
 }
 
-impl Reading {
+impl UndeliverableRun {
     async fn run(mut self) {
         let (mut pause, mut ends) = (FIRST_PAUSE, 0);
         // An error means that the session is over.
@@ -128,8 +132,8 @@ impl Reading {
 
     /// Reports once what only this connection meets, such as a right that is missing or a limit of
     /// connections. That the broker is away, the session beside this one reports.
-    fn report(&mut self, trouble: &Trouble) {
-        if trouble.pace() == Pace::Slow && !self.has_reported {
+    fn report(&mut self, trouble: &BrokerError) {
+        if trouble.pace() == RetryClass::Slow && !self.has_reported {
             self.has_reported = true;
             tracing::error!(
                 queue = %self.plan.names.undeliverable,
@@ -147,7 +151,7 @@ impl Reading {
                 body_max: Some(BODY_MAX),
             };
             let amqp = &self.plan.amqp;
-            let wire = connection::open_limited(amqp, &name, limits, Pulse::default())
+            let wire = connection::open_limited(amqp, &name, limits, ReadActivity::default())
                 .await
                 .map_err(|why| OpenFailure { why, waiting: 0 })?;
             match open(&wire, &self.plan.names.undeliverable).await {
@@ -165,7 +169,7 @@ impl Reading {
         let (wire, (channel, mut consumer, waiting)) = match opened {
             Ok(opened) => opened,
             // The delivery may end the connection before the consumer's start is answered.
-            Err(OpenFailure { why, waiting }) if waiting > 0 && why.pace() == Pace::Quick => {
+            Err(OpenFailure { why, waiting }) if waiting > 0 && why.pace() == RetryClass::Quick => {
                 return ReadingEnd::BrokenUnread(why);
             }
             Err(OpenFailure { why, .. }) => {
@@ -173,16 +177,16 @@ impl Reading {
                 return ReadingEnd::Broken;
             }
         };
-        let lane = Arc::new(Lane::new(self.epoch, channel));
+        let lane = Arc::new(SessionChannel::new(self.epoch, channel));
         let end = self.forward(&lane, &mut consumer, waiting).await;
-        lane.end();
+        lane.close();
         wire.close().await;
         end
     }
 
     async fn forward(
         &mut self,
-        lane: &Arc<Lane>,
+        lane: &Arc<SessionChannel>,
         consumer: &mut Consumer,
         waiting: u32,
     ) -> ReadingEnd {
@@ -202,7 +206,7 @@ impl Reading {
                         None => BrokerEvent::Delivered(delivery),
                         Some(size) => {
                             set_aside.push(delivery);
-                            let why = Trouble::TooLarge(size);
+                            let why = BrokerError::TooLarge(size);
                             BrokerEvent::Unreadable { why }
                         }
                     };
@@ -221,8 +225,8 @@ impl Reading {
                 }
                 ended if waiting > 0 && !has_delivered => {
                     let why = match ended {
-                        Some(Err(error)) => Trouble::of_session(&error),
-                        _ => ended_silently(),
+                        Some(Err(error)) => BrokerError::of_session(&error),
+                        _ => closed_without_reason(),
                     };
                     return ReadingEnd::BrokenUnread(why);
                 }
@@ -234,12 +238,12 @@ impl Reading {
 
 /// Why nothing can be read, and how many messages wait to be.
 struct OpenFailure {
-    why: Trouble,
+    why: BrokerError,
     waiting: u32,
 }
 
 /// A consumer, and how many messages wait for it.
-async fn open(wire: &Wire, queue: &str) -> Result<(Channel, Consumer, u32), OpenFailure> {
+async fn open(wire: &AmqpConnection, queue: &str) -> Result<(Channel, Consumer, u32), OpenFailure> {
     let waiting = declare::length(&wire.connection, queue)
         .await
         .map_err(|why| OpenFailure { why, waiting: 0 })?;
@@ -247,7 +251,7 @@ async fn open(wire: &Wire, queue: &str) -> Result<(Channel, Consumer, u32), Open
         let channel = open_channel(&wire.connection).await?;
         let consumer = consume(&channel, queue.into(), 1)
             .await
-            .map_err(|error| Trouble::of_session(&error))?;
+            .map_err(|error| BrokerError::of_session(&error))?;
         Ok((channel, consumer, waiting))
     };
     opened.await.map_err(|why| OpenFailure { why, waiting })
@@ -255,7 +259,7 @@ async fn open(wire: &Wire, queue: &str) -> Result<(Channel, Consumer, u32), Open
 
 /// A prefetch holds for a consumer from its start, so another one means another consumer.
 async fn consume_again(
-    lane: &Lane,
+    lane: &SessionChannel,
     consumer: &Consumer,
     queue: &str,
     prefetch: u16,

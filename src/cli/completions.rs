@@ -3,14 +3,14 @@
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::{Cli, Exit, terminal};
+use super::{Cli, ExitStatus, terminal};
 
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
     shell: Shell,
 }
 
-pub fn run(args: &CompletionsArgs) -> Exit {
+pub fn run(args: &CompletionsArgs) -> ExitStatus {
     let mut script = Vec::new();
     clap_complete::generate(
         args.shell,

@@ -7,17 +7,17 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{Exit, Refusal, print};
-use crate::config::{Effective, Mistakes, Origin, Settings, environment};
+use super::{CliError, ExitStatus, print};
+use crate::config::{ConfigErrors, EffectiveSettings, Settings, ValueOrigin, environment};
 
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
     #[command(subcommand)]
-    what: What,
+    what: ConfigCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum ConfigCommand {
     /// Check the settings and the files they name, and report every mistake
     ///
     /// Certificates, keys and secrets are read as the run reads them; nothing of them is printed.
@@ -38,48 +38,53 @@ enum What {
 }
 
 /// The settings, or every mistake in them.
-pub fn settings(config_file: Option<&Path>) -> Result<Settings, Refusal> {
+pub fn settings(config_file: Option<&Path>) -> Result<Settings, CliError> {
     Settings::load(config_file, environment())
-        .map_err(|mistakes| Refusal::new(Exit::Usage, mistakes.to_string()))
+        .map_err(|mistakes| CliError::new(ExitStatus::Usage, mistakes.to_string()))
 }
 
-pub fn run(args: &ConfigArgs, config_file: Option<&Path>) -> Exit {
+pub fn run(args: &ConfigArgs, config_file: Option<&Path>) -> ExitStatus {
     let found = match args.what {
-        What::Check {
+        ConfigCommand::Check {
             skip_files: false, ..
         } => Settings::check(config_file, environment()),
         _ => Settings::explain(config_file, environment()),
     };
     match (&args.what, found) {
-        (What::Check { json: false, .. }, Ok((settings, effective))) => {
-            for note in settings.notes() {
+        (ConfigCommand::Check { json: false, .. }, Ok((settings, effective))) => {
+            for note in settings.warnings() {
                 say!("note: {note}");
             }
             print(&summary(&effective))
         }
-        (What::Check { json: true, .. }, Ok((settings, _))) => print(&json_of(&json!({
-            "ok": true, "mistakes": [], "notes": settings.notes(),
+        (ConfigCommand::Check { json: true, .. }, Ok((settings, _))) => print(&json_of(&json!({
+            "ok": true, "mistakes": [], "notes": settings.warnings(),
         }))),
-        (What::Show { json: false }, Ok((_, effective))) => print(&toml_of(&effective)),
-        (What::Show { json: true }, Ok((_, effective))) => print(&json_of(&shown(&effective))),
-        (What::Check { json: true, .. } | What::Show { json: true }, Err(mistakes)) => {
-            match print(&json_of(&told(&mistakes))) {
-                Exit::Done => Exit::Usage,
-                failed => failed,
-            }
+        (ConfigCommand::Show { json: false }, Ok((_, effective))) => print(&toml_of(&effective)),
+        (ConfigCommand::Show { json: true }, Ok((_, effective))) => {
+            print(&json_of(&shown(&effective)))
         }
+        (
+            ConfigCommand::Check { json: true, .. } | ConfigCommand::Show { json: true },
+            Err(mistakes),
+        ) => match print(&json_of(&errors_as_text(&mistakes))) {
+            ExitStatus::Done => ExitStatus::Usage,
+            failed => failed,
+        },
         (_, Err(mistakes)) => {
             say!("{mistakes}");
-            Exit::Usage
+            ExitStatus::Usage
         }
     }
 }
 
-fn summary(effective: &[Effective]) -> String {
-    let set = effective.iter().filter(|e| e.origin != Origin::Default);
+fn summary(effective: &[EffectiveSettings]) -> String {
+    let set = effective
+        .iter()
+        .filter(|e| e.origin != ValueOrigin::Default);
     let variables = set
         .clone()
-        .filter(|e| matches!(e.origin, Origin::Variable(_)));
+        .filter(|e| matches!(e.origin, ValueOrigin::Variable(_)));
     let (set, variables) = (set.count(), variables.count());
     format!("settings ok: {set} set ({variables} by variables), the others at their defaults\n")
 }
@@ -88,7 +93,7 @@ fn json_of(value: &serde_json::Value) -> String {
     format!("{value:#}\n")
 }
 
-fn told(mistakes: &Mistakes) -> serde_json::Value {
+fn errors_as_text(mistakes: &ConfigErrors) -> serde_json::Value {
     let mistakes: Vec<_> = mistakes
         .iter()
         .map(|mistake| {
@@ -102,7 +107,7 @@ fn told(mistakes: &Mistakes) -> serde_json::Value {
     json!({"ok": false, "mistakes": mistakes})
 }
 
-fn shown(effective: &[Effective]) -> serde_json::Value {
+fn shown(effective: &[EffectiveSettings]) -> serde_json::Value {
     let settings: BTreeMap<_, _> = effective
         .iter()
         .map(|e| {
@@ -119,15 +124,17 @@ fn parts(key: &str) -> (&str, &str) {
 }
 
 /// TOML that says of each key where it comes from; unset keys are comments.
-fn toml_of(effective: &[Effective]) -> String {
+fn toml_of(effective: &[EffectiveSettings]) -> String {
     let mut tables: Vec<(&str, Vec<String>)> = Vec::new();
     let set = |name: &str, value: &dyn Display| format!("{name} = {value}");
-    let widths = effective.iter().filter_map(|Effective { key, value, .. }| {
-        let (_, name) = parts(key);
-        Some(set(name, value.as_ref()?).chars().count())
-    });
+    let widths = effective
+        .iter()
+        .filter_map(|EffectiveSettings { key, value, .. }| {
+            let (_, name) = parts(key);
+            Some(set(name, value.as_ref()?).chars().count())
+        });
     let width = widths.max().unwrap_or_default();
-    for Effective { key, value, origin } in effective {
+    for EffectiveSettings { key, value, origin } in effective {
         let (table, name) = parts(key);
         let line = match value {
             Some(value) => format!("{:<width$}  # {origin}", set(name, value)),

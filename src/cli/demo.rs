@@ -6,10 +6,10 @@ use std::io::IsTerminal as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Exit, Refusal, interrupted};
+use super::{CliError, ExitStatus, interrupted};
 use crate::config::Settings;
-use crate::demo::broker::{FindError, Finder, Release};
-use crate::demo::{DemoError, Moment, Options, Stage};
+use crate::demo::broker::{BrokerProvisioner, BrokerRelease, FindError};
+use crate::demo::{DemoEnvironment, DemoError, DemoOptions, ProgressEvent};
 use crate::telemetry::log;
 
 #[derive(Debug, Args)]
@@ -31,37 +31,39 @@ pub struct DemoArgs {
     json: bool,
 }
 
-pub async fn run(args: DemoArgs) -> Exit {
+pub async fn run(args: DemoArgs) -> ExitStatus {
     let mut _log = None;
     if args.logs {
         match log::init(&Settings::default().log) {
             Ok(guard) => _log = Some(guard),
             Err(error) => {
                 say!("{error}");
-                return Exit::Usage;
+                return ExitStatus::Usage;
             }
         }
     }
     match show(&args).await {
         Ok(exit) => exit,
-        Err(error) => Refusal::new(exit_of(&error), error.to_string()).tell(args.json),
+        Err(error) => CliError::new(exit_of(&error), error.to_string()).tell(args.json),
     }
 }
 
-async fn show(args: &DemoArgs) -> Result<Exit, DemoError> {
-    let mut finder = Finder::from_env()?.with_url(args.amqp_url.clone());
+async fn show(args: &DemoArgs) -> Result<ExitStatus, DemoError> {
+    let mut finder = BrokerProvisioner::from_env()?.with_url(args.amqp_url.clone());
     if let Some(release) = &args.rabbitmq {
-        finder = finder.without_url().with_release(Release::parse(release)?);
+        finder = finder
+            .without_url()
+            .with_release(BrokerRelease::parse(release)?);
     }
     say!("setting the stage: a RabbitMQ, a stand-in for Dintero, the worker");
     let mut interrupt = std::pin::pin!(interrupted());
     let mut stage = tokio::select! {
-        stage = Stage::set(Options { finder }) => stage?,
-        () = &mut interrupt => return Ok(Exit::Failed),
+        stage = DemoEnvironment::start(DemoOptions { finder }) => stage?,
+        () = &mut interrupt => return Ok(ExitStatus::Failed),
     };
-    let progress = Progress::new(args.logs);
+    let progress = DemoProgress::new(args.logs);
     let played = tokio::select! {
-        played = stage.play(|moment| progress.show(moment)) => played.map(Some),
+        played = stage.run(|moment| progress.show(moment)) => played.map(Some),
         () = &mut interrupt => Ok(None),
     };
     progress.end();
@@ -76,45 +78,47 @@ async fn show(args: &DemoArgs) -> Result<Exit, DemoError> {
             if report.is_fine() {
                 written
             } else {
-                Exit::Failed
+                ExitStatus::Failed
             }
         }
-        _ => Exit::Failed,
+        _ => ExitStatus::Failed,
     };
     if args.keep && matches!(played, Ok(Some(_))) {
         say!("\n{}\nstanding until Ctrl-C", stage.places());
         interrupt.await;
-    } else if stage.broker_is_ours() && exit == Exit::Done && !args.json {
+    } else if stage.broker_is_ours() && exit == ExitStatus::Done && !args.json {
         say!("all of it is gone now; `rename-worker demo --keep` leaves it up to look around");
     }
-    let struck = stage.strike().await;
+    let struck = stage.teardown().await;
     played?;
     struck?;
     Ok(exit)
 }
 
-fn exit_of(error: &DemoError) -> Exit {
+fn exit_of(error: &DemoError) -> ExitStatus {
     match error {
-        DemoError::Find(FindError::UnknownRelease(_) | FindError::BadUrl) => Exit::Usage,
-        DemoError::Find(_) => Exit::Unreachable,
-        DemoError::Broker(trouble) => Exit::of(trouble),
-        DemoError::Sandbox(_) | DemoError::Worker(_) | DemoError::NotPublished => Exit::Failed,
+        DemoError::Find(FindError::UnknownRelease(_) | FindError::BadUrl) => ExitStatus::Usage,
+        DemoError::Find(_) => ExitStatus::Unreachable,
+        DemoError::Broker(trouble) => ExitStatus::of(trouble),
+        DemoError::Sandbox(_) | DemoError::Worker(_) | DemoError::NotPublished => {
+            ExitStatus::Failed
+        }
     }
 }
 
 /// A bar on a terminal, else a line for each tenth.
-struct Progress {
+struct DemoProgress {
     bar: Option<ProgressBar>,
-    lines: RefCell<Lines>,
+    lines: RefCell<DemoOutput>,
 }
 
 #[derive(Default)]
-struct Lines {
+struct DemoOutput {
     of: usize,
     tenths: usize,
 }
 
-impl Progress {
+impl DemoProgress {
     /// Log lines would tear a bar.
     fn new(logs: bool) -> Self {
         let bar = (std::io::stderr().is_terminal() && !logs).then(|| {
@@ -132,15 +136,15 @@ impl Progress {
         }
     }
 
-    fn show(&self, moment: Moment) {
+    fn show(&self, moment: ProgressEvent) {
         match (&self.bar, moment) {
-            (Some(bar), Moment::Begins(of)) => bar.set_length(of as u64),
-            (Some(bar), Moment::Heard(outcomes)) => bar.set_position(outcomes as u64),
-            (None, Moment::Begins(of)) => {
+            (Some(bar), ProgressEvent::Begins(of)) => bar.set_length(of as u64),
+            (Some(bar), ProgressEvent::Heard(outcomes)) => bar.set_position(outcomes as u64),
+            (None, ProgressEvent::Begins(of)) => {
                 say!("publishing {of} requests while the API has its troubles");
                 self.lines.borrow_mut().of = of;
             }
-            (None, Moment::Heard(outcomes)) => {
+            (None, ProgressEvent::Heard(outcomes)) => {
                 if let Some(tenths) = self.lines.borrow_mut().next(outcomes) {
                     say!("{tenths}0 %: {outcomes} outcomes");
                 }
@@ -155,7 +159,7 @@ impl Progress {
     }
 }
 
-impl Lines {
+impl DemoOutput {
     /// The tenth that was just completed, if one was.
     fn next(&mut self, outcomes: usize) -> Option<usize> {
         let tenths = outcomes * 10 / self.of.max(1);

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::terminal::say_text;
 
 /// The signals that ask a command to end.
-pub struct Signals {
+pub struct InterruptSignals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
@@ -16,14 +16,14 @@ pub struct Signals {
 
 /// Which of them came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum InterruptRequest {
     /// Ctrl-C: every program on the terminal gets it.
     Interrupt,
     /// SIGTERM, or the terminal is gone.
     End,
 }
 
-impl Signals {
+impl InterruptSignals {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -32,18 +32,18 @@ impl Signals {
         })
     }
 
-    pub async fn next(&mut self) -> Asked {
+    pub async fn next(&mut self) -> InterruptRequest {
         tokio::select! {
-            _ = self.interrupt.recv() => Asked::Interrupt,
-            _ = self.terminate.recv() => Asked::End,
-            _ = self.hang_up.recv() => Asked::End,
+            _ = self.interrupt.recv() => InterruptRequest::Interrupt,
+            _ = self.terminate.recv() => InterruptRequest::End,
+            _ = self.hang_up.recv() => InterruptRequest::End,
         }
     }
 }
 
 /// Waits until somebody asks the command to end; never where signals cannot be had.
 pub async fn interrupted() {
-    match Signals::new() {
+    match InterruptSignals::new() {
         Ok(mut signals) => {
             signals.next().await;
         }

@@ -27,8 +27,8 @@ use serde_json::json;
 
 use self::interrupt::interrupted;
 use self::terminal::print;
-use crate::broker::{self, Trouble};
-use crate::config::Amqp;
+use crate::broker::{self, BrokerError};
+use crate::config::AmqpSection;
 
 /// Consumes rename requests from `RabbitMQ`, performs Dintero's `change_username`, tells what came of it.
 #[derive(Debug, Parser)]
@@ -45,29 +45,29 @@ pub struct Cli {
 pub enum Command {
     /// Run the worker until SIGTERM, SIGINT or SIGHUP
     Run,
-    /// See it work: the whole story in a few seconds, on a throw-away RabbitMQ
+    /// Show the main job in a few seconds, on a throw-away RabbitMQ
     Demo(demo::DemoArgs),
     /// Publish rename requests, from flags, a file or standard input
     Publish(publish::PublishArgs),
     /// Serve a stand-in for Dintero on loopback, with users, a ledger and faults on request
     Sandbox(sandbox::SandboxArgs),
-    /// Review requests that failed: look, send again, discard, carry elsewhere
+    /// Review failed requests: list, show, replay, discard, export, import
     DeadLetters(dead_letters::DeadLettersArgs),
-    /// The exchanges and queues that are to be there: show, declare, check
+    /// Show, declare or verify the exchanges and queues
     Topology(topology::TopologyArgs),
-    /// How the running worker is
+    /// Show the status of a running worker
     Status(status::StatusArgs),
     /// Check or show the settings
     Config(config::ConfigArgs),
     /// Print the JSON Schema of a message
     Schema(schema::SchemaArgs),
-    /// Print a shell's completion script
+    /// Print completions for a shell
     Completions(completions::CompletionsArgs),
 }
 
 /// How a command ended; its number is the process's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
+pub enum ExitStatus {
     Done = 0,
     Failed = 1,
     /// Wrong usage or settings.
@@ -76,20 +76,20 @@ pub enum Exit {
     Unreachable = 3,
 }
 
-impl Exit {
+impl ExitStatus {
     /// How a command ends that the broker's trouble ends.
-    fn of(trouble: &Trouble) -> Self {
+    fn of(trouble: &BrokerError) -> Self {
         match trouble {
-            Trouble::Settings(_) => Self::Usage,
-            Trouble::ConnectionEnded(_) => Self::Unreachable,
+            BrokerError::Settings(_) => Self::Usage,
+            BrokerError::ConnectionEnded(_) => Self::Unreachable,
             trouble if trouble.is_unreachable() => Self::Unreachable,
             _ => Self::Failed,
         }
     }
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
+impl From<ExitStatus> for ExitCode {
+    fn from(exit: ExitStatus) -> Self {
         Self::from(exit as u8)
     }
 }
@@ -108,7 +108,7 @@ pub fn parse() -> Cli {
 }
 
 /// Runs the command.
-pub async fn run(cli: Cli) -> Exit {
+pub async fn run(cli: Cli) -> ExitStatus {
     let config_file = cli.config.as_deref();
     match cli.command {
         Command::Run => run::run(config_file).await,
@@ -126,19 +126,19 @@ pub async fn run(cli: Cli) -> Exit {
 
 /// Why there is no result, and how the command ends.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct CliError {
     why: String,
-    exit: Exit,
+    exit: ExitStatus,
 }
 
-impl Refusal {
-    fn new(exit: Exit, why: impl Into<String>) -> Self {
+impl CliError {
+    fn new(exit: ExitStatus, why: impl Into<String>) -> Self {
         let why = why.into();
         Self { why, exit }
     }
 
     /// On standard error; for a program as a line of JSON on standard output as well.
-    fn tell(&self, as_json: bool) -> Exit {
+    fn tell(&self, as_json: bool) -> ExitStatus {
         say!("{}", self.why);
         if as_json {
             print(&format!("{}\n", json!({"error": self.why})));
@@ -148,7 +148,7 @@ impl Refusal {
 }
 
 /// The trouble, and which broker it is with; never with user or password.
-fn with_broker(trouble: &Trouble, amqp: &Amqp) -> String {
+fn with_broker(trouble: &BrokerError, amqp: &AmqpSection) -> String {
     match broker::address(amqp) {
         Some(address) => {
             format!("{trouble}; the broker of amqp.url (RENAME_WORKER_AMQP__URL) is {address}")

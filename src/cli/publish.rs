@@ -10,15 +10,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use uuid::Uuid;
 
-use self::summary::Summary;
-use super::stalled::Stalled;
-use super::{Exit, Refusal, config, interrupted, with_broker};
+use self::summary::BatchSummary;
+use super::stalled::StallWatch;
+use super::{CliError, ExitStatus, config, interrupted, with_broker};
 use crate::broker::RequestPublisher;
-use crate::broker::topology::Names;
-use crate::config::Amqp;
-use crate::publish::{Defaults, Input, Rules, Step, check, send};
+use crate::broker::topology::QueueNames;
+use crate::config::AmqpSection;
+use crate::publish::{PublishOptions, RequestDefaults, RequestInput, SendEvent, check, send};
 
-const ONE: [&str; 5] = [
+const SINGLE_REQUEST_FLAGS: [&str; 5] = [
     "account",
     "username",
     "new_username",
@@ -29,7 +29,7 @@ const ONE: [&str; 5] = [
 #[derive(Debug, Args)]
 pub struct PublishArgs {
     /// Requests, one JSON object a line; `-`, or nothing when it is no terminal, is standard input
-    #[arg(value_name = "FILE", conflicts_with_all = ONE)]
+    #[arg(value_name = "FILE", conflicts_with_all = SINGLE_REQUEST_FLAGS)]
     file: Option<PathBuf>,
     /// One request: whose user it is
     #[arg(long, value_name = "ACCOUNT", requires_all = ["username", "new_username"])]
@@ -66,40 +66,40 @@ pub struct PublishArgs {
     json: bool,
 }
 
-pub async fn run(mut args: PublishArgs, config_file: Option<&Path>) -> Exit {
+pub async fn run(mut args: PublishArgs, config_file: Option<&Path>) -> ExitStatus {
     if args.account.is_some() && args.request_id.is_none() {
         // Here rather than at each look at the request, so that it can be told.
         args.request_id = Some(Uuid::now_v7().to_string());
     }
     let mut input = match input(&args) {
         Ok(input) => input,
-        Err(wrong) => return Refusal::new(Exit::Usage, wrong.to_string()).tell(args.json),
+        Err(wrong) => return CliError::new(ExitStatus::Usage, wrong.to_string()).tell(args.json),
     };
     let amqp = match settings(config_file, args.dry_run) {
         Ok(amqp) => amqp,
         Err(refusal) => return refusal.tell(args.json),
     };
-    let rules = Rules {
-        defaults: Defaults {
+    let rules = PublishOptions {
+        defaults: RequestDefaults {
             requested_by: args.requested_by,
             not_after: args.not_after,
         },
         from_line: args.from_line,
         skip_invalid: args.skip_invalid,
     };
-    let mut summary = Summary {
+    let mut summary = BatchSummary {
         dry_run: args.dry_run,
         request_id: args.request_id,
-        ..Summary::default()
+        ..BatchSummary::default()
     };
-    let exit = match look(&mut input, &rules, &mut summary) {
+    let exit = match validate(&mut input, &rules, &mut summary) {
         Err(error) => summary.fail(format!("the requests cannot be read: {error}")),
         Ok(()) if summary.is_to_be_refused(rules.skip_invalid) => summary.refuse_all(),
         Ok(()) => match amqp {
             Some(amqp) if summary.valid > 0 => {
                 publish(&amqp, &mut input, &rules, &mut summary).await
             }
-            _ => Exit::Done,
+            _ => ExitStatus::Done,
         },
     };
     let written = if args.json {
@@ -108,29 +108,33 @@ pub async fn run(mut args: PublishArgs, config_file: Option<&Path>) -> Exit {
         super::print(&format!("{summary}\n"))
     } else {
         // Told on standard error already.
-        Exit::Done
+        ExitStatus::Done
     };
-    if exit == Exit::Done { written } else { exit }
+    if exit == ExitStatus::Done {
+        written
+    } else {
+        exit
+    }
 }
 
 /// The broker's settings; none when they are not needed.
-fn settings(config_file: Option<&Path>, dry_run: bool) -> Result<Option<Amqp>, Refusal> {
+fn settings(config_file: Option<&Path>, dry_run: bool) -> Result<Option<AmqpSection>, CliError> {
     if dry_run {
         return Ok(None);
     }
     config::settings(config_file).map(|settings| Some(settings.amqp))
 }
 
-fn input(args: &PublishArgs) -> anyhow::Result<Input> {
+fn input(args: &PublishArgs) -> anyhow::Result<RequestInput> {
     if let Some(file) = &args.file {
-        return Ok(Input::open(file)?);
+        return Ok(RequestInput::open(file)?);
     }
     if args.account.is_none() {
         anyhow::ensure!(
             !std::io::stdin().is_terminal(),
             "name a file of requests, - for standard input, or --account, --username and --new-username"
         );
-        return Ok(Input::open(Path::new("-"))?);
+        return Ok(RequestInput::open(Path::new("-"))?);
     }
     let mut request = json!({
         "request_id": args.request_id,
@@ -141,11 +145,15 @@ fn input(args: &PublishArgs) -> anyhow::Result<Input> {
     if let Some(user) = &args.user_id {
         request["user_id"] = json!(user);
     }
-    Ok(Input::Kept(request.to_string().into_bytes()))
+    Ok(RequestInput::Kept(request.to_string().into_bytes()))
 }
 
 /// Looks at every line, and tells at once what is wrong with which.
-fn look(input: &mut Input, rules: &Rules, summary: &mut Summary) -> std::io::Result<()> {
+fn validate(
+    input: &mut RequestInput,
+    rules: &PublishOptions,
+    summary: &mut BatchSummary,
+) -> std::io::Result<()> {
     for checked in check(input, rules)? {
         match checked? {
             (_, Ok(_)) => summary.valid += 1,
@@ -155,28 +163,33 @@ fn look(input: &mut Input, rules: &Rules, summary: &mut Summary) -> std::io::Res
     Ok(())
 }
 
-async fn publish(amqp: &Amqp, input: &mut Input, rules: &Rules, summary: &mut Summary) -> Exit {
+async fn publish(
+    amqp: &AmqpSection,
+    input: &mut RequestInput,
+    rules: &PublishOptions,
+    summary: &mut BatchSummary,
+) -> ExitStatus {
     let publisher = match RequestPublisher::connect(amqp).await {
         Ok(publisher) => publisher,
         Err(trouble) => {
             let trouble_told = with_broker(&trouble, amqp);
             summary.fail(format!("nothing was sent: {trouble_told}"));
-            return Exit::of(&trouble);
+            return ExitStatus::of(&trouble);
         }
     };
     let bar = progress_bar(summary.valid);
-    let stalled = Stalled::default();
+    let stalled = StallWatch::default();
     let progress = |step| match step {
-        Step::Confirmed(confirmed) => {
+        SendEvent::Confirmed(confirmed) => {
             stalled.goes_on();
             bar.set_position(confirmed);
         }
-        Step::Waiting(waiting) => stalled.tell(&bar, waiting),
+        SendEvent::Waiting(waiting) => stalled.tell(&bar, waiting),
     };
     let sent = send(&publisher, input, rules, progress, interrupted()).await;
     let trouble = publisher.close().await;
     bar.finish_and_clear();
-    summary.conclude(sent, trouble, &Names::new(&amqp.prefix).requests)
+    summary.conclude(sent, trouble, &QueueNames::new(&amqp.prefix).requests)
 }
 
 /// On a terminal; elsewhere it draws nothing.
@@ -196,14 +209,14 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Command {
+    struct PublishCommandLine {
         #[command(flatten)]
         args: PublishArgs,
     }
 
     fn parsed(flags: &[&str]) -> Result<PublishArgs, clap::Error> {
         let flags = ["publish"].iter().chain(flags);
-        Command::try_parse_from(flags).map(|command| command.args)
+        PublishCommandLine::try_parse_from(flags).map(|command| command.args)
     }
 
     #[test]
@@ -219,8 +232,8 @@ mod tests {
         let more = ["--request-id", id, "--user-id", id];
         let args = parsed(&[&flags[..], &["b"], &more].concat()).unwrap();
         let mut input = input(&args).unwrap();
-        let rules = Rules {
-            defaults: Defaults::default(),
+        let rules = PublishOptions {
+            defaults: RequestDefaults::default(),
             from_line: 1,
             skip_invalid: false,
         };

@@ -4,16 +4,16 @@ use std::path::Path;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Exit;
-use crate::admin::descriptors::Descriptors;
-use crate::app::{App, StartError};
+use super::ExitStatus;
+use crate::admin::descriptors::DescriptorBudget;
+use crate::app::{App, WorkerStartError};
 use crate::broker;
 use crate::config::FileFault;
 use crate::telemetry::log;
 
 /// Runs the worker. The first SIGTERM, SIGINT or SIGHUP lets it finish what is in flight; a second
 /// SIGTERM or SIGINT ends it at once. A second SIGHUP does not: a terminal that closes may send two.
-pub async fn run(config: Option<&Path>) -> Exit {
+pub async fn run(config: Option<&Path>) -> ExitStatus {
     let settings = match super::config::settings(config) {
         Ok(settings) => settings,
         Err(refusal) => return refusal.tell(false),
@@ -24,20 +24,20 @@ pub async fn run(config: Option<&Path>) -> Exit {
         Ok(guard) => guard,
         Err(error) => {
             say!("{error}");
-            return Exit::Usage;
+            return ExitStatus::Usage;
         }
     };
     log::panics_too();
-    let mut signals = match Signals::listen() {
+    let mut signals = match ShutdownSignals::listen() {
         Ok(signals) => signals,
         Err(error) => {
             tracing::error!(%error, "cannot listen for signals");
-            return Exit::Failed;
+            return ExitStatus::Failed;
         }
     };
-    let descriptors = Descriptors::raise();
+    let descriptors = DescriptorBudget::raise();
     let too_few = descriptors.too_few_for(settings.consumer.concurrency.get());
-    for note in settings.notes().into_iter().chain(too_few) {
+    for note in settings.warnings().into_iter().chain(too_few) {
         tracing::warn!("{note}");
     }
     for FileFault { key, what } in settings.file_faults() {
@@ -49,11 +49,11 @@ pub async fn run(config: Option<&Path>) -> Exit {
         Err(error) => {
             tracing::error!(%error, "cannot start");
             return match error {
-                StartError::Api(_)
-                | StartError::Admin { .. }
-                | StartError::Traces(_)
-                | StartError::HashKey(_) => Exit::Usage,
-                StartError::Metrics(_) => Exit::Failed,
+                WorkerStartError::Api(_)
+                | WorkerStartError::Admin { .. }
+                | WorkerStartError::Traces(_)
+                | WorkerStartError::HashKey(_) => ExitStatus::Usage,
+                WorkerStartError::Metrics(_) => ExitStatus::Failed,
             };
         }
     };
@@ -63,37 +63,37 @@ pub async fn run(config: Option<&Path>) -> Exit {
         broker,
         "started"
     );
-    let stop = app.stopper();
+    let stop = app.shutdown_handle();
     let mut ended = std::pin::pin!(app.ended());
     loop {
         tokio::select! {
             () = &mut ended => {
                 if stop.is_cancelled() {
                     tracing::info!("stopped");
-                    return Exit::Done;
+                    return ExitStatus::Done;
                 }
                 tracing::error!("the worker ended without being told to");
-                return Exit::Failed;
+                return ExitStatus::Failed;
             }
             () = signals.next(stop.is_cancelled()) => {}
         }
         if stop.is_cancelled() {
             tracing::warn!("told to stop a second time: ending at once");
-            return Exit::Failed;
+            return ExitStatus::Failed;
         }
         stop.cancel();
     }
 }
 
 /// The signals that stop the worker.
-struct Signals {
+struct ShutdownSignals {
     terminate: Signal,
     interrupt: Signal,
     /// None where whoever started the process had it ignored, as `nohup` does.
     hangup: Option<Signal>,
 }
 
-impl Signals {
+impl ShutdownSignals {
     fn listen() -> std::io::Result<Self> {
         let hangup = if is_hangup_ignored() {
             None

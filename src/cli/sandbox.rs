@@ -10,12 +10,12 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use uuid::Uuid;
 
-use super::{Exit, Refusal};
+use super::{CliError, ExitStatus};
 use crate::config::without_bom;
 use crate::core::request::{AccountId, BadAccountId, Username};
 use crate::sandbox::{
-    CLIENT_ID, CLIENT_SECRET, Client, Fault, KEYS, KINDS, Latency, Sandbox, SandboxOptions, Seed,
-    StartError, people,
+    ApiFault, CLIENT_ID, CLIENT_SECRET, KEYS, KINDS, LatencyRange, NewUser, OAuthClient, Sandbox,
+    SandboxOptions, SandboxStartError, people,
 };
 
 /// The account of generated users when none is named.
@@ -43,7 +43,7 @@ pub struct SandboxArgs {
     users: Vec<PathBuf>,
     /// A user to be there
     #[arg(long, value_name = "ACCOUNT:NAME[=UUID]", value_parser = user)]
-    user: Vec<Seed>,
+    user: Vec<NewUser>,
     /// Believable users to be there in each --account [default: 100, if no user is named]
     #[arg(long, value_name = "N")]
     generate: Option<usize>,
@@ -67,10 +67,10 @@ pub struct SandboxArgs {
     token_lifetime: std::time::Duration,
     /// What shall go wrong, in a share of the calls or in the next ones; --help lists it
     #[arg(long, value_name = "KIND[=SHARE|=xCOUNT][,KEY=VALUE]...")]
-    fault: Vec<Fault>,
+    fault: Vec<ApiFault>,
     /// How long each call takes: a time, or two to draw between
     #[arg(long, value_name = "TIME[-TIME]", default_value = "0ms")]
-    latency: Latency,
+    latency: LatencyRange,
     /// Of what is drawn: the same seed, the same run
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -92,12 +92,12 @@ fn after_help() -> String {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub async fn run(args: SandboxArgs) -> Exit {
+pub async fn run(args: SandboxArgs) -> ExitStatus {
     let json = args.json;
     let own_client = args.client_id.is_some();
     let options = match options(args) {
         Ok(options) => options,
-        Err(wrong) => return Refusal::new(Exit::Usage, format!("{wrong:#}")).tell(json),
+        Err(wrong) => return CliError::new(ExitStatus::Usage, format!("{wrong:#}")).tell(json),
     };
     // Before anything is said to be ready, so that who waits for that can also end it.
     let (mut terminate, mut interrupt) = match (
@@ -107,7 +107,7 @@ pub async fn run(args: SandboxArgs) -> Exit {
         (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
         (Err(wrong), _) | (_, Err(wrong)) => {
             say!("cannot listen for signals: {wrong}");
-            return Exit::Failed;
+            return ExitStatus::Failed;
         }
     };
     let sandbox = match Sandbox::start(options).await {
@@ -119,29 +119,29 @@ pub async fn run(args: SandboxArgs) -> Exit {
     } else {
         ready_text(&sandbox, own_client)
     };
-    if super::print(&ready) != Exit::Done {
-        return Exit::Failed;
+    if super::print(&ready) != ExitStatus::Done {
+        return ExitStatus::Failed;
     }
-    first_of(&mut terminate, &mut interrupt).await;
+    wait_for_signal(&mut terminate, &mut interrupt).await;
     let (calls, renames) = (sandbox.calls().total(), sandbox.ledger().len());
     sandbox.shutdown().await;
     say!("the sandbox has ended: {calls} calls, {renames} renames took effect");
-    Exit::Done
+    ExitStatus::Done
 }
 
-async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) {
+async fn wait_for_signal(terminate: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
 }
 
-fn refusal(wrong: &StartError) -> Refusal {
+fn refusal(wrong: &SandboxStartError) -> CliError {
     match wrong {
-        StartError::NotLoopback(_) => Refusal::new(Exit::Usage, wrong.to_string()),
-        StartError::Listen { source, .. } => {
+        SandboxStartError::NotLoopback(_) => CliError::new(ExitStatus::Usage, wrong.to_string()),
+        SandboxStartError::Listen { source, .. } => {
             let remedy = "--listen and --control take another address";
-            Refusal::new(Exit::Failed, format!("{wrong}: {source}; {remedy}"))
+            CliError::new(ExitStatus::Failed, format!("{wrong}: {source}; {remedy}"))
         }
     }
 }
@@ -164,7 +164,7 @@ fn options(args: SandboxArgs) -> anyhow::Result<SandboxOptions> {
         control: args.control,
         users,
         bare_users: args.bare_users,
-        clients: vec![Client {
+        clients: vec![OAuthClient {
             id: args.client_id.unwrap_or_else(|| CLIENT_ID.to_owned()),
             secret: args.client_secret.unwrap_or_else(|| CLIENT_SECRET.into()),
             account: None,
@@ -177,7 +177,7 @@ fn options(args: SandboxArgs) -> anyhow::Result<SandboxOptions> {
     })
 }
 
-fn read_users(file: &Path) -> anyhow::Result<Vec<Seed>> {
+fn read_users(file: &Path) -> anyhow::Result<Vec<NewUser>> {
     let wrong = |wrong: &dyn std::fmt::Display| {
         anyhow::anyhow!("{}: cannot read users: {wrong}", file.display())
     };
@@ -242,7 +242,7 @@ fn ready_text(sandbox: &Sandbox, own_client: bool) -> String {
     )
 }
 
-fn accounts(users: &[Seed]) -> BTreeSet<&str> {
+fn accounts(users: &[NewUser]) -> BTreeSet<&str> {
     users.iter().map(|user| user.account_id.as_str()).collect()
 }
 
@@ -259,7 +259,7 @@ fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
 }
 
 /// `ACCOUNT:NAME[=UUID]`; what follows the last `=` is part of the name when it is no UUID.
-fn user(text: &str) -> Result<Seed, String> {
+fn user(text: &str) -> Result<NewUser, String> {
     let (account, rest) = text
         .split_once(':')
         .ok_or("a user is ACCOUNT:NAME or ACCOUNT:NAME=UUID")?;
@@ -269,7 +269,7 @@ fn user(text: &str) -> Result<Seed, String> {
         .and_then(|(name, id)| Some((name, Some(id.parse::<Uuid>().ok()?))));
     let (name, id) = with_id.unwrap_or((rest, None));
     Username::parse_for_path(name).map_err(|wrong| wrong.to_string())?;
-    Ok(Seed {
+    Ok(NewUser {
         account_id,
         username: name.into(),
         id,
@@ -283,14 +283,14 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Command {
+    struct SandboxCommandLine {
         #[command(flatten)]
         args: SandboxArgs,
     }
 
     fn parsed(flags: &[&str]) -> anyhow::Result<SandboxOptions> {
         let flags = ["sandbox"].iter().chain(flags);
-        options(Command::try_parse_from(flags)?.args)
+        options(SandboxCommandLine::try_parse_from(flags)?.args)
     }
 
     #[test]

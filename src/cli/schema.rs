@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::{Exit, print};
-use crate::wire::schema::Schema;
+use super::{ExitStatus, print};
+use crate::wire::schema::MessageSchema;
 
 #[derive(Debug, Args)]
 pub struct SchemaArgs {
@@ -16,12 +16,12 @@ pub struct SchemaArgs {
 }
 
 fn names() -> clap::builder::PossibleValuesParser {
-    Schema::ALL.map(Schema::name).into()
+    MessageSchema::ALL.map(MessageSchema::name).into()
 }
 
-pub fn run(args: &SchemaArgs) -> Exit {
-    match args.name.as_deref().and_then(Schema::named) {
+pub fn run(args: &SchemaArgs) -> ExitStatus {
+    match args.name.as_deref().and_then(MessageSchema::named) {
         Some(schema) => print(&schema.text()),
-        None => print(&(Schema::ALL.map(Schema::name).join("\n") + "\n")),
+        None => print(&(MessageSchema::ALL.map(MessageSchema::name).join("\n") + "\n")),
     }
 }

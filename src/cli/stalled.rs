@@ -4,15 +4,15 @@ use std::cell::Cell;
 
 use indicatif::ProgressBar;
 
-use crate::broker::Waiting;
+use crate::broker::PublishWait;
 
 /// What was said last of why nothing goes on.
 #[derive(Debug, Default)]
-pub struct Stalled(Cell<Option<Waiting>>);
+pub struct StallWatch(Cell<Option<PublishWait>>);
 
-impl Stalled {
+impl StallWatch {
     /// Says it beside the bar, unless that is what was said last.
-    pub fn tell(&self, bar: &ProgressBar, waiting: Waiting) {
+    pub fn tell(&self, bar: &ProgressBar, waiting: PublishWait) {
         if self.0.replace(Some(waiting)) != Some(waiting) {
             bar.suspend(|| say!("{waiting}; waiting, Ctrl-C to stop"));
         }

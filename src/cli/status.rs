@@ -7,9 +7,9 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::{Exit, Refusal};
-use crate::admin::ask::{self, AskError};
-use crate::admin::status::Status;
+use super::{CliError, ExitStatus};
+use crate::admin::ask::{self, StatusError};
+use crate::admin::status::WorkerStatus;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -22,7 +22,7 @@ pub struct StatusArgs {
 }
 
 /// Runs `status`.
-pub async fn run(args: StatusArgs, config: Option<&Path>) -> Exit {
+pub async fn run(args: StatusArgs, config: Option<&Path>) -> ExitStatus {
     let at = match args.admin {
         Some(at) => at,
         None => match super::config::settings(config) {
@@ -35,16 +35,16 @@ pub async fn run(args: StatusArgs, config: Option<&Path>) -> Exit {
             Ok(text) => super::print(&format!("{text}\n")),
             Err(error) => {
                 say!("{error}");
-                Exit::Failed
+                ExitStatus::Failed
             }
         },
-        Ok(status) => super::print(&told(&status)),
+        Ok(status) => super::print(&as_text(&status)),
         Err(error) => {
             let exit = match error {
-                AskError::Unreachable { .. } => Exit::Unreachable,
-                AskError::Strange { .. } => Exit::Failed,
+                StatusError::Unreachable { .. } => ExitStatus::Unreachable,
+                StatusError::Strange { .. } => ExitStatus::Failed,
             };
-            Refusal::new(exit, error.to_string()).tell(args.json)
+            CliError::new(exit, error.to_string()).tell(args.json)
         }
     }
 }
@@ -60,8 +60,8 @@ fn host_and_port(text: &str) -> Result<String, &'static str> {
         .ok_or("it is a host and a port such as 127.0.0.1:9090")
 }
 
-fn told(status: &Status) -> String {
-    let Status {
+fn as_text(status: &WorkerStatus) -> String {
+    let WorkerStatus {
         broker,
         hold,
         counts,
@@ -129,7 +129,7 @@ fn told(status: &Status) -> String {
 }
 
 /// The accounts that are held, the longest held first; the rest as a number.
-fn held_accounts(status: &Status) -> String {
+fn held_accounts(status: &WorkerStatus) -> String {
     let mut text = String::new();
     let shown = status.held_accounts.iter().take(MAX_ACCOUNTS);
     for (row, held) in shown.enumerate() {
@@ -157,8 +157,8 @@ const MAX_ACCOUNTS: usize = 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::status::{Broker, HeldAccount, Hold};
-    use crate::telemetry::metrics::Counts;
+    use crate::admin::status::{BrokerStatus, HeldAccountStatus, HoldStatus};
+    use crate::telemetry::metrics::RequestCounts;
 
     #[test]
     fn the_admin_endpoints_are_told_by_host_and_port() {
@@ -185,24 +185,24 @@ mod tests {
     #[test]
     fn a_person_reads_what_the_worker_does_and_has_done() {
         let at = "2026-11-24T10:00:00Z".parse().unwrap();
-        let status = Status {
+        let status = WorkerStatus {
             version: "0.1.0".to_owned(),
             revision: "abc1234".to_owned(),
             started_at: at,
             now: at,
-            broker: Broker {
+            broker: BrokerStatus {
                 connected: true,
                 blocked: false,
                 sessions: 2,
                 queue: "rename.requests".to_owned(),
             },
-            hold: Hold {
+            hold: HoldStatus {
                 held: true,
                 cause: Some("api".to_owned()),
                 next_probe_at: Some(at),
             },
             held_accounts: (0..11)
-                .map(|number| HeldAccount {
+                .map(|number| HeldAccountStatus {
                     account: format!("T{number:08}"),
                     cause: "credentials".to_owned(),
                     since: at,
@@ -218,7 +218,7 @@ mod tests {
             waiting: 5,
             blocked_by_order: 1,
             in_hand: 9,
-            counts: Counts {
+            counts: RequestCounts {
                 consumed: 120,
                 renamed: 90,
                 already_applied: 4,
@@ -230,6 +230,6 @@ mod tests {
                 broker_reconnects: 1,
             },
         };
-        insta::assert_snapshot!(told(&status));
+        insta::assert_snapshot!(as_text(&status));
     }
 }

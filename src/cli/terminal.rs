@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::{self, BufWriter, Write};
 
-use super::Exit;
+use super::ExitStatus;
 use crate::wire::visible::{EscapingWriter, escaped};
 
 /// Writes a line to standard error, with `format!`'s arguments.
@@ -27,25 +27,25 @@ pub fn say_text(text: &str) {
 }
 
 /// Writes a result to standard output. A reader that has seen enough (`| head`) is no failure.
-pub fn print(text: &str) -> Exit {
+pub fn print(text: &str) -> ExitStatus {
     let mut to = results();
     written(to.write_all(text.as_bytes()).and_then(|()| to.flush()))
 }
 
 /// Writes a text of ours that holds nothing of anybody else's, such as a script, as it is.
-pub fn print_unchanged(text: &str) -> Exit {
+pub fn print_unchanged(text: &str) -> ExitStatus {
     let mut to = io::stdout().lock();
     written(to.write_all(text.as_bytes()).and_then(|()| to.flush()))
 }
 
 /// How a command ends that has written its result so.
-pub fn written(result: io::Result<()>) -> Exit {
+pub fn written(result: io::Result<()>) -> ExitStatus {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             say!("cannot write the result: {error}");
-            Exit::Failed
+            ExitStatus::Failed
         }
-        _ => Exit::Done,
+        _ => ExitStatus::Done,
     }
 }
 

@@ -1,4 +1,4 @@
-//! `topology show|declare|check`: the exchanges and queues that are to be there.
+//! `topology show|declare|check`: the exchanges and queues of this installation.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -7,25 +7,27 @@ use clap::{Args, Subcommand};
 use secrecy::SecretString;
 use serde::Serialize;
 
-use super::{Exit, config, print, with_broker};
-use crate::broker::topology::{Difference, Names, Object, Topology, TopologySettings};
+use super::{ExitStatus, config, print, with_broker};
+use crate::broker::topology::{
+    QueueNames, Topology, TopologyDifference, TopologyObject, TopologySettings,
+};
 use crate::broker::{
-    ManagementTrouble, Trouble, advice, compare_topology, declare_topology, policy_differences,
+    BrokerError, ManagementTrouble, advice, compare_topology, declare_topology, policy_differences,
     remedy,
 };
-use crate::config::Amqp;
+use crate::config::AmqpSection;
 
 #[derive(Debug, Args)]
 pub struct TopologyArgs {
     #[command(subcommand)]
-    pub verb: Verb,
+    pub verb: TopologyCommand,
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub enum TopologyCommand {
     /// Print what is to be there; asks no broker
     Show,
     /// Create what is missing
@@ -51,18 +53,18 @@ fn secret(text: &str) -> Result<SecretString, Infallible> {
 
 /// What `check` and `declare` found, for programs.
 #[derive(Serialize)]
-struct Report<'a> {
-    differences: &'a [Difference],
+struct TopologyReport<'a> {
+    differences: &'a [TopologyDifference],
     /// Of `check`: whether policies were looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
-    policies: Option<Policies>,
+    policies: Option<PolicyReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Policies {
+enum PolicyReport {
     Checked,
     NotChecked,
 }
@@ -71,34 +73,39 @@ enum Policies {
 const NOT_CHECKED: &str = "policies were not checked: give --management-url";
 
 /// Runs `topology …`.
-pub async fn run(args: TopologyArgs, config_file: Option<&Path>) -> Exit {
+pub async fn run(args: TopologyArgs, config_file: Option<&Path>) -> ExitStatus {
     let settings = match config::settings(config_file) {
         Ok(settings) => settings,
         Err(refusal) => return refusal.tell(args.json),
     };
     let (amqp, chosen) = (&settings.amqp, TopologySettings::from(&settings));
     match args.verb {
-        Verb::Show => print(&show(&amqp.prefix, &chosen, args.json)),
-        Verb::Declare => match declare_topology(amqp, &chosen).await {
+        TopologyCommand::Show => print(&show(&amqp.prefix, &chosen, args.json)),
+        TopologyCommand::Declare => match declare_topology(amqp, &chosen).await {
             Ok(()) => report(&[], None, args.json, "everything is in place"),
             Err(trouble) => refuse(&trouble, amqp, args.json),
         },
-        Verb::Check(check) => run_check(amqp, &chosen, &check, args.json).await,
+        TopologyCommand::Check(check) => run_check(amqp, &chosen, &check, args.json).await,
     }
 }
 
-async fn run_check(amqp: &Amqp, chosen: &TopologySettings, args: &CheckArgs, json: bool) -> Exit {
+async fn run_check(
+    amqp: &AmqpSection,
+    chosen: &TopologySettings,
+    args: &CheckArgs,
+    json: bool,
+) -> ExitStatus {
     let mut differences = match compare_topology(amqp, chosen).await {
         Ok(differences) => differences,
         Err(trouble) => return refuse(&trouble, amqp, json),
     };
-    let mut policies = Policies::NotChecked;
+    let mut policies = PolicyReport::NotChecked;
     if let Some(url) = &args.management_url {
         match policy_differences(amqp, chosen, url).await {
             Ok(found) => differences.extend(found),
             Err(trouble) => return refuse_policies(&trouble, &differences, json),
         }
-        policies = Policies::Checked;
+        policies = PolicyReport::Checked;
     }
     report(
         &differences,
@@ -108,50 +115,59 @@ async fn run_check(amqp: &Amqp, chosen: &TopologySettings, args: &CheckArgs, jso
     )
 }
 
-fn refuse(trouble: &Trouble, amqp: &Amqp, json: bool) -> Exit {
-    if let Trouble::Topology(differences) = trouble {
+fn refuse(trouble: &BrokerError, amqp: &AmqpSection, json: bool) -> ExitStatus {
+    if let BrokerError::Topology(differences) = trouble {
         return report(differences, None, json, "");
     }
     let error = with_broker(trouble, amqp);
     say!("{error}");
     if json {
-        print(&to_json(&Report {
+        print(&to_json(&TopologyReport {
             differences: &[],
             policies: None,
             error: Some(error),
         }));
     }
-    Exit::of(trouble)
+    ExitStatus::of(trouble)
 }
 
 /// What was found otherwise, and why nothing is known of policies.
-fn refuse_policies(trouble: &ManagementTrouble, differences: &[Difference], json: bool) -> Exit {
+fn refuse_policies(
+    trouble: &ManagementTrouble,
+    differences: &[TopologyDifference],
+    json: bool,
+) -> ExitStatus {
     let error = format!("policies were not checked: {trouble}");
     say!("{error}");
     print(&if json {
-        to_json(&Report {
+        to_json(&TopologyReport {
             differences,
-            policies: Some(Policies::NotChecked),
+            policies: Some(PolicyReport::NotChecked),
             error: Some(error),
         })
     } else {
         lines(differences)
     });
     match trouble {
-        ManagementTrouble::Url => Exit::Usage,
-        ManagementTrouble::Unreachable { .. } => Exit::Unreachable,
-        ManagementTrouble::Broker(trouble) => Exit::of(trouble),
-        _ => Exit::Failed,
+        ManagementTrouble::Url => ExitStatus::Usage,
+        ManagementTrouble::Unreachable { .. } => ExitStatus::Unreachable,
+        ManagementTrouble::Broker(trouble) => ExitStatus::of(trouble),
+        _ => ExitStatus::Failed,
     }
 }
 
-fn report(differences: &[Difference], policies: Option<Policies>, json: bool, fine: &str) -> Exit {
+fn report(
+    differences: &[TopologyDifference],
+    policies: Option<PolicyReport>,
+    json: bool,
+    fine: &str,
+) -> ExitStatus {
     let advice = advice(differences);
     if let Some(advice) = &advice {
         say!("{advice}");
     }
     let text = if json {
-        to_json(&Report {
+        to_json(&TopologyReport {
             differences,
             policies,
             error: advice,
@@ -161,7 +177,7 @@ fn report(differences: &[Difference], policies: Option<Policies>, json: bool, fi
         if differences.is_empty() {
             text = format!("{fine}\n");
         }
-        if policies == Some(Policies::NotChecked) {
+        if policies == Some(PolicyReport::NotChecked) {
             text.push_str(NOT_CHECKED);
             text.push('\n');
         }
@@ -172,12 +188,12 @@ fn report(differences: &[Difference], policies: Option<Policies>, json: bool, fi
         say!("{remedy}");
     }
     match print(&text) {
-        Exit::Done if !differences.is_empty() => Exit::Failed,
+        ExitStatus::Done if !differences.is_empty() => ExitStatus::Failed,
         printed => printed,
     }
 }
 
-fn lines(differences: &[Difference]) -> String {
+fn lines(differences: &[TopologyDifference]) -> String {
     let lines = differences
         .iter()
         .map(|difference| format!("{difference}\n"));
@@ -185,23 +201,23 @@ fn lines(differences: &[Difference]) -> String {
 }
 
 fn show(prefix: &str, settings: &TopologySettings, json: bool) -> String {
-    let topology = Topology::new(&Names::new(prefix), settings);
+    let topology = Topology::new(&QueueNames::new(prefix), settings);
     if json {
         return to_json(&topology);
     }
     topology.objects.iter().map(paragraph).collect()
 }
 
-fn paragraph(object: &Object) -> String {
+fn paragraph(object: &TopologyObject) -> String {
     match object {
-        Object::Exchange { kind, .. } => format!("{object} ({kind}, durable)\n"),
-        Object::Queue { arguments, .. } => {
+        TopologyObject::Exchange { kind, .. } => format!("{object} ({kind}, durable)\n"),
+        TopologyObject::Queue { arguments, .. } => {
             let lines = arguments
                 .iter()
                 .map(|argument| format!("  {} = {}\n", argument.name, argument.value));
             format!("{object} (durable)\n{}", lines.collect::<String>())
         }
-        Object::Binding { .. } => format!("{object}\n"),
+        TopologyObject::Binding { .. } => format!("{object}\n"),
     }
 }
 

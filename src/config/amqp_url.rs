@@ -33,14 +33,14 @@ pub struct AmqpUrl {
     pub frame_max: Option<u32>,
     /// 0 is no limit.
     pub channel_max: Option<u16>,
-    pub mechanism: Option<Mechanism>,
+    pub mechanism: Option<AuthMechanism>,
     /// There are parameters that mean nothing here.
     pub has_unused_parameters: bool,
 }
 
 /// How to authenticate, by RabbitMQ's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mechanism {
+pub enum AuthMechanism {
     AmqPlain,
     Anonymous,
     External,
@@ -217,17 +217,17 @@ fn number<T: std::str::FromStr>(url: &Url, name: &str) -> Option<Option<T>> {
     }
 }
 
-fn mechanism(url: &Url) -> Result<Option<Mechanism>, BadAmqpUrl> {
+fn mechanism(url: &Url) -> Result<Option<AuthMechanism>, BadAmqpUrl> {
     let mut pairs = url.query_pairs();
     let Some((_, name)) = pairs.find(|(key, _)| key == "auth_mechanism") else {
         return Ok(None);
     };
     match name.to_ascii_lowercase().as_str() {
-        "amqplain" => Ok(Some(Mechanism::AmqPlain)),
-        "anonymous" => Ok(Some(Mechanism::Anonymous)),
-        "external" => Ok(Some(Mechanism::External)),
-        "plain" => Ok(Some(Mechanism::Plain)),
-        "rabbit-cr-demo" => Ok(Some(Mechanism::RabbitCrDemo)),
+        "amqplain" => Ok(Some(AuthMechanism::AmqPlain)),
+        "anonymous" => Ok(Some(AuthMechanism::Anonymous)),
+        "external" => Ok(Some(AuthMechanism::External)),
+        "plain" => Ok(Some(AuthMechanism::Plain)),
+        "rabbit-cr-demo" => Ok(Some(AuthMechanism::RabbitCrDemo)),
         _ => Err(BadAmqpUrl(
             "has an auth_mechanism that is not known; say plain, external, amqplain, anonymous \
              or rabbit-cr-demo",

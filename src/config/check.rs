@@ -8,12 +8,17 @@ use std::collections::BTreeMap;
 use figment::value::{Dict, Value};
 
 use super::keys::{self, ACCOUNT, KEYS};
-use super::mistakes::{Mistakes, Origin};
+use super::mistakes::{ConfigErrors, ValueOrigin};
 use crate::core::request::AccountId;
 
 /// Keeps what is known, tells what is not.
-pub(super) fn known(dict: Dict, origin: &Origin, lines: &Lines, mistakes: &mut Mistakes) -> Dict {
-    Check {
+pub(super) fn is_known_key(
+    dict: Dict,
+    origin: &ValueOrigin,
+    lines: &CheckOutput,
+    mistakes: &mut ConfigErrors,
+) -> Dict {
+    ConfigCheck {
         origin,
         lines,
         mistakes,
@@ -22,16 +27,16 @@ pub(super) fn known(dict: Dict, origin: &Origin, lines: &Lines, mistakes: &mut M
 }
 
 /// The line of each key and table of a file, by its full path.
-pub(super) type Lines = BTreeMap<String, usize>;
+pub(super) type CheckOutput = BTreeMap<String, usize>;
 
 /// One layer's walk.
-struct Check<'a> {
-    origin: &'a Origin,
-    lines: &'a Lines,
-    mistakes: &'a mut Mistakes,
+struct ConfigCheck<'a> {
+    origin: &'a ValueOrigin,
+    lines: &'a CheckOutput,
+    mistakes: &'a mut ConfigErrors,
 }
 
-impl Check<'_> {
+impl ConfigCheck<'_> {
     fn root(&mut self, dict: Dict) -> Dict {
         let mut kept = Dict::new();
         for (name, value) in dict {
@@ -115,7 +120,7 @@ impl Check<'_> {
 
     fn unknown(&mut self, path: &str, what: &str, meant: Option<String>) {
         let key = match (self.origin, &meant) {
-            (Origin::File(_), None) => match self.lines.get(path) {
+            (ValueOrigin::File(_), None) => match self.lines.get(path) {
                 Some(line) => format!("line {line}"),
                 None => "a key".into(),
             },
@@ -144,10 +149,10 @@ fn meant_key(section: &str, name: &str) -> Option<String> {
 
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     /// Below this likeness (0 to 1) a suggestion misleads more than it helps.
-    const ALIKE: f64 = 0.8;
+    const SUGGESTION_THRESHOLD: f64 = 0.8;
     known
         .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
-        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .filter(|(likeness, _)| *likeness >= SUGGESTION_THRESHOLD)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, candidate)| candidate)
 }

@@ -4,11 +4,11 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::keys::{KEYS, Key, Kind};
+use super::keys::{KEYS, SettingKey, ValueKind};
 use super::layers::variable_name;
 use super::{Settings, values};
 
-fn page() -> String {
+fn settings_page() -> String {
     let mut page = String::from(
         "# Settings\n\n\
          <!-- Generated from src/config/keys.rs by make schemas -->\n\n\
@@ -43,8 +43,8 @@ fn page() -> String {
             None => "none".into(),
         };
         let kind = match key.kind {
-            Kind::Choice(choices) => format!("`{}`", choices.join("`, `")),
-            kind => kind.accepted(),
+            ValueKind::Choice(choices) => format!("`{}`", choices.join("`, `")),
+            kind => kind.expected(),
         };
         let _ = writeln!(page, "| `{name}` | {kind} | {default} | {} |", key.meaning);
     }
@@ -71,21 +71,21 @@ fn example() -> String {
 }
 
 /// The default as TOML, or something that could stand there.
-fn sample(key: &Key) -> String {
+fn sample(key: &SettingKey) -> String {
     let text = key.default.unwrap_or(match key.kind {
-        Kind::Secret if key.path.rsplit('.').next() == Some("proxy") => {
+        ValueKind::Secret if key.path.rsplit('.').next() == Some("proxy") => {
             "http://proxy.example.com:3128"
         }
-        Kind::Secret => "…",
-        Kind::Url => "http://127.0.0.1:4318",
-        Kind::File => "/run/secrets/rename-worker/…",
-        Kind::Count { .. } => "20",
+        ValueKind::Secret => "…",
+        ValueKind::Url => "http://127.0.0.1:4318",
+        ValueKind::File => "/run/secrets/rename-worker/…",
+        ValueKind::Count { .. } => "20",
         _ => "rename-worker",
     });
     match key.kind {
-        Kind::Flag | Kind::Count { .. } | Kind::Decimal { .. } => text.into(),
-        Kind::Durations => {
-            let (_, steps) = values::ladder(values::Given::Text(text), key.kind).unwrap();
+        ValueKind::Flag | ValueKind::Count { .. } | ValueKind::Decimal { .. } => text.into(),
+        ValueKind::Durations => {
+            let (_, steps) = values::ladder(values::RawScalar::Text(text), key.kind).unwrap();
             steps.to_string()
         }
         _ => format!("\"{text}\""),
@@ -108,7 +108,7 @@ fn assert_generated(path: &str, expected: &str) {
 
 #[test]
 fn the_committed_page_is_that_of_the_table() {
-    assert_generated("docs/settings.md", &page());
+    assert_generated("docs/settings.md", &settings_page());
 }
 
 #[test]

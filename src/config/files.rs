@@ -7,7 +7,7 @@ use secrecy::ExposeSecret as _;
 use super::amqp_url::AmqpUrl;
 use super::pem::{self, BadIdentity, BadPem};
 use super::secret::{Secret, token_fault};
-use super::{Amqp, Api, Credentials, Settings};
+use super::{AmqpSection, ApiSection, CredentialsSection, Settings};
 
 /// Something wrong with what a key leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct FileFault {
 
 /// Everything that the run could not use at this moment.
 pub(super) fn faults(settings: &Settings) -> Vec<FileFault> {
-    let mut faults = Faults::default();
+    let mut faults = FileErrors::default();
     faults.amqp(&settings.amqp);
     faults.api(&settings.api);
     if let Some(Err(error)) = settings.log.hash_key.as_ref().map(Secret::read) {
@@ -30,9 +30,9 @@ pub(super) fn faults(settings: &Settings) -> Vec<FileFault> {
 }
 
 #[derive(Default)]
-struct Faults(Vec<FileFault>);
+struct FileErrors(Vec<FileFault>);
 
-impl Faults {
+impl FileErrors {
     fn add(&mut self, key: impl Into<String>, what: &(impl ToString + ?Sized)) {
         self.0.push(FileFault {
             key: key.into(),
@@ -40,7 +40,7 @@ impl Faults {
         });
     }
 
-    fn amqp(&mut self, amqp: &Amqp) {
+    fn amqp(&mut self, amqp: &AmqpSection) {
         let tls = self.amqp_url(&amqp.url);
         if tls == Some(false) && amqp.url.file().is_some() {
             self.files_without_tls(amqp);
@@ -62,7 +62,7 @@ impl Faults {
         }
     }
 
-    fn files_without_tls(&mut self, amqp: &Amqp) {
+    fn files_without_tls(&mut self, amqp: &AmqpSection) {
         for (key, file) in [
             ("amqp.ca_file", &amqp.ca_file),
             ("amqp.client_cert_file", &amqp.client_cert_file),
@@ -98,7 +98,7 @@ impl Faults {
         }
     }
 
-    fn api(&mut self, api: &Api) {
+    fn api(&mut self, api: &ApiSection) {
         if let Some(path) = &api.ca_file {
             self.pem(
                 "api.ca_file",
@@ -115,10 +115,10 @@ impl Faults {
         }
     }
 
-    fn credentials(&mut self, section: &str, credentials: &Credentials) {
+    fn credentials(&mut self, section: &str, credentials: &CredentialsSection) {
         let (name, secret, is_token) = match credentials {
-            Credentials::Token(secret) => ("token_file", secret, true),
-            Credentials::Client { secret, .. } => ("client_secret_file", secret, false),
+            CredentialsSection::Token(secret) => ("token_file", secret, true),
+            CredentialsSection::Client { secret, .. } => ("client_secret_file", secret, false),
         };
         if secret.file().is_none() {
             return;

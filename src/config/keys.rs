@@ -4,10 +4,10 @@ use std::time::Duration;
 
 /// One key of one section.
 #[derive(Debug, Clone, Copy)]
-pub struct Key {
+pub struct SettingKey {
     /// `section.key`; the section `api.accounts.<aid>` stands for one account's.
     pub path: &'static str,
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// As a person would write it in a variable; none when unset means something of its own.
     pub default: Option<&'static str>,
     pub meaning: &'static str,
@@ -15,7 +15,7 @@ pub struct Key {
 
 /// What a key takes.
 #[derive(Debug, Clone, Copy)]
-pub enum Kind {
+pub enum ValueKind {
     Text,
     /// Text that never prints.
     Secret,
@@ -50,11 +50,11 @@ const DAY: Duration = Duration::from_hours(24);
 
 const fn key(
     path: &'static str,
-    kind: Kind,
+    kind: ValueKind,
     default: Option<&'static str>,
     meaning: &'static str,
-) -> Key {
-    Key {
+) -> SettingKey {
+    SettingKey {
         path,
         kind,
         default,
@@ -63,106 +63,106 @@ const fn key(
 }
 
 /// Every key, in the order they are told.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[SettingKey] = &[
     key(
         "amqp.url",
-        Kind::Secret,
+        ValueKind::Secret,
         Some("amqp://guest:guest@127.0.0.1:5672/%2f"),
         "The broker: `amqp://` or `amqps://`, user, password, host, port and virtual host. In user, password and virtual host, `/ ? # @ : %` are written as `%2f %3f %23 %40 %3a %25`. Without a path it is the virtual host `/`; a `/` with nothing behind it is refused. Parameters: `heartbeat` (seconds), `frame_max`, `channel_max`, `auth_mechanism`. It holds a password, so it never prints; `amqp://` to another machine is warned of.",
     ),
     key(
         "amqp.url_file",
-        Kind::File,
+        ValueKind::File,
         None,
         "A file that holds the URL instead of `amqp.url`; read anew at each connect.",
     ),
     key(
         "amqp.ca_file",
-        Kind::File,
+        ValueKind::File,
         None,
         "PEM certificates to trust instead of the system's, for `amqps://`; read anew at each connect.",
     ),
     key(
         "amqp.client_cert_file",
-        Kind::File,
+        ValueKind::File,
         None,
         "The client's PEM certificate (chain), for `amqps://`; needs `amqp.client_key_file`.",
     ),
     key(
         "amqp.client_key_file",
-        Kind::File,
+        ValueKind::File,
         None,
         "The PEM private key of `amqp.client_cert_file`.",
     ),
     key(
         "amqp.prefix",
-        Kind::Text,
+        ValueKind::Text,
         Some("rename"),
         "Begins the name of every queue and exchange: 1 to 64 letters, digits, `.`, `-` and `_`.",
     ),
     key(
         "amqp.declare_topology",
-        Kind::Flag,
+        ValueKind::Flag,
         Some("true"),
         "Declare queues and exchanges at start. When false, what is there is used, with whatever arguments it has, and what is missing is told: run `topology check` once.",
     ),
     key(
         "api.base_url",
-        Kind::Url,
+        ValueKind::Url,
         Some("https://api.dintero.com/v1"),
         "Where the API is. Plain http is refused off loopback unless `api.allow_insecure`.",
     ),
     key(
         "api.allow_insecure",
-        Kind::Flag,
+        ValueKind::Flag,
         Some("false"),
         "Allow plain http to any host: tokens and usernames then travel in the clear.",
     ),
     key(
         "api.ca_file",
-        Kind::File,
+        ValueKind::File,
         None,
         "PEM certificates to trust instead of the system's, for the API; read anew at each handshake.",
     ),
     key(
         "api.proxy",
-        Kind::Secret,
+        ValueKind::Secret,
         None,
         "The proxy on the way to the API, `http://` or `https://`, with user and password if it asks for them, so it never prints. A `base_url` on this machine (`localhost`, 127.0.0.0/8, `::1`) is called without it. `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are used for nothing.",
     ),
     key(
         "api.token",
-        Kind::Secret,
+        ValueKind::Secret,
         None,
         "A bearer token, for accounts without credentials of their own. Instead of a client, which gets tokens by itself.",
     ),
     key(
         "api.token_file",
-        Kind::File,
+        ValueKind::File,
         None,
         "A file that holds the token instead of `api.token`; read anew at each use.",
     ),
     key(
         "api.client_id",
-        Kind::Text,
+        ValueKind::Text,
         None,
         "The client that Get Token is asked with; needs `api.client_secret` or `api.client_secret_file`.",
     ),
     key(
         "api.client_secret",
-        Kind::Secret,
+        ValueKind::Secret,
         None,
         "The secret of `api.client_id`.",
     ),
     key(
         "api.client_secret_file",
-        Kind::File,
+        ValueKind::File,
         None,
         "A file that holds the secret instead of `api.client_secret`; read anew at each use.",
     ),
     key(
         "api.timeout",
-        Kind::Duration {
+        ValueKind::Duration {
             min: millis(10),
             max: secs(300),
         },
@@ -171,7 +171,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "api.connect_timeout",
-        Kind::Duration {
+        ValueKind::Duration {
             min: millis(10),
             max: secs(60),
         },
@@ -180,7 +180,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "api.requests_per_second",
-        Kind::Count {
+        ValueKind::Count {
             min: 1,
             max: 100_000,
         },
@@ -189,43 +189,43 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "api.verify_user",
-        Kind::Choice(&["before", "after"]),
+        ValueKind::Choice(&["before", "after"]),
         Some("before"),
         "When a request's `user_id` is checked: `before` the rename, at the cost of one more call, or `after`, in its answer, when a wrong user is already renamed.",
     ),
     key(
         "api.accounts.<aid>.token",
-        Kind::Secret,
+        ValueKind::Secret,
         None,
         "As `api.token`, for the account `<aid>` only.",
     ),
     key(
         "api.accounts.<aid>.token_file",
-        Kind::File,
+        ValueKind::File,
         None,
         "As `api.token_file`, for the account `<aid>` only.",
     ),
     key(
         "api.accounts.<aid>.client_id",
-        Kind::Text,
+        ValueKind::Text,
         None,
         "As `api.client_id`, for the account `<aid>` only.",
     ),
     key(
         "api.accounts.<aid>.client_secret",
-        Kind::Secret,
+        ValueKind::Secret,
         None,
         "As `api.client_secret`, for the account `<aid>` only.",
     ),
     key(
         "api.accounts.<aid>.client_secret_file",
-        Kind::File,
+        ValueKind::File,
         None,
         "As `api.client_secret_file`, for the account `<aid>` only.",
     ),
     key(
         "consumer.concurrency",
-        Kind::Count {
+        ValueKind::Count {
             min: 1,
             max: 10_000,
         },
@@ -234,7 +234,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "consumer.account_share",
-        Kind::Decimal {
+        ValueKind::Decimal {
             min: 0.01,
             max: 1.0,
         },
@@ -243,7 +243,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "consumer.max_deferred",
-        Kind::Count {
+        ValueKind::Count {
             min: 1,
             max: 200_000,
         },
@@ -252,7 +252,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "consumer.drain_timeout",
-        Kind::Duration {
+        ValueKind::Duration {
             min: Duration::ZERO,
             max: secs(600),
         },
@@ -261,7 +261,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "retry.initial_delay",
-        Kind::Duration {
+        ValueKind::Duration {
             min: millis(1),
             max: HOUR,
         },
@@ -270,7 +270,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "retry.multiplier",
-        Kind::Decimal {
+        ValueKind::Decimal {
             min: 1.0,
             max: 10.0,
         },
@@ -279,13 +279,13 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "retry.jitter",
-        Kind::Decimal { min: 0.0, max: 1.0 },
+        ValueKind::Decimal { min: 0.0, max: 1.0 },
         Some("0.5"),
         "The share by which a delay varies at random, to either side.",
     ),
     key(
         "retry.max_delay",
-        Kind::Duration {
+        ValueKind::Duration {
             min: millis(1),
             max: DAY,
         },
@@ -294,13 +294,13 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "retry.max_attempts",
-        Kind::Count { min: 1, max: 1_000 },
+        ValueKind::Count { min: 1, max: 1_000 },
         Some("12"),
         "After so many attempts a request fails as `retries_exhausted`.",
     ),
     key(
         "retry.max_elapsed",
-        Kind::Duration {
+        ValueKind::Duration {
             min: secs(1),
             max: Duration::from_hours(24 * 30),
         },
@@ -309,7 +309,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "retry.local_wait",
-        Kind::Duration {
+        ValueKind::Duration {
             min: Duration::ZERO,
             max: secs(60),
         },
@@ -318,13 +318,13 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "retry.ladder",
-        Kind::Durations,
+        ValueKind::Durations,
         Some("5s,30s,2m,10m,1h"),
         "The delays that have a queue of their own. Each step is one duration without spaces. Another ladder means other queues: drain the old ones first.",
     ),
     key(
         "hold.failures",
-        Kind::Count {
+        ValueKind::Count {
             min: 1,
             max: 10_000,
         },
@@ -333,7 +333,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "hold.first_probe",
-        Kind::Duration {
+        ValueKind::Duration {
             min: millis(10),
             max: HOUR,
         },
@@ -342,7 +342,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "hold.max_probe",
-        Kind::Duration {
+        ValueKind::Duration {
             min: millis(10),
             max: HOUR,
         },
@@ -351,7 +351,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "dead_letters.keep_discarded",
-        Kind::Duration {
+        ValueKind::Duration {
             min: secs(1),
             max: Duration::from_hours(24 * 365),
         },
@@ -360,62 +360,62 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "admin.listen",
-        Kind::Address,
+        ValueKind::Address,
         Some("127.0.0.1:9090"),
         "Where `/livez`, `/readyz`, `/metrics` and `/status` are served.",
     ),
     key(
         "log.format",
-        Kind::Choice(&["auto", "text", "json"]),
+        ValueKind::Choice(&["auto", "text", "json"]),
         Some("auto"),
         "`auto` is text on a terminal, else JSON.",
     ),
     key(
         "log.level",
-        Kind::Text,
+        ValueKind::Text,
         Some("info"),
         "`error`, `warn`, `info`, `debug`, `trace` or `off`; or several, separated by commas, each for a target: `info,rename_worker::broker=debug`. Of the libraries that see what goes over the wire, warnings come at most.",
     ),
     key(
         "log.usernames",
-        Kind::Choice(&["hidden", "hashed", "shown"]),
+        ValueKind::Choice(&["hidden", "hashed", "shown"]),
         Some("hidden"),
         "How usernames appear in logs: not at all, as a keyed hash (HMAC-SHA256, the first 16 hex digits), or as they are.",
     ),
     key(
         "log.hash_key",
-        Kind::Secret,
+        ValueKind::Secret,
         None,
         "The key that usernames are hashed with. Workers that share it give a name the same hash. Without one each process makes a random key, so that its hashes match no other's. Whoever has the key can test a list of names against the log.",
     ),
     key(
         "log.hash_key_file",
-        Kind::File,
+        ValueKind::File,
         None,
         "A file that holds the key instead of `log.hash_key`; read once, at the start.",
     ),
     key(
         "events.source",
-        Kind::Text,
+        ValueKind::Text,
         Some("/rename-worker"),
         "The `source` of every event, a URI or a path.",
     ),
     key(
         "otlp.endpoint",
-        Kind::Url,
+        ValueKind::Url,
         None,
         "Where traces are sent by OTLP over HTTP; none are sent when unset.",
     ),
     key(
         "otlp.proxy",
-        Kind::Secret,
+        ValueKind::Secret,
         None,
         "As `api.proxy`, on the way to `otlp.endpoint`.",
     ),
 ];
 
 /// The key of that path; paths of accounts are looked up by [`account_key`].
-pub(super) fn find(path: &str) -> Option<&'static Key> {
+pub(super) fn find(path: &str) -> Option<&'static SettingKey> {
     KEYS.iter().find(|key| key.path == path)
 }
 
@@ -423,15 +423,15 @@ pub(super) fn find(path: &str) -> Option<&'static Key> {
 pub(super) const ACCOUNT: &str = "api.accounts.<aid>.";
 
 /// The key of that name in `api.accounts.<aid>`.
-pub(super) fn account_key(name: &str) -> Option<&'static Key> {
+pub(super) fn account_key(name: &str) -> Option<&'static SettingKey> {
     KEYS.iter()
         .find(|key| key.path.strip_prefix(ACCOUNT) == Some(name))
 }
 
-impl Kind {
+impl ValueKind {
     /// What is accepted, to end "say …" and to fill the table's column.
     #[must_use]
-    pub fn accepted(&self) -> String {
+    pub fn expected(&self) -> String {
         match self {
             Self::Text => "text".into(),
             Self::Secret => "text (never shown)".into(),

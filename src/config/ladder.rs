@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Delays that have a queue of their own, ascending.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ladder(Vec<Duration>);
+pub struct RetryDelays(Vec<Duration>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadLadder {
@@ -22,7 +22,7 @@ pub enum BadLadder {
 const MAX_STEPS: usize = 20;
 const MAX_STEP: Duration = Duration::from_hours(24);
 
-impl Ladder {
+impl RetryDelays {
     pub fn new(steps: Vec<Duration>) -> Result<Self, BadLadder> {
         if steps.is_empty() {
             return Err(BadLadder::Empty);
@@ -78,24 +78,27 @@ mod tests {
             (250, "250ms"),
             (1_500, "1500ms"),
         ] {
-            assert_eq!(Ladder::label(Duration::from_millis(millis)), name);
+            assert_eq!(RetryDelays::label(Duration::from_millis(millis)), name);
         }
     }
 
     #[test]
     fn steps_ascend_and_fit_a_queue() {
         let seconds = |list: &[u64]| list.iter().map(|s| Duration::from_secs(*s)).collect();
-        assert_eq!(Ladder::new(vec![]), Err(BadLadder::Empty));
-        assert_eq!(Ladder::new(seconds(&[5, 5])), Err(BadLadder::NotAscending));
-        assert_eq!(Ladder::new(seconds(&[0, 5])), Err(BadLadder::Step));
+        assert_eq!(RetryDelays::new(vec![]), Err(BadLadder::Empty));
         assert_eq!(
-            Ladder::new(vec![Duration::from_micros(1500)]),
+            RetryDelays::new(seconds(&[5, 5])),
+            Err(BadLadder::NotAscending)
+        );
+        assert_eq!(RetryDelays::new(seconds(&[0, 5])), Err(BadLadder::Step));
+        assert_eq!(
+            RetryDelays::new(vec![Duration::from_micros(1500)]),
             Err(BadLadder::Step)
         );
         assert_eq!(
-            Ladder::new((1..=21).map(Duration::from_secs).collect()),
+            RetryDelays::new((1..=21).map(Duration::from_secs).collect()),
             Err(BadLadder::TooMany)
         );
-        assert_eq!(Ladder::new(seconds(&[1, 2])).unwrap().steps().len(), 2);
+        assert_eq!(RetryDelays::new(seconds(&[1, 2])).unwrap().steps().len(), 2);
     }
 }

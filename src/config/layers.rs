@@ -11,22 +11,22 @@ use figment::{Figment, Metadata, Profile, Provider, Source};
 use toml::de::{DeTable, DeValue};
 
 use super::bom::text_without_bom;
-use super::check::{self, Lines};
+use super::check::{self, CheckOutput};
 use super::keys::KEYS;
-use super::mistakes::{Mistakes, Origin};
+use super::mistakes::{ConfigErrors, ValueOrigin};
 
 /// Begins every variable that is ours.
 const PREFIX: &str = "RENAME_WORKER_";
 
 /// A value as it was given, and where.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct RawValue {
     pub value: Value,
-    pub origin: Origin,
+    pub origin: ValueOrigin,
 }
 
 /// What is set, by its full path; unset keys are absent.
-pub(super) type Layers = BTreeMap<String, Found>;
+pub(super) type SettingsLayers = BTreeMap<String, RawValue>;
 
 /// The process's environment, as [`super::Settings::load`] takes it.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
@@ -38,42 +38,47 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
     })
 }
 
-pub(super) fn gather(
+pub(super) fn collect(
     config_file: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
-    mistakes: &mut Mistakes,
-) -> Layers {
+    mistakes: &mut ConfigErrors,
+) -> SettingsLayers {
     let mut figment = Figment::new();
     if let Some(path) = config_file {
-        let origin = Origin::File(path.into());
+        let origin = ValueOrigin::File(path.into());
         let (dict, lines) = file(path, mistakes);
-        figment = figment.merge(Layer::checked(dict, origin, &lines, mistakes));
+        figment = figment.merge(SettingsLayer::checked(dict, origin, &lines, mistakes));
     }
     // Sorted, so that mistakes are told in the same order on every machine.
     let ours: BTreeMap<_, _> = env
         .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
         .collect();
     for (name, value) in ours {
-        let origin = Origin::Variable(name.clone());
+        let origin = ValueOrigin::Variable(name.clone());
         if let Some(dict) = variable(&name, value, mistakes) {
-            figment = figment.merge(Layer::checked(dict, origin, &Lines::new(), mistakes));
+            figment = figment.merge(SettingsLayer::checked(
+                dict,
+                origin,
+                &CheckOutput::new(),
+                mistakes,
+            ));
         }
     }
     flatten(&figment)
 }
 
 /// The file's tables and where they stand; empty with a mistake when it has none to give.
-fn file(path: &Path, mistakes: &mut Mistakes) -> (Dict, Lines) {
-    let origin = || Origin::File(path.into());
+fn file(path: &Path, mistakes: &mut ConfigErrors) -> (Dict, CheckOutput) {
+    let origin = || ValueOrigin::File(path.into());
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(cause) => {
             mistakes.add("--config", origin(), format!("cannot be read: {cause}"));
-            return (Dict::new(), Lines::new());
+            return (Dict::new(), CheckOutput::new());
         }
     };
     let text = text_without_bom(&text);
-    let mut lines = Lines::new();
+    let mut lines = CheckOutput::new();
     if let Ok(table) = DeTable::parse(text) {
         note_lines(text, "", table.get_ref(), &mut lines);
     }
@@ -91,7 +96,7 @@ fn file(path: &Path, mistakes: &mut Mistakes) -> (Dict, Lines) {
     (dict, lines)
 }
 
-fn note_lines(text: &str, above: &str, table: &DeTable<'_>, lines: &mut Lines) {
+fn note_lines(text: &str, above: &str, table: &DeTable<'_>, lines: &mut CheckOutput) {
     for (name, value) in table {
         let path = match above {
             "" => name.get_ref().to_string(),
@@ -110,15 +115,15 @@ fn line_of(text: &str, at: usize) -> usize {
 }
 
 /// One variable as a layer: `RENAME_WORKER_API__TIMEOUT` is `api.timeout`.
-fn variable(name: &str, value: String, mistakes: &mut Mistakes) -> Option<Dict> {
+fn variable(name: &str, value: String, mistakes: &mut ConfigErrors) -> Option<Dict> {
     let rest = &name[PREFIX.len()..];
     if !rest.contains("__") {
         // Kubernetes puts RENAME_WORKER_PORT and the like beside a service of that name, so only
         // what looks like one of our keys with a `_` too few is a mistake.
-        if let Some(meant) = short_of_an_underscore(rest) {
+        if let Some(meant) = missing_separator(rest) {
             mistakes.add(
                 name,
-                Origin::Default,
+                ValueOrigin::Default,
                 format!("is no setting; did you mean {meant}?"),
             );
         }
@@ -138,7 +143,7 @@ fn variable(name: &str, value: String, mistakes: &mut Mistakes) -> Option<Dict> 
     nested.into_dict()
 }
 
-fn short_of_an_underscore(rest: &str) -> Option<String> {
+fn missing_separator(rest: &str) -> Option<String> {
     let rest = rest.to_ascii_lowercase();
     if rest.starts_with("api_accounts_") {
         return Some(format!("{PREFIX}API__ACCOUNTS__<aid>__<KEY>"));
@@ -154,25 +159,30 @@ pub(super) fn variable_name(path: &str) -> String {
 }
 
 /// A provider for figment: tables and where they came from.
-struct Layer {
+struct SettingsLayer {
     dict: Dict,
-    origin: Origin,
+    origin: ValueOrigin,
 }
 
-impl Layer {
+impl SettingsLayer {
     /// Keeps what is known, tells what is not.
-    fn checked(dict: Dict, origin: Origin, lines: &Lines, mistakes: &mut Mistakes) -> Self {
-        let dict = check::known(dict, &origin, lines, mistakes);
+    fn checked(
+        dict: Dict,
+        origin: ValueOrigin,
+        lines: &CheckOutput,
+        mistakes: &mut ConfigErrors,
+    ) -> Self {
+        let dict = check::is_known_key(dict, &origin, lines, mistakes);
         Self { dict, origin }
     }
 }
 
-impl Provider for Layer {
+impl Provider for SettingsLayer {
     fn metadata(&self) -> Metadata {
         match &self.origin {
-            Origin::Default => Metadata::named("default"),
-            Origin::File(path) => Metadata::from("file", path.as_path()),
-            Origin::Variable(name) => Metadata::from("variable", name.as_str()),
+            ValueOrigin::Default => Metadata::named("default"),
+            ValueOrigin::File(path) => Metadata::from("file", path.as_path()),
+            ValueOrigin::Variable(name) => Metadata::from("variable", name.as_str()),
         }
     }
 
@@ -182,8 +192,8 @@ impl Provider for Layer {
 }
 
 /// The merged layers, each value by its full path.
-fn flatten(figment: &Figment) -> Layers {
-    let mut layers = Layers::new();
+fn flatten(figment: &Figment) -> SettingsLayers {
+    let mut layers = SettingsLayers::new();
     let data = figment.data().unwrap_or_default();
     for (section, value) in data.get(&Profile::Default).into_iter().flatten() {
         gather_values(figment, section, value, &mut layers);
@@ -191,7 +201,7 @@ fn flatten(figment: &Figment) -> Layers {
     layers
 }
 
-fn gather_values(figment: &Figment, path: &str, value: &Value, layers: &mut Layers) {
+fn gather_values(figment: &Figment, path: &str, value: &Value, layers: &mut SettingsLayers) {
     if let Some(dict) = value.as_dict() {
         for (name, value) in dict {
             gather_values(figment, &format!("{path}.{name}"), value, layers);
@@ -202,11 +212,11 @@ fn gather_values(figment: &Figment, path: &str, value: &Value, layers: &mut Laye
         .get_metadata(value.tag())
         .and_then(|meta| meta.source.as_ref());
     let origin = match source {
-        Some(Source::File(path)) => Origin::File(path.clone()),
-        Some(Source::Custom(name)) => Origin::Variable(name.clone()),
-        _ => Origin::Default,
+        Some(Source::File(path)) => ValueOrigin::File(path.clone()),
+        Some(Source::Custom(name)) => ValueOrigin::Variable(name.clone()),
+        _ => ValueOrigin::Default,
     };
-    let found = Found {
+    let found = RawValue {
         value: value.clone(),
         origin,
     };

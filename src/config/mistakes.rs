@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub enum ValueOrigin {
     Default,
     File(PathBuf),
     /// An environment variable, by its name.
     Variable(String),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -24,17 +24,17 @@ impl fmt::Display for Origin {
 
 /// One mistake. Its text never holds a value that may be secret.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mistake {
+pub struct ConfigError {
     /// `section.key`, or the file's or variable's name when there is no such key.
     pub key: String,
-    pub origin: Origin,
+    pub origin: ValueOrigin,
     pub what: String,
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.origin {
-            Origin::Default => write!(f, "{}: {}", self.key, self.what),
+            ValueOrigin::Default => write!(f, "{}: {}", self.key, self.what),
             origin => write!(f, "{} ({origin}): {}", self.key, self.what),
         }
     }
@@ -42,11 +42,16 @@ impl fmt::Display for Mistake {
 
 /// Every mistake found; an error only when there is one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mistakes(Vec<Mistake>);
+pub struct ConfigErrors(Vec<ConfigError>);
 
-impl Mistakes {
-    pub(super) fn add(&mut self, key: impl Into<String>, origin: Origin, what: impl Into<String>) {
-        self.0.push(Mistake {
+impl ConfigErrors {
+    pub(super) fn add(
+        &mut self,
+        key: impl Into<String>,
+        origin: ValueOrigin,
+        what: impl Into<String>,
+    ) {
+        self.0.push(ConfigError {
             key: key.into(),
             origin,
             what: what.into(),
@@ -58,7 +63,7 @@ impl Mistakes {
         self.0.is_empty()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Mistake> {
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }
 
@@ -69,7 +74,7 @@ impl Mistakes {
     }
 }
 
-impl fmt::Display for Mistakes {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.len() {
             1 => f.write_str("1 mistake in the settings:")?,
@@ -82,4 +87,4 @@ impl fmt::Display for Mistakes {
     }
 }
 
-impl std::error::Error for Mistakes {}
+impl std::error::Error for ConfigErrors {}

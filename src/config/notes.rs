@@ -4,13 +4,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::amqp_url::AmqpUrl;
 use super::loopback::is_loopback;
-use super::{Log, Settings, Usernames};
+use super::{LogSection, Settings, UsernameLogging};
 
 impl Settings {
     /// What an operator should know; none of its words holds a secret. What is wrong with files is
     /// told by [`Settings::file_faults`].
     #[must_use]
-    pub fn notes(&self) -> Vec<String> {
+    pub fn warnings(&self) -> Vec<String> {
         let mut notes = Vec::new();
         self.note_broker(&mut notes);
         self.note_proxies(&mut notes);
@@ -78,20 +78,20 @@ fn is_here(url: &str) -> bool {
     url::Url::parse(url).is_ok_and(|url| url.host_str().is_some_and(is_loopback))
 }
 
-fn note_logged_names(log: &Log, notes: &mut Vec<String>) {
+fn note_logged_names(log: &LogSection, notes: &mut Vec<String>) {
     /// In bytes. With a shorter key, somebody who has the log and a list of names can try all keys.
     const KEY_MIN: usize = 16;
     match (log.usernames, &log.hash_key) {
-        (Usernames::Hidden, _) => {}
-        (Usernames::Shown, _) => {
+        (UsernameLogging::Hidden, _) => {}
+        (UsernameLogging::Shown, _) => {
             notes.push("log.usernames: usernames appear in the logs".into());
         }
-        (Usernames::Hashed, None) => notes.push(
+        (UsernameLogging::Hashed, None) => notes.push(
             "log.usernames: usernames are hashed with a random key, so that the hashes of this \
              process match no other's; to compare them, set log.hash_key or log.hash_key_file"
                 .into(),
         ),
-        (Usernames::Hashed, Some(secret)) => {
+        (UsernameLogging::Hashed, Some(secret)) => {
             let is_short = |key: &SecretString| key.expose_secret().len() < KEY_MIN;
             if secret.read().is_ok_and(|key| is_short(&key)) {
                 notes.push(format!(

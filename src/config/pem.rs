@@ -31,7 +31,7 @@ pub enum BadPem {
 
 /// A client's certificate chain and its key.
 #[derive(Debug)]
-pub struct Identity {
+pub struct ClientIdentity {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
 }
@@ -80,7 +80,7 @@ pub fn certificates(content: &[u8]) -> Result<Vec<CertificateDer<'static>>, BadP
 }
 
 /// The client's certificate and key, which belong together.
-pub fn identity(certificate_file: &Path, key_file: &Path) -> Result<Identity, BadIdentity> {
+pub fn identity(certificate_file: &Path, key_file: &Path) -> Result<ClientIdentity, BadIdentity> {
     let chain = content(certificate_file)
         .and_then(|content| certificates(&content))
         .map_err(BadIdentity::Certificate)?;
@@ -91,7 +91,7 @@ pub fn identity(certificate_file: &Path, key_file: &Path) -> Result<Identity, Ba
     let wrong = |what| BadPem::Content(what);
     match CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider) {
         Ok(_) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {
-            Ok(Identity { chain, key })
+            Ok(ClientIdentity { chain, key })
         }
         Err(rustls::Error::InconsistentKeys(_)) => Err(BadIdentity::Key(wrong(
             "is not the key of the certificate in amqp.client_cert_file",
@@ -157,7 +157,7 @@ mod tests {
         (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
     }
 
-    fn what_of(result: Result<Identity, BadIdentity>) -> Result<(), String> {
+    fn what_of(result: Result<ClientIdentity, BadIdentity>) -> Result<(), String> {
         match result {
             Ok(_) => Ok(()),
             Err(BadIdentity::Certificate(bad)) => Err(format!("certificate {bad}")),

@@ -2,32 +2,32 @@
 
 use std::time::Duration;
 
-use super::keys::{self, ACCOUNT, KEYS, Key, Kind};
-use super::layers::{Found, Layers};
-use super::mistakes::{Mistakes, Origin};
-use super::values::{self, Given, Parsed};
+use super::keys::{self, ACCOUNT, KEYS, SettingKey, ValueKind};
+use super::layers::{RawValue, SettingsLayers};
+use super::mistakes::{ConfigErrors, ValueOrigin};
+use super::values::{self, ParsedValue, RawScalar};
 
 /// One key as it is in effect.
 #[derive(Debug, Clone)]
-pub struct Effective {
+pub struct EffectiveSettings {
     /// The full path, `section.key`.
     pub key: String,
     /// Secrets are `[redacted]`; none when unset.
     pub value: Option<toml::Value>,
-    pub origin: Origin,
+    pub origin: ValueOrigin,
 }
 
 /// What stands for a secret wherever settings are shown.
 const REDACTED: &str = "[redacted]";
 
-pub(super) struct Reader {
-    layers: Layers,
-    mistakes: Mistakes,
-    effective: Vec<Effective>,
+pub(super) struct SettingsReader {
+    layers: SettingsLayers,
+    mistakes: ConfigErrors,
+    effective: Vec<EffectiveSettings>,
 }
 
-impl Reader {
-    pub fn new(layers: Layers, mistakes: Mistakes) -> Self {
+impl SettingsReader {
+    pub fn new(layers: SettingsLayers, mistakes: ConfigErrors) -> Self {
         Self {
             layers,
             mistakes,
@@ -36,7 +36,7 @@ impl Reader {
     }
 
     /// What is in effect, or everything that is wrong.
-    pub fn finish(mut self) -> Result<Vec<Effective>, Mistakes> {
+    pub fn finish(mut self) -> Result<Vec<EffectiveSettings>, ConfigErrors> {
         if self.mistakes.is_empty() {
             self.effective
                 .sort_by_key(|effective| place(&effective.key));
@@ -62,13 +62,13 @@ impl Reader {
 
     pub fn mistake(&mut self, path: &str, what: impl Into<String>) {
         let found = self.layers.get(path);
-        let origin = found.map_or(Origin::Default, |found| found.origin.clone());
+        let origin = found.map_or(ValueOrigin::Default, |found| found.origin.clone());
         self.mistakes.add(path, origin, what);
     }
 
-    pub fn origin(&self, path: &str) -> Origin {
+    pub fn origin(&self, path: &str) -> ValueOrigin {
         let found = self.layers.get(path);
-        found.map_or(Origin::Default, |found| found.origin.clone())
+        found.map_or(ValueOrigin::Default, |found| found.origin.clone())
     }
 
     pub fn text(&mut self, path: &str) -> Option<String> {
@@ -103,42 +103,53 @@ impl Reader {
             let most = humantime::format_duration(bound);
             self.mistake(path, format!("{is} is longer than {bound_path}, {most}"));
         } else if let Some(effective) = self.effective.iter_mut().find(|e| e.key == path) {
-            effective.value = Some(values::shown(bound));
+            effective.value = Some(values::quoted(bound));
         }
         bound
     }
 
     /// A value by the kind's own parser, falling back to the default after a mistake.
-    pub fn required<T>(&mut self, path: &str, parse: fn(Given<'_>, Kind) -> Parsed<T>) -> T {
+    pub fn required<T>(
+        &mut self,
+        path: &str,
+        parse: fn(RawScalar<'_>, ValueKind) -> ParsedValue<T>,
+    ) -> T {
         self.read(path, parse).unwrap_or_else(|| {
             let key = known(path);
             let default = key.default.expect("a required key has a default");
-            let (value, _) = parse(Given::Text(default), key.kind).expect("a default is valid");
+            let (value, _) = parse(RawScalar::Text(default), key.kind).expect("a default is valid");
             value
         })
     }
 
     /// A value, its default, or nothing: it was unset or is told as a mistake.
-    fn read<T>(&mut self, path: &str, parse: fn(Given<'_>, Kind) -> Parsed<T>) -> Option<T> {
+    fn read<T>(
+        &mut self,
+        path: &str,
+        parse: fn(RawScalar<'_>, ValueKind) -> ParsedValue<T>,
+    ) -> Option<T> {
         let key = known(path);
         let (parsed, origin) = match (self.layers.get(path), key.default) {
-            (Some(Found { value, origin }), _) => {
+            (Some(RawValue { value, origin }), _) => {
                 let given = match (origin, value.as_str()) {
-                    (Origin::Variable(_), Some(text)) => Given::Text(text),
-                    _ => Given::Toml(value),
+                    (ValueOrigin::Variable(_), Some(text)) => RawScalar::Text(text),
+                    _ => RawScalar::Toml(value),
                 };
                 (parse(given, key.kind), origin.clone())
             }
-            (None, Some(default)) => (parse(Given::Text(default), key.kind), Origin::Default),
+            (None, Some(default)) => (
+                parse(RawScalar::Text(default), key.kind),
+                ValueOrigin::Default,
+            ),
             (None, None) => {
-                self.show(path, None, Origin::Default);
+                self.show(path, None, ValueOrigin::Default);
                 return None;
             }
         };
         match parsed {
             Ok((value, shown)) => {
                 let shown = match key.kind {
-                    Kind::Secret => REDACTED.into(),
+                    ValueKind::Secret => REDACTED.into(),
                     _ => shown,
                 };
                 self.show(path, Some(shown), origin);
@@ -153,11 +164,11 @@ impl Reader {
 
     /// Tells the key as unset, without its default: a twin is set in its stead.
     pub fn unset(&mut self, path: &str) {
-        self.show(path, None, Origin::Default);
+        self.show(path, None, ValueOrigin::Default);
     }
 
-    fn show(&mut self, path: &str, value: Option<toml::Value>, origin: Origin) {
-        self.effective.push(Effective {
+    fn show(&mut self, path: &str, value: Option<toml::Value>, origin: ValueOrigin) {
+        self.effective.push(EffectiveSettings {
             key: path.into(),
             value,
             origin,
@@ -167,7 +178,7 @@ impl Reader {
 
 /// Orders paths as the table does, accounts one after the other.
 fn place(path: &str) -> (Option<usize>, String, Option<usize>) {
-    let at = |key: &Key| KEYS.iter().position(|other| other.path == key.path);
+    let at = |key: &SettingKey| KEYS.iter().position(|other| other.path == key.path);
     let account = path.strip_prefix("api.accounts.");
     match account.and_then(|rest| rest.split_once('.')) {
         Some((aid, _)) => {
@@ -179,7 +190,7 @@ fn place(path: &str) -> (Option<usize>, String, Option<usize>) {
 }
 
 /// The key of a path, an account's too.
-fn known(path: &str) -> &'static Key {
+fn known(path: &str) -> &'static SettingKey {
     let account = path.strip_prefix("api.accounts.");
     let key = match account.and_then(|rest| rest.split_once('.')) {
         Some((_, name)) => keys::account_key(name),

@@ -13,26 +13,27 @@ use url::Url;
 use super::amqp_url::AmqpUrl;
 use super::loopback::{is_host, is_loopback};
 use super::proxy::ProxyUrl;
-use super::reader::Reader;
+use super::reader::SettingsReader;
 use super::secret::{Secret, client_id_fault, token_fault};
 use super::values;
 use super::{
-    Admin, Amqp, Api, Consumer, Credentials, DeadLetters, Events, Hold, Log, LogFormat, Otlp,
-    Retry, Settings, Usernames, VerifyUser,
+    AdminSection, AmqpSection, ApiSection, ConsumerSection, CredentialsSection, DeadLettersSection,
+    EventsSection, HoldSection, LogFormat, LogSection, OtlpSection, RetrySection, Settings,
+    UsernameLogging, VerifyUser,
 };
 use crate::core::request::AccountId;
 
-pub(super) fn settings(reader: &mut Reader) -> Settings {
+pub(super) fn settings(reader: &mut SettingsReader) -> Settings {
     Settings {
         amqp: amqp(reader),
         api: api(reader),
         consumer: consumer(reader),
         retry: retry(reader),
         hold: hold(reader),
-        dead_letters: DeadLetters {
+        dead_letters: DeadLettersSection {
             keep_discarded: reader.duration("dead_letters.keep_discarded"),
         },
-        admin: Admin {
+        admin: AdminSection {
             listen: reader.required("admin.listen", values::address),
         },
         log: log(reader),
@@ -42,7 +43,7 @@ pub(super) fn settings(reader: &mut Reader) -> Settings {
     }
 }
 
-fn amqp(reader: &mut Reader) -> Amqp {
+fn amqp(reader: &mut SettingsReader) -> AmqpSection {
     let url = secret(reader, "amqp.url", "amqp.url_file");
     let mut plain = false;
     if let Some(Secret::Inline(text)) = &url {
@@ -77,7 +78,7 @@ fn amqp(reader: &mut Reader) -> Amqp {
     if let Err(what) = check_prefix(&prefix) {
         reader.mistake("amqp.prefix", what);
     }
-    Amqp {
+    AmqpSection {
         url: url.unwrap_or_else(|| Secret::inline("")),
         ca_file,
         client_cert_file,
@@ -100,7 +101,7 @@ fn check_prefix(prefix: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn api(reader: &mut Reader) -> Api {
+fn api(reader: &mut SettingsReader) -> ApiSection {
     let allow_insecure = reader.flag("api.allow_insecure");
     let base_url = base_url(reader, allow_insecure);
     let ca_file = file(reader, "api.ca_file");
@@ -119,7 +120,7 @@ fn api(reader: &mut Reader) -> Api {
         0 => VerifyUser::Before,
         _ => VerifyUser::After,
     };
-    Api {
+    ApiSection {
         base_url,
         allow_insecure,
         ca_file,
@@ -135,7 +136,7 @@ fn api(reader: &mut Reader) -> Api {
     }
 }
 
-fn base_url(reader: &mut Reader, allow_insecure: bool) -> String {
+fn base_url(reader: &mut SettingsReader, allow_insecure: bool) -> String {
     let Some(text) = reader.text("api.base_url") else {
         return String::new();
     };
@@ -175,7 +176,7 @@ fn http_url(text: &str) -> Result<Url, String> {
 }
 
 /// A token, or a client, whole; `at` is where the keys are, with its last dot.
-fn credentials_at(reader: &mut Reader, at: &str) -> Option<Credentials> {
+fn credentials_at(reader: &mut SettingsReader, at: &str) -> Option<CredentialsSection> {
     let path = |name: &str| format!("{at}{name}");
     let [
         token,
@@ -218,14 +219,14 @@ fn credentials_at(reader: &mut Reader, at: &str) -> Option<Credentials> {
     }
     let client = secret(reader, &client_secret, &client_secret_file);
     match (token, id, client) {
-        (Some(token), _, _) => Some(Credentials::Token(token)),
-        (None, Some(id), Some(secret)) => Some(Credentials::Client { id, secret }),
+        (Some(token), _, _) => Some(CredentialsSection::Token(token)),
+        (None, Some(id), Some(secret)) => Some(CredentialsSection::Client { id, secret }),
         _ => None,
     }
 }
 
 /// A secret given inline or in a file, not both; a default gives way to the file.
-fn secret(reader: &mut Reader, inline: &str, file: &str) -> Option<Secret> {
+fn secret(reader: &mut SettingsReader, inline: &str, file: &str) -> Option<Secret> {
     if !reader.is_given(file) {
         reader.unset(file);
         let given = Secret::inline(&reader.text(inline)?);
@@ -252,7 +253,7 @@ fn secret(reader: &mut Reader, inline: &str, file: &str) -> Option<Secret> {
 }
 
 /// As [`secret`], of which a token is made.
-fn token_of(reader: &mut Reader, inline: &str, file: &str) -> Option<Secret> {
+fn token_of(reader: &mut SettingsReader, inline: &str, file: &str) -> Option<Secret> {
     let token = secret(reader, inline, file)?;
     if let Secret::Inline(text) = &token
         && let Some(fault) = token_fault(text.expose_secret())
@@ -262,7 +263,7 @@ fn token_of(reader: &mut Reader, inline: &str, file: &str) -> Option<Secret> {
     Some(token)
 }
 
-fn file(reader: &mut Reader, path: &str) -> Option<PathBuf> {
+fn file(reader: &mut SettingsReader, path: &str) -> Option<PathBuf> {
     let text = reader.text(path)?;
     if can_be_a_path(&text) {
         return Some(text.into());
@@ -286,7 +287,7 @@ fn can_be_a_path(text: &str) -> bool {
     !is_content && text.len() <= PATH_MAX
 }
 
-fn proxy(reader: &mut Reader, path: &str) -> Option<ProxyUrl> {
+fn proxy(reader: &mut SettingsReader, path: &str) -> Option<ProxyUrl> {
     let text = reader.text(path)?;
     match ProxyUrl::parse(&text) {
         Ok(proxy) => Some(proxy),
@@ -297,10 +298,10 @@ fn proxy(reader: &mut Reader, path: &str) -> Option<ProxyUrl> {
     }
 }
 
-fn consumer(reader: &mut Reader) -> Consumer {
+fn consumer(reader: &mut SettingsReader) -> ConsumerSection {
     let concurrency = reader.required("consumer.concurrency", values::count);
     let concurrency = u16::try_from(concurrency).ok().and_then(NonZeroU16::new);
-    Consumer {
+    ConsumerSection {
         concurrency: concurrency.expect("its bounds fit"),
         account_share: reader.decimal("consumer.account_share"),
         max_deferred: reader.required("consumer.max_deferred", values::count),
@@ -308,10 +309,10 @@ fn consumer(reader: &mut Reader) -> Consumer {
     }
 }
 
-fn retry(reader: &mut Reader) -> Retry {
+fn retry(reader: &mut SettingsReader) -> RetrySection {
     let max_delay = reader.duration("retry.max_delay");
     let bound = ("retry.max_delay", max_delay);
-    Retry {
+    RetrySection {
         initial_delay: reader.duration_within("retry.initial_delay", bound),
         multiplier: reader.decimal("retry.multiplier"),
         jitter: reader.decimal("retry.jitter"),
@@ -323,16 +324,16 @@ fn retry(reader: &mut Reader) -> Retry {
     }
 }
 
-fn hold(reader: &mut Reader) -> Hold {
+fn hold(reader: &mut SettingsReader) -> HoldSection {
     let max_probe = reader.duration("hold.max_probe");
-    Hold {
+    HoldSection {
         failures: reader.required("hold.failures", values::count),
         first_probe: reader.duration_within("hold.first_probe", ("hold.max_probe", max_probe)),
         max_probe,
     }
 }
 
-fn log(reader: &mut Reader) -> Log {
+fn log(reader: &mut SettingsReader) -> LogSection {
     let format = match reader.required("log.format", values::choice) {
         0 => LogFormat::Auto,
         1 => LogFormat::Text,
@@ -345,11 +346,11 @@ fn log(reader: &mut Reader) -> Log {
         reader.mistake("log.level", what);
     }
     let usernames = match reader.required("log.usernames", values::choice) {
-        0 => Usernames::Hidden,
-        1 => Usernames::Hashed,
-        _ => Usernames::Shown,
+        0 => UsernameLogging::Hidden,
+        1 => UsernameLogging::Hashed,
+        _ => UsernameLogging::Shown,
     };
-    Log {
+    LogSection {
         format,
         level,
         usernames,
@@ -366,7 +367,7 @@ fn is_directive(directive: &str) -> bool {
         && ["off", "error", "warn", "info", "debug", "trace"].contains(&level)
 }
 
-fn events(reader: &mut Reader) -> Events {
+fn events(reader: &mut SettingsReader) -> EventsSection {
     /// CloudEvents asks for events under 64 KiB whole; no sensible source is longer, in bytes.
     const SOURCE_MAX: usize = 255;
     let source = reader.required("events.source", values::text);
@@ -376,16 +377,16 @@ fn events(reader: &mut Reader) -> Events {
         let what = "is no URI reference; say one such as /rename-worker, without spaces";
         reader.mistake("events.source", what);
     }
-    Events { source }
+    EventsSection { source }
 }
 
-fn otlp(reader: &mut Reader) -> Otlp {
+fn otlp(reader: &mut SettingsReader) -> OtlpSection {
     let endpoint = reader.text("otlp.endpoint").and_then(|text| {
         let url = http_url(&text);
         url.map_err(|what| reader.mistake("otlp.endpoint", what))
             .ok()
     });
-    Otlp {
+    OtlpSection {
         // As it is parsed, since the exporter's own parser takes less.
         endpoint: endpoint.map(String::from),
         proxy: proxy(reader, "otlp.proxy"),

@@ -173,7 +173,7 @@ fn a_secret_s_file_takes_the_place_of_its_default() {
         settings.amqp.url.file(),
         Some(Path::new("/run/secrets/amqp"))
     );
-    let Some(Credentials::Client { id, secret }) = settings.api.credentials else {
+    let Some(CredentialsSection::Client { id, secret }) = settings.api.credentials else {
         panic!("no client");
     };
     assert_eq!(id, "me");
@@ -281,7 +281,7 @@ fn nothing_shows_a_secret() {
     ];
     let env = env.iter().map(|(k, v)| ((*k).into(), (*v).into()));
     let (settings, effective) = Settings::explain(None, env).unwrap();
-    assert!(!format!("{settings:?}{effective:?}{:?}", settings.notes()).contains("hush"));
+    assert!(!format!("{settings:?}{effective:?}{:?}", settings.warnings()).contains("hush"));
 }
 
 fn check(toml: &str, env: &[(&str, &str)]) -> Result<Settings, String> {
@@ -384,7 +384,7 @@ fn the_line_end_of_a_variable_is_left_out_whatever_the_key() {
     let settings = load("", &env).unwrap();
     let secret = |secret: &Secret| secret.read().unwrap().expose_secret().to_owned();
     assert_eq!(secret(&settings.amqp.url), "amqp://u:p@mq/v");
-    let Some(Credentials::Client { id, secret: given }) = &settings.api.credentials else {
+    let Some(CredentialsSection::Client { id, secret: given }) = &settings.api.credentials else {
         panic!("no client");
     };
     assert_eq!((id.as_str(), secret(given).as_str()), ("me", "hush"));
@@ -438,7 +438,7 @@ fn a_duration_that_looks_like_two_is_not_taken_for_their_sum() {
 #[test]
 fn notes_tell_of_what_travels_in_the_clear_and_of_proxies_that_are_not_used() {
     let none = "api: no credentials are set, so requests will wait for them";
-    assert_eq!(Settings::default().notes(), [none]);
+    assert_eq!(Settings::default().warnings(), [none]);
     for (toml, env, part) in [
         (
             "[amqp]\nurl = \"amqp://u:hush@127.evil.com\"",
@@ -471,7 +471,9 @@ fn notes_tell_of_what_travels_in_the_clear_and_of_proxies_that_are_not_used() {
             "api.proxy: is used for nothing",
         ),
     ] {
-        let notes = load(toml, &[(env, "http://hush@proxy")]).unwrap().notes();
+        let notes = load(toml, &[(env, "http://hush@proxy")])
+            .unwrap()
+            .warnings();
         let notes = notes.join("\n");
         assert!(notes.contains(part), "{toml}: {notes}");
         assert!(!notes.contains("hush"), "{notes}");
@@ -481,7 +483,9 @@ fn notes_tell_of_what_travels_in_the_clear_and_of_proxies_that_are_not_used() {
         ("[api]\nproxy = \"http://hush@proxy\"", "HTTPS_PROXY"),
         ("[api]\nbase_url = \"http://localhost\"", "https_proxy"),
     ] {
-        let notes = load(toml, &[(env, "http://hush@proxy")]).unwrap().notes();
+        let notes = load(toml, &[(env, "http://hush@proxy")])
+            .unwrap()
+            .warnings();
         assert_eq!(notes, [none], "{toml}");
     }
 }

@@ -5,22 +5,22 @@ use std::time::Duration;
 
 use figment::value::Value;
 
-use super::keys::Kind;
-use super::ladder::Ladder;
+use super::keys::ValueKind;
+use super::ladder::RetryDelays;
 use super::secret::trimmed;
 
 /// A value as it was given.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Given<'a> {
+pub(super) enum RawScalar<'a> {
     Toml(&'a Value),
     /// From a variable, or a default: always text, whatever the type.
     Text(&'a str),
 }
 
 /// A value, and how it is shown.
-pub(super) type Parsed<T> = Result<(T, toml::Value), String>;
+pub(super) type ParsedValue<T> = Result<(T, toml::Value), String>;
 
-pub(super) fn text(given: Given<'_>, kind: Kind) -> Parsed<String> {
+pub(super) fn text(given: RawScalar<'_>, kind: ValueKind) -> ParsedValue<String> {
     let text = string(given, kind)?;
     if text.trim().is_empty() {
         return Err("is empty".into());
@@ -28,72 +28,72 @@ pub(super) fn text(given: Given<'_>, kind: Kind) -> Parsed<String> {
     Ok((text.into(), text.into()))
 }
 
-pub(super) fn flag(given: Given<'_>, kind: Kind) -> Parsed<bool> {
+pub(super) fn flag(given: RawScalar<'_>, kind: ValueKind) -> ParsedValue<bool> {
     let flag = match given {
-        Given::Toml(value) => value.to_bool().ok_or_else(|| wrong_type(given, kind))?,
-        Given::Text(text) => match trimmed(text) {
+        RawScalar::Toml(value) => value.to_bool().ok_or_else(|| wrong_type(given, kind))?,
+        RawScalar::Text(text) => match trimmed(text) {
             "true" => true,
             "false" => false,
-            _ => return Err(unfit(kind)),
+            _ => return Err(invalid(kind)),
         },
     };
     Ok((flag, flag.into()))
 }
 
-pub(super) fn count(given: Given<'_>, kind: Kind) -> Parsed<u32> {
+pub(super) fn count(given: RawScalar<'_>, kind: ValueKind) -> ParsedValue<u32> {
     let number = match given {
-        Given::Toml(value) => value.to_i128().ok_or_else(|| wrong_type(given, kind))?,
-        Given::Text(text) => trimmed(text).parse().map_err(|_| unfit(kind))?,
+        RawScalar::Toml(value) => value.to_i128().ok_or_else(|| wrong_type(given, kind))?,
+        RawScalar::Text(text) => trimmed(text).parse().map_err(|_| invalid(kind))?,
     };
-    let Kind::Count { min, max } = kind else {
+    let ValueKind::Count { min, max } = kind else {
         unreachable!("a count's key is of the kind Count")
     };
     match u32::try_from(number) {
         Ok(fit) if (min..=max).contains(&fit) => Ok((fit, i64::from(fit).into())),
-        _ => Err(unfit(kind)),
+        _ => Err(invalid(kind)),
     }
 }
 
-pub(super) fn decimal(given: Given<'_>, kind: Kind) -> Parsed<f64> {
+pub(super) fn decimal(given: RawScalar<'_>, kind: ValueKind) -> ParsedValue<f64> {
     let number = match given {
         #[expect(
             clippy::cast_precision_loss,
             reason = "only small numbers are accepted below"
         )]
-        Given::Toml(value) => match value.to_i128() {
+        RawScalar::Toml(value) => match value.to_i128() {
             Some(whole) => whole as f64,
             None => value.to_f64().ok_or_else(|| wrong_type(given, kind))?,
         },
-        Given::Text(text) => trimmed(text).parse().map_err(|_| unfit(kind))?,
+        RawScalar::Text(text) => trimmed(text).parse().map_err(|_| invalid(kind))?,
     };
-    let Kind::Decimal { min, max } = kind else {
+    let ValueKind::Decimal { min, max } = kind else {
         unreachable!("a decimal's key is of the kind Decimal")
     };
     if (min..=max).contains(&number) {
         Ok((number, number.into()))
     } else {
-        Err(unfit(kind))
+        Err(invalid(kind))
     }
 }
 
-pub(super) fn duration(given: Given<'_>, kind: Kind) -> Parsed<Duration> {
+pub(super) fn duration(given: RawScalar<'_>, kind: ValueKind) -> ParsedValue<Duration> {
     let text = string(given, kind)?;
-    let Kind::Duration { min, max } = kind else {
+    let ValueKind::Duration { min, max } = kind else {
         unreachable!("a duration's key is of the kind Duration")
     };
     match one_duration(text) {
-        Some(fit) if (min..=max).contains(&fit) => Ok((fit, shown(fit))),
-        _ => Err(unfit(kind)),
+        Some(fit) if (min..=max).contains(&fit) => Ok((fit, quoted(fit))),
+        _ => Err(invalid(kind)),
     }
 }
 
-pub(super) fn ladder(given: Given<'_>, kind: Kind) -> Parsed<Ladder> {
+pub(super) fn ladder(given: RawScalar<'_>, kind: ValueKind) -> ParsedValue<RetryDelays> {
     let texts: Vec<&str> = match given {
-        Given::Toml(value) => value
+        RawScalar::Toml(value) => value
             .as_array()
             .and_then(|items| items.iter().map(Value::as_str).collect())
             .ok_or_else(|| "is no list of durations such as [\"5s\", \"2m\"]".to_string())?,
-        Given::Text(text) => text.split(',').map(str::trim).collect(),
+        RawScalar::Text(text) => text.split(',').map(str::trim).collect(),
     };
     let steps: Result<Vec<Duration>, String> = texts
         .iter()
@@ -103,35 +103,35 @@ pub(super) fn ladder(given: Given<'_>, kind: Kind) -> Parsed<Ladder> {
             let spaced = text.contains(char::is_whitespace);
             let step = if spaced { None } else { one_duration(text) };
             step.ok_or_else(|| {
-                unfit(kind)
+                invalid(kind)
                     + ": each step is one duration without spaces, such as 5s, 2m or 1h30m; in a \
                        variable a comma stands between two steps"
             })
         })
         .collect();
-    let ladder = Ladder::new(steps?).map_err(|bad| bad.to_string())?;
+    let ladder = RetryDelays::new(steps?).map_err(|bad| bad.to_string())?;
     let shown: Vec<toml::Value> = ladder
         .steps()
         .iter()
-        .map(|step| Ladder::label(*step).into())
+        .map(|step| RetryDelays::label(*step).into())
         .collect();
     Ok((ladder, shown.into()))
 }
 
-pub(super) fn address(given: Given<'_>, kind: Kind) -> Parsed<SocketAddr> {
+pub(super) fn address(given: RawScalar<'_>, kind: ValueKind) -> ParsedValue<SocketAddr> {
     let text = string(given, kind)?;
-    let address: SocketAddr = text.parse().map_err(|_| unfit(kind))?;
+    let address: SocketAddr = text.parse().map_err(|_| invalid(kind))?;
     Ok((address, address.to_string().into()))
 }
 
 /// The place of the choice in the kind's list.
-pub(super) fn choice(given: Given<'_>, kind: Kind) -> Parsed<usize> {
+pub(super) fn choice(given: RawScalar<'_>, kind: ValueKind) -> ParsedValue<usize> {
     let text = string(given, kind)?;
-    let Kind::Choice(choices) = kind else {
+    let ValueKind::Choice(choices) = kind else {
         unreachable!("a choice's key is of the kind Choice")
     };
     let place = choices.iter().position(|choice| *choice == text);
-    let place = place.ok_or_else(|| unfit(kind))?;
+    let place = place.ok_or_else(|| invalid(kind))?;
     Ok((place, text.into()))
 }
 
@@ -148,34 +148,34 @@ fn one_duration(text: &str) -> Option<Duration> {
 }
 
 /// A duration as `config show` tells it, and as it can be read again.
-pub(super) fn shown(duration: Duration) -> toml::Value {
+pub(super) fn quoted(duration: Duration) -> toml::Value {
     humantime::format_duration(duration).to_string().into()
 }
 
-fn string(given: Given<'_>, kind: Kind) -> Result<&str, String> {
+fn string(given: RawScalar<'_>, kind: ValueKind) -> Result<&str, String> {
     match given {
-        Given::Text(text) => Ok(trimmed(text)),
-        Given::Toml(value) => value
+        RawScalar::Text(text) => Ok(trimmed(text)),
+        RawScalar::Toml(value) => value
             .as_str()
             .map(trimmed)
             .ok_or_else(|| wrong_type(given, kind)),
     }
 }
 
-fn wrong_type(given: Given<'_>, kind: Kind) -> String {
+fn wrong_type(given: RawScalar<'_>, kind: ValueKind) -> String {
     let is = match given {
-        Given::Text(_) | Given::Toml(Value::String(..) | Value::Char(..)) => "text",
-        Given::Toml(Value::Bool(..)) => "true or false",
-        Given::Toml(Value::Num(..)) => "a number",
-        Given::Toml(Value::Array(..)) => "a list",
-        Given::Toml(Value::Dict(..)) => "a table",
-        Given::Toml(Value::Empty(..)) => "empty",
+        RawScalar::Text(_) | RawScalar::Toml(Value::String(..) | Value::Char(..)) => "text",
+        RawScalar::Toml(Value::Bool(..)) => "true or false",
+        RawScalar::Toml(Value::Num(..)) => "a number",
+        RawScalar::Toml(Value::Array(..)) => "a list",
+        RawScalar::Toml(Value::Dict(..)) => "a table",
+        RawScalar::Toml(Value::Empty(..)) => "empty",
     };
-    format!("is {is}; say {}", kind.accepted())
+    format!("is {is}; say {}", kind.expected())
 }
 
 /// What a value that does not fit should be. The value is never quoted: it may be a secret that
 /// strayed.
-fn unfit(kind: Kind) -> String {
-    format!("does not fit; say {}", kind.accepted())
+fn invalid(kind: ValueKind) -> String {
+    format!("does not fit; say {}", kind.expected())
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lru::LruCache;
 
-use super::answer::Gist;
+use super::answer::ResponseSummary;
 use super::policy::hold::account::{AccountChange, AccountEvent, AccountHold, AccountState};
-use super::policy::hold::{AccountFacts, Cause, HoldSettings};
+use super::policy::hold::{AccountFacts, HoldCause, HoldSettings};
 use super::request::AccountId;
-use super::retry::later;
+use super::retry::saturating_add;
 
 /// Accounts that are remembered, some 2 MB. A worker serves a few hundred.
 const MAX_ACCOUNTS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
@@ -31,11 +31,11 @@ pub const MAX_LISTED: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldAccount {
     pub account: AccountId,
-    pub cause: Cause,
+    pub cause: HoldCause,
     pub since: Timestamp,
     /// `None` while a probe is under way.
     pub probe_at: Option<Timestamp>,
-    pub last_answer: Gist,
+    pub last_answer: ResponseSummary,
     pub last_answer_at: Timestamp,
 }
 
@@ -50,9 +50,9 @@ pub enum Admission {
 }
 
 #[derive(Debug, Default)]
-struct Account {
+struct KnownAccount {
     hold: AccountHold,
-    last_answer: Option<(Gist, Timestamp)>,
+    last_answer: Option<(ResponseSummary, Timestamp)>,
     /// The last answer was a failure.
     is_failing: bool,
     /// Other accounts were answered shortly before that.
@@ -61,8 +61,8 @@ struct Account {
 }
 
 #[derive(Debug)]
-pub struct Accounts {
-    table: LruCache<AccountId, Account>,
+pub struct AccountTable {
+    table: LruCache<AccountId, KnownAccount>,
     settings: HoldSettings,
     /// Those with credentials of their own; all others share one.
     own_credentials: BTreeSet<AccountId>,
@@ -73,7 +73,7 @@ pub struct Accounts {
     seen: [Option<(AccountId, Timestamp)>; 2],
 }
 
-impl Accounts {
+impl AccountTable {
     #[must_use]
     pub fn new(settings: HoldSettings, own_credentials: BTreeSet<AccountId>) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl Accounts {
     #[must_use]
     pub fn is_sole(&self, account: &AccountId, now: Timestamp) -> bool {
         let mut others = self.seen.iter().flatten();
-        !others.any(|(seen, at)| seen != account && now <= later(*at, SEEN_LATELY))
+        !others.any(|(seen, at)| seen != account && now <= saturating_add(*at, SEEN_LATELY))
     }
 
     #[must_use]
@@ -115,7 +115,7 @@ impl Accounts {
     }
 
     #[must_use]
-    pub fn cause(&self, account: &AccountId) -> Option<Cause> {
+    pub fn cause(&self, account: &AccountId) -> Option<HoldCause> {
         let known = self.table.peek(account)?;
         Some(known.hold.trouble()?.cause)
     }
@@ -155,7 +155,7 @@ impl Accounts {
         &mut self,
         account: &AccountId,
         event: AccountEvent,
-        answer: Gist,
+        answer: ResponseSummary,
         others_are_answered: bool,
         now: Timestamp,
     ) -> AccountChange {
@@ -188,7 +188,7 @@ impl Accounts {
 
     fn on(&mut self, account: &AccountId, event: AccountEvent, now: Timestamp) -> AccountChange {
         if !self.table.contains(account)
-            && let Some((_, forgotten)) = self.table.push(account.clone(), Account::default())
+            && let Some((_, forgotten)) = self.table.push(account.clone(), KnownAccount::default())
             && let Some(trouble) = forgotten.hold.trouble()
         {
             self.held[trouble.cause as usize] -= 1;
@@ -214,7 +214,7 @@ impl Accounts {
     #[must_use]
     pub fn facts(&self, account: &AccountId, now: Timestamp) -> AccountFacts {
         let is_sole = self.is_sole(account, now);
-        let is_refused = self.cause(account) == Some(Cause::Credentials);
+        let is_refused = self.cause(account) == Some(HoldCause::Credentials);
         AccountFacts {
             is_sole,
             refused_for_all: is_refused && (is_sole || self.shared_are_refused(account)),
@@ -223,9 +223,9 @@ impl Accounts {
 
     /// Whether the credentials that this account shares with others are refused for all of them.
     fn shared_are_refused(&self, account: &AccountId) -> bool {
-        let is_refused = |known: &Account| {
+        let is_refused = |known: &KnownAccount| {
             let trouble = known.hold.trouble();
-            trouble.is_some_and(|trouble| trouble.cause == Cause::Credentials)
+            trouble.is_some_and(|trouble| trouble.cause == HoldCause::Credentials)
         };
         !self.own_credentials.contains(account)
             && self
@@ -237,11 +237,11 @@ impl Accounts {
 
     /// How many are held for this cause.
     #[must_use]
-    pub const fn held_count(&self, cause: Cause) -> usize {
+    pub const fn held_count(&self, cause: HoldCause) -> usize {
         self.held[cause as usize]
     }
 
-    /// Grows whenever what [`Accounts::held`] says may have changed.
+    /// Grows whenever what [`AccountTable::held`] says may have changed.
     #[must_use]
     pub const fn held_changes(&self) -> u64 {
         self.held_changes
@@ -303,7 +303,7 @@ pub fn blend(mean: Option<Duration>, sample: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::verdict::Sign;
+    use crate::core::verdict::HealthSignal;
 
     fn account(number: usize) -> AccountId {
         AccountId::parse(&format!("T{number:08}")).unwrap()
@@ -313,19 +313,28 @@ mod tests {
         Timestamp::from_second(seconds).unwrap()
     }
 
-    fn accounts(own: &[usize]) -> Accounts {
+    fn accounts(own: &[usize]) -> AccountTable {
         let own = own.iter().map(|&number| account(number)).collect();
-        Accounts::new(HoldSettings::default(), own)
+        AccountTable::new(HoldSettings::default(), own)
     }
 
-    fn answer(accounts: &mut Accounts, number: usize, sign: Sign, now: Timestamp) -> AccountChange {
+    fn answer(
+        accounts: &mut AccountTable,
+        number: usize,
+        sign: HealthSignal,
+        now: Timestamp,
+    ) -> AccountChange {
         let event = AccountEvent::Answered {
             sign,
             request: 1,
             failed_before: None,
             probe: false,
         };
-        let gist = Gist::Status(if sign == Sign::Alive { 200 } else { 401 });
+        let gist = ResponseSummary::Status(if sign == HealthSignal::Alive {
+            200
+        } else {
+            401
+        });
         accounts.see(&account(number), now);
         accounts.answered(&account(number), event, gist, false, now)
     }
@@ -333,23 +342,23 @@ mod tests {
     #[test]
     fn a_held_account_shows_why_and_how_it_was_last_answered() {
         let mut accounts = accounts(&[]);
-        answer(&mut accounts, 1, Sign::Alive, at(0));
+        answer(&mut accounts, 1, HealthSignal::Alive, at(0));
         assert_eq!(accounts.held(), []);
-        answer(&mut accounts, 2, Sign::BadCredentials, at(10));
+        answer(&mut accounts, 2, HealthSignal::BadCredentials, at(10));
         assert_eq!(
             accounts.held(),
             [HeldAccount {
                 account: account(2),
-                cause: Cause::Credentials,
+                cause: HoldCause::Credentials,
                 since: at(10),
                 probe_at: Some(at(11)),
-                last_answer: Gist::Status(401),
+                last_answer: ResponseSummary::Status(401),
                 last_answer_at: at(10),
             }]
         );
-        assert_eq!(accounts.held_count(Cause::Credentials), 1);
-        answer(&mut accounts, 2, Sign::Alive, at(20));
-        assert_eq!(accounts.held_count(Cause::Credentials), 0);
+        assert_eq!(accounts.held_count(HoldCause::Credentials), 1);
+        answer(&mut accounts, 2, HealthSignal::Alive, at(20));
+        assert_eq!(accounts.held_count(HoldCause::Credentials), 0);
     }
 
     #[test]
@@ -357,9 +366,9 @@ mod tests {
         let mut accounts = accounts(&[]);
         let bound = MAX_ACCOUNTS.get();
         for number in 0..bound + 100 {
-            answer(&mut accounts, number, Sign::BadCredentials, at(0));
+            answer(&mut accounts, number, HealthSignal::BadCredentials, at(0));
         }
-        assert_eq!(accounts.held_count(Cause::Credentials), bound);
+        assert_eq!(accounts.held_count(HoldCause::Credentials), bound);
         assert_eq!(accounts.held_total(), bound);
         assert_eq!(accounts.cause(&account(0)), None);
         assert_eq!(accounts.admission(&account(0), at(0)), Admission::Call);
@@ -370,7 +379,7 @@ mod tests {
         let mut accounts = accounts(&[]);
         for number in (0..1_000).rev() {
             let since = at(i64::try_from(number / 2).unwrap());
-            answer(&mut accounts, number, Sign::BadCredentials, since);
+            answer(&mut accounts, number, HealthSignal::BadCredentials, since);
         }
         let listed = accounts.held().into_iter().map(|held| held.account);
         assert!(listed.eq((0..MAX_LISTED).map(account)));
@@ -394,10 +403,10 @@ mod tests {
     fn credentials_are_refused_for_all_once_those_who_share_them_are_refused() {
         let mut accounts = accounts(&[9]);
         for number in [1, 2, 9] {
-            answer(&mut accounts, number, Sign::Alive, at(0));
+            answer(&mut accounts, number, HealthSignal::Alive, at(0));
         }
-        let refused_for_all = |accounts: &mut Accounts, number| {
-            answer(accounts, number, Sign::BadCredentials, at(1));
+        let refused_for_all = |accounts: &mut AccountTable, number| {
+            answer(accounts, number, HealthSignal::BadCredentials, at(1));
             accounts.facts(&account(number), at(1)).refused_for_all
         };
         assert!(
@@ -414,7 +423,7 @@ mod tests {
     #[test]
     fn a_probe_is_let_through_when_it_is_due_and_no_other_beside_it() {
         let mut accounts = accounts(&[]);
-        answer(&mut accounts, 1, Sign::BadCredentials, at(0));
+        answer(&mut accounts, 1, HealthSignal::BadCredentials, at(0));
         let one = account(1);
         let until = Admission::ComeBackAt;
         assert_eq!(accounts.admission(&one, at(0)), until(at(1)));

@@ -49,7 +49,7 @@ pub enum DeliveryCheck {
 
 /// How far the session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum ConsumeStage {
     /// Takes one message from one queue, which shows whether suspects were returned to it.
     FirstLook(SourceQueue),
     /// Takes from one queue, one at a time, what was returned to it.
@@ -65,7 +65,7 @@ enum Stage {
 pub struct ConsumePlan {
     prefetch: u16,
     wanted: Option<ConsumeScope>,
-    stage: Stage,
+    stage: ConsumeStage,
     /// The head of `rename.requests` has been looked at.
     has_looked: bool,
     /// The number of messages of this queue has to be asked for.
@@ -80,8 +80,8 @@ impl ConsumePlan {
             prefetch,
             wanted: None,
             stage: match window {
-                ConsumeWindow::Full => Stage::FirstLook(SourceQueue::Due),
-                ConsumeWindow::OneAtATime => Stage::Returned(SourceQueue::Due),
+                ConsumeWindow::Full => ConsumeStage::FirstLook(SourceQueue::Due),
+                ConsumeWindow::OneAtATime => ConsumeStage::Returned(SourceQueue::Due),
             },
             has_looked: false,
             must_count: None,
@@ -95,8 +95,8 @@ impl ConsumePlan {
         let begins = self.wanted.is_none() && wanted.is_some();
         self.wanted = wanted;
         if begins {
-            if matches!(self.stage, Stage::Open { .. }) {
-                self.stage = Stage::DueBacklog { left: u32::MAX };
+            if matches!(self.stage, ConsumeStage::Open { .. }) {
+                self.stage = ConsumeStage::DueBacklog { left: u32::MAX };
             }
             self.must_count = self.queue_of_stage();
         }
@@ -113,9 +113,13 @@ impl ConsumePlan {
         let consumes = match (self.wanted?, self.stage) {
             // What is away comes back by `rename.due`; were nobody to take it, nothing would end.
             (ConsumeScope::UndeliverableOnly, _) => false,
-            (ConsumeScope::DueOnly, _) | (_, Stage::DueBacklog { .. }) => queue == SourceQueue::Due,
-            (ConsumeScope::All, Stage::FirstLook(from) | Stage::Returned(from)) => queue == from,
-            (ConsumeScope::All, Stage::Open { .. }) => true,
+            (ConsumeScope::DueOnly, _) | (_, ConsumeStage::DueBacklog { .. }) => {
+                queue == SourceQueue::Due
+            }
+            (ConsumeScope::All, ConsumeStage::FirstLook(from) | ConsumeStage::Returned(from)) => {
+                queue == from
+            }
+            (ConsumeScope::All, ConsumeStage::Open { .. }) => true,
         };
         consumes.then(|| self.prefetch())
     }
@@ -124,8 +128,8 @@ impl ConsumePlan {
     #[must_use]
     pub const fn prefetch(&self) -> u16 {
         match self.stage {
-            Stage::FirstLook(_) | Stage::Returned(_) => 1,
-            Stage::DueBacklog { .. } | Stage::Open { .. } => self.prefetch,
+            ConsumeStage::FirstLook(_) | ConsumeStage::Returned(_) => 1,
+            ConsumeStage::DueBacklog { .. } | ConsumeStage::Open { .. } => self.prefetch,
         }
     }
 
@@ -137,7 +141,7 @@ impl ConsumePlan {
     /// Whether new requests are being taken beside those that are due.
     #[must_use]
     pub fn takes_new(&self) -> bool {
-        self.wanted == Some(ConsumeScope::All) && matches!(self.stage, Stage::Open { .. })
+        self.wanted == Some(ConsumeScope::All) && matches!(self.stage, ConsumeStage::Open { .. })
     }
 
     /// Whether anything was delivered.
@@ -150,10 +154,12 @@ impl ConsumePlan {
     #[must_use]
     pub fn full_for(&self, now: Timestamp) -> Duration {
         match self.stage {
-            Stage::Open { since } => {
+            ConsumeStage::Open { since } => {
                 Duration::try_from(now.duration_since(since)).unwrap_or_default()
             }
-            Stage::FirstLook(_) | Stage::Returned(_) | Stage::DueBacklog { .. } => Duration::ZERO,
+            ConsumeStage::FirstLook(_)
+            | ConsumeStage::Returned(_)
+            | ConsumeStage::DueBacklog { .. } => Duration::ZERO,
         }
     }
 
@@ -166,25 +172,27 @@ impl ConsumePlan {
     ) -> DeliveryCheck {
         self.delivered = true;
         match &mut self.stage {
-            Stage::FirstLook(queue) if *queue == from => {
+            ConsumeStage::FirstLook(queue) if *queue == from => {
                 if is_suspect(delivery_count) {
-                    self.stage = Stage::Returned(from);
+                    self.stage = ConsumeStage::Returned(from);
                 } else {
                     self.advance(now);
                 }
             }
             // A quorum queue hands out first what was returned to it.
-            Stage::Returned(queue) if *queue == from && !redelivered => self.advance(now),
-            Stage::DueBacklog { .. } | Stage::Open { .. } if is_suspect(delivery_count) => {
+            ConsumeStage::Returned(queue) if *queue == from && !redelivered => self.advance(now),
+            ConsumeStage::DueBacklog { .. } | ConsumeStage::Open { .. }
+                if is_suspect(delivery_count) =>
+            {
                 return DeliveryCheck::MetSuspect;
             }
-            Stage::DueBacklog { left } => {
+            ConsumeStage::DueBacklog { left } => {
                 *left = left.saturating_sub(1);
                 if *left == 0 {
                     self.advance(now);
                 }
             }
-            Stage::FirstLook(_) | Stage::Returned(_) | Stage::Open { .. } => {}
+            ConsumeStage::FirstLook(_) | ConsumeStage::Returned(_) | ConsumeStage::Open { .. } => {}
         }
         DeliveryCheck::Accept
     }
@@ -192,20 +200,20 @@ impl ConsumePlan {
     /// So many messages are ready in a queue, while `unsettled` deliveries of the session are.
     pub fn on_count(&mut self, queue: SourceQueue, ready: u32, unsettled: u32, now: Timestamp) {
         match &mut self.stage {
-            Stage::FirstLook(from) if *from == queue && ready == 0 => self.advance(now),
-            Stage::Returned(from) if *from == queue && ready == 0 && unsettled == 0 => {
+            ConsumeStage::FirstLook(from) if *from == queue && ready == 0 => self.advance(now),
+            ConsumeStage::Returned(from) if *from == queue && ready == 0 && unsettled == 0 => {
                 self.advance(now);
             }
-            Stage::DueBacklog { left } if queue == SourceQueue::Due => {
+            ConsumeStage::DueBacklog { left } if queue == SourceQueue::Due => {
                 *left = ready.min(*left);
                 if *left == 0 {
                     self.advance(now);
                 }
             }
-            Stage::FirstLook(_)
-            | Stage::Returned(_)
-            | Stage::DueBacklog { .. }
-            | Stage::Open { .. } => {}
+            ConsumeStage::FirstLook(_)
+            | ConsumeStage::Returned(_)
+            | ConsumeStage::DueBacklog { .. }
+            | ConsumeStage::Open { .. } => {}
         }
     }
 
@@ -213,9 +221,9 @@ impl ConsumePlan {
     /// what was in it.
     pub fn on_tick(&mut self, unsettled: u32) {
         let may_have_ended = match self.stage {
-            Stage::Returned(_) => unsettled == 0,
-            Stage::FirstLook(_) | Stage::DueBacklog { .. } => true,
-            Stage::Open { .. } => false,
+            ConsumeStage::Returned(_) => unsettled == 0,
+            ConsumeStage::FirstLook(_) | ConsumeStage::DueBacklog { .. } => true,
+            ConsumeStage::Open { .. } => false,
         };
         if may_have_ended && self.wanted.is_some() {
             self.must_count = self.queue_of_stage();
@@ -224,28 +232,32 @@ impl ConsumePlan {
 
     fn advance(&mut self, now: Timestamp) {
         self.stage = match self.stage {
-            Stage::FirstLook(SourceQueue::Due) => Stage::DueBacklog { left: u32::MAX },
-            Stage::Returned(SourceQueue::Due) => Stage::Returned(SourceQueue::Requests),
-            Stage::Returned(_) => {
+            ConsumeStage::FirstLook(SourceQueue::Due) => {
+                ConsumeStage::DueBacklog { left: u32::MAX }
+            }
+            ConsumeStage::Returned(SourceQueue::Due) => {
+                ConsumeStage::Returned(SourceQueue::Requests)
+            }
+            ConsumeStage::Returned(_) => {
                 self.has_looked = true;
-                Stage::DueBacklog { left: u32::MAX }
+                ConsumeStage::DueBacklog { left: u32::MAX }
             }
-            Stage::DueBacklog { .. } if !self.has_looked => {
+            ConsumeStage::DueBacklog { .. } if !self.has_looked => {
                 self.has_looked = true;
-                Stage::FirstLook(SourceQueue::Requests)
+                ConsumeStage::FirstLook(SourceQueue::Requests)
             }
-            Stage::FirstLook(_) | Stage::DueBacklog { .. } | Stage::Open { .. } => {
-                Stage::Open { since: now }
-            }
+            ConsumeStage::FirstLook(_)
+            | ConsumeStage::DueBacklog { .. }
+            | ConsumeStage::Open { .. } => ConsumeStage::Open { since: now },
         };
         self.must_count = self.queue_of_stage();
     }
 
     const fn queue_of_stage(&self) -> Option<SourceQueue> {
         match self.stage {
-            Stage::FirstLook(queue) | Stage::Returned(queue) => Some(queue),
-            Stage::DueBacklog { .. } => Some(SourceQueue::Due),
-            Stage::Open { .. } => None,
+            ConsumeStage::FirstLook(queue) | ConsumeStage::Returned(queue) => Some(queue),
+            ConsumeStage::DueBacklog { .. } => Some(SourceQueue::Due),
+            ConsumeStage::Open { .. } => None,
         }
     }
 }

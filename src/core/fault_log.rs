@@ -33,7 +33,7 @@ pub enum FaultLine {
 
 /// The line that is due about the end of an outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recovery {
+pub struct FaultRecovery {
     /// How long the outage lasted, interruptions included.
     pub lasted: Duration,
 }
@@ -42,24 +42,24 @@ pub struct Recovery {
 /// after growing pauses of at least a minute while it lasts, one when it is over.
 #[derive(Debug, Clone, Default)]
 pub struct OutageLog {
-    state: State,
+    state: FaultState,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-enum State {
+enum FaultState {
     #[default]
     Working,
-    Away(Outage),
+    Away(CurrentOutage),
     /// It works again, but not yet for [`STABLE`].
     Recovering {
-        outage: Outage,
+        outage: CurrentOutage,
         recovered_at: Timestamp,
         reported: bool,
     },
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Outage {
+struct CurrentOutage {
     began_at: Timestamp,
     /// Whether a person has to change something, as far as the last failure showed.
     needs_action: bool,
@@ -76,10 +76,12 @@ impl OutageLog {
     /// something; the first failure of that kind is news and does not wait for the pause to end.
     pub fn failed(&mut self, needs_action: bool, now: Timestamp) -> Option<FaultLine> {
         let mut outage = match self.state {
-            State::Working => None,
-            State::Away(outage) => Some(outage),
-            State::Recovering { recovered_at, .. } if since(recovered_at, now) >= STABLE => None,
-            State::Recovering { outage, .. } => Some(Outage {
+            FaultState::Working => None,
+            FaultState::Away(outage) => Some(outage),
+            FaultState::Recovering { recovered_at, .. } if since(recovered_at, now) >= STABLE => {
+                None
+            }
+            FaultState::Recovering { outage, .. } => Some(CurrentOutage {
                 flapped: true,
                 ..outage
             }),
@@ -88,7 +90,7 @@ impl OutageLog {
             None => FaultLine::Began.into(),
             Some(outage) => outage.failed_again(needs_action, now),
         };
-        self.state = State::Away(outage.unwrap_or(Outage {
+        self.state = FaultState::Away(outage.unwrap_or(CurrentOutage {
             began_at: now,
             needs_action,
             last_line_at: None,
@@ -101,25 +103,25 @@ impl OutageLog {
     }
 
     /// It works again.
-    pub fn recovered(&mut self, now: Timestamp) -> Option<Recovery> {
-        let State::Away(outage) = self.state else {
+    pub fn recovered(&mut self, now: Timestamp) -> Option<FaultRecovery> {
+        let FaultState::Away(outage) = self.state else {
             return None;
         };
         let reported = !outage.flapped;
-        self.state = State::Recovering {
+        self.state = FaultState::Recovering {
             outage,
             recovered_at: now,
             reported,
         };
-        reported.then(|| Recovery {
+        reported.then(|| FaultRecovery {
             lasted: since(outage.began_at, now),
         })
     }
 
     /// Time has passed. A recovery that was not reported, since the one before it did not last, is
     /// reported once it has lasted.
-    pub fn tick(&mut self, now: Timestamp) -> Option<Recovery> {
-        let State::Recovering {
+    pub fn tick(&mut self, now: Timestamp) -> Option<FaultRecovery> {
+        let FaultState::Recovering {
             outage,
             recovered_at,
             reported,
@@ -130,8 +132,8 @@ impl OutageLog {
         if since(recovered_at, now) < STABLE {
             return None;
         }
-        self.state = State::Working;
-        (!reported).then(|| Recovery {
+        self.state = FaultState::Working;
+        (!reported).then(|| FaultRecovery {
             lasted: since(outage.began_at, recovered_at),
         })
     }
@@ -139,11 +141,11 @@ impl OutageLog {
     /// Whether an outage is under way.
     #[must_use]
     pub const fn is_away(&self) -> bool {
-        matches!(self.state, State::Away(_))
+        matches!(self.state, FaultState::Away(_))
     }
 }
 
-impl Outage {
+impl CurrentOutage {
     fn failed_again(&mut self, needs_action: bool, now: Timestamp) -> Option<FaultLine> {
         let rested = self
             .last_line_at

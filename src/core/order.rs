@@ -11,31 +11,29 @@
 //!
 //! Within one worker only. Another worker that shares the queue may take a request that went away;
 //! its place is given up when that is certain. A queue keeps its order, so it is certain when a
-//! message has come back that entered the queue well after the missing one must have ([`Line::turn`]).
+//! message has come back that entered the queue well after the missing one must have ([`NameSequencer::eligibility`]).
 
 mod copies;
+mod identity;
 mod returns;
 mod way;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hasher as _};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use uuid::Uuid;
 
-use self::copies::Copies;
+use self::copies::CopyIds;
+pub use self::identity::RequestIdentity;
 use self::returns::ReturnWatch;
-pub use self::way::Due;
-use self::way::{By, Way};
+pub use self::way::DueReturn;
+use self::way::{ReturnPath, ReturnRoute};
 use super::consume_plan::SourceQueue;
-use super::names::folded;
-use super::request::RenameRequest;
-use super::retry::{Stay, later};
+use super::retry::{QueueStay, saturating_add};
 
 /// How much later than expected a message may enter the due queue again: the broker moves
 /// expired messages at least once, so the failover of a queue delays them.
-const SLACK: Duration = Duration::from_secs(30);
+const RETURN_GRACE: Duration = Duration::from_secs(30);
 
 /// After a lost connection the broker may take so long to find it lost, and to hand out again what
 /// it had sent there: two heartbeats, and time to spare.
@@ -45,70 +43,26 @@ const CUT_SLACK: Duration = Duration::from_secs(150);
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// Places kept at most, some 40 MB; past it, the oldest are given up, and with them their order.
-const MOST_PLACES: usize = 200_000;
+const MAX_ENTRIES: usize = 200_000;
 
 /// A place in the line; a smaller one came earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(u64);
-
-/// What makes two deliveries the same request: its id, what it asks for, and whether a person has
-/// sent it again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Identity {
-    pub request_id: Uuid,
-    /// In the form that all spellings of a name have in common: an API may keep both as one.
-    names: [u64; 2],
-    /// Both names as they are spelt.
-    spelling: u64,
-    replay: u64,
-}
-
-impl Identity {
-    #[must_use]
-    pub fn of(request: &RenameRequest, replay: Option<Uuid>) -> Self {
-        let replay = replay.map_or(0, |replay| replay.as_u64_pair().1);
-        Self {
-            replay,
-            request_id: request.request_id,
-            names: [&request.username, &request.new_username]
-                .map(|name| hash_of(&(&request.account_id, folded(name.reveal())))),
-            spelling: hash_of(&(request.username.reveal(), request.new_username.reveal())),
-        }
-    }
-
-    /// Its names, as keys of what is known of each.
-    #[must_use]
-    pub const fn names(&self) -> [u64; 2] {
-        self.names
-    }
-
-    /// One number for it, to tell requests apart.
-    #[must_use]
-    pub fn fingerprint(&self) -> u64 {
-        hash_of(self)
-    }
-}
-
-fn hash_of(value: &impl std::hash::Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
-}
+pub struct OrderPosition(u64);
 
 /// Where a request is that holds a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whereabouts {
+enum EntryLocation {
     Here,
     /// Its copy is on its way to the broker. It may even be back before that is known.
-    Leaving(Way),
+    Leaving(ReturnPath),
     /// Only in the broker.
-    Away(Way),
+    Away(ReturnPath),
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Holder {
-    identity: Identity,
-    whereabouts: Whereabouts,
+struct PositionSlot {
+    identity: RequestIdentity,
+    whereabouts: EntryLocation,
     /// The number of the copy it left with last; 0 for one that never left.
     copy: u64,
     /// How often it has left for a wait queue.
@@ -117,12 +71,12 @@ struct Holder {
 
 /// Where a delivery came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Source {
+pub struct ArrivalSource {
     pub queue: SourceQueue,
     pub redelivered: bool,
 }
 
-impl Source {
+impl ArrivalSource {
     #[must_use]
     pub const fn new(queue: SourceQueue, redelivered: bool) -> Self {
         Self { queue, redelivered }
@@ -132,35 +86,35 @@ impl Source {
 /// Where a delivery stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
-    pub ticket: Ticket,
+    pub ticket: OrderPosition,
     /// Another message of the same request is about: here, or away.
     pub is_twin: bool,
 }
 
 /// Whether it is a request's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum TurnDecision {
     /// First in both lines.
     Run,
     /// Somebody before it is here: wait for them.
     Wait,
     /// Those before it are away: go after them. Without a `due`, they stand at the tail of the due
     /// queue; with one, they are not back before then, and it waits in a wait queue.
-    Follow { due: Option<Due> },
+    Follow { due: Option<DueReturn> },
 }
 
 /// The lines of all names.
 #[derive(Debug, Clone, Default)]
-pub struct Line {
+pub struct NameSequencer {
     next_ticket: u64,
-    copies: Copies,
-    holders: BTreeMap<Ticket, Holder>,
+    copies: CopyIds,
+    holders: BTreeMap<OrderPosition, PositionSlot>,
     /// (name, ticket): a line is a range of it. In each line the places are numbered as they are taken.
-    lines: BTreeMap<(u64, Ticket), u32>,
+    lines: BTreeMap<(u64, OrderPosition), u32>,
     /// The tickets of each request: of its one message, and of twins.
-    messages: BTreeSet<(Identity, Ticket)>,
+    messages: BTreeSet<(RequestIdentity, OrderPosition)>,
     /// Those here whose turn it may have become.
-    woken: Vec<Ticket>,
+    woken: Vec<OrderPosition>,
     /// Whatever entered the due queue before this has been delivered to somebody.
     delivered_up_to: Option<Timestamp>,
     /// When a connection was last lost, or new requests began to be taken after that.
@@ -175,12 +129,12 @@ pub struct Line {
     returns: ReturnWatch,
 }
 
-impl Line {
+impl NameSequencer {
     /// `random`, from 0 to 1, tells this worker's copies from others'.
     #[must_use]
     pub fn starting(random: f64, now: Timestamp) -> Self {
         Self {
-            copies: Copies::starting(random, now),
+            copies: CopyIds::starting(random, now),
             ..Self::default()
         }
     }
@@ -190,14 +144,14 @@ impl Line {
     /// place as well.
     pub fn arrive(
         &mut self,
-        identity: Identity,
+        identity: RequestIdentity,
         copy: Option<u64>,
-        from: Source,
+        from: ArrivalSource,
         now: Timestamp,
     ) -> Arrival {
-        let tickets = (identity, Ticket(0))..=(identity, Ticket(u64::MAX));
+        let tickets = (identity, OrderPosition(0))..=(identity, OrderPosition(u64::MAX));
         let messages = self.messages.range(tickets).map(|&(_, ticket)| ticket);
-        let away: Vec<(Way, u64, Ticket)> = messages
+        let away: Vec<(ReturnPath, u64, OrderPosition)> = messages
             .clone()
             .filter_map(|ticket| {
                 let holder = self.holders.get(&ticket)?;
@@ -233,7 +187,7 @@ impl Line {
             };
         };
         if let Some(holder) = self.holders.get_mut(&ticket) {
-            holder.whereabouts = Whereabouts::Here;
+            holder.whereabouts = EntryLocation::Here;
         }
         Arrival {
             ticket,
@@ -243,18 +197,18 @@ impl Line {
 
     /// Whether it is this request's turn now. The places of those before it that certainly went to
     /// another worker are given up.
-    pub fn turn(&mut self, ticket: Ticket) -> Turn {
+    pub fn eligibility(&mut self, ticket: OrderPosition) -> TurnDecision {
         let Some(holder) = self.holders.get(&ticket).copied() else {
-            return Turn::Run;
+            return TurnDecision::Run;
         };
-        let mut turn = Turn::Run;
+        let mut turn = TurnDecision::Run;
         for name in holder.identity.names {
             match (self.turn_in(name, ticket, holder.copy), turn) {
-                (Turn::Run, so_far) => turn = so_far,
-                (Turn::Wait, _) => return Turn::Wait,
-                (Turn::Follow { due }, Turn::Follow { due: other }) => {
-                    turn = Turn::Follow {
-                        due: Due::latest(due, other),
+                (TurnDecision::Run, so_far) => turn = so_far,
+                (TurnDecision::Wait, _) => return TurnDecision::Wait,
+                (TurnDecision::Follow { due }, TurnDecision::Follow { due: other }) => {
+                    turn = TurnDecision::Follow {
+                        due: DueReturn::latest(due, other),
                     };
                 }
                 (follow, _) => turn = follow,
@@ -265,18 +219,27 @@ impl Line {
 
     /// A copy of the request is published, to the tail of the due queue or, with a stay, to a wait
     /// queue. Said again when it is published again. Gives the copy's number.
-    pub fn leave(&mut self, ticket: Ticket, stay: Option<Stay>, now: Timestamp) -> u64 {
+    pub fn begin_deferral(
+        &mut self,
+        ticket: OrderPosition,
+        stay: Option<QueueStay>,
+        now: Timestamp,
+    ) -> u64 {
         self.sweep(now);
         let delay = stay.map_or(Duration::ZERO, |stay| stay.at_least);
-        let way = Way {
-            by: if stay.is_some() { By::Ladder } else { By::Tail },
-            earliest: later(now, delay),
+        let way = ReturnPath {
+            by: if stay.is_some() {
+                ReturnRoute::Ladder
+            } else {
+                ReturnRoute::Tail
+            },
+            earliest: saturating_add(now, delay),
             delay,
             latest: Timestamp::MAX,
         };
         let copy = self.copies.next(now);
         if let Some(holder) = self.holders.get_mut(&ticket) {
-            holder.whereabouts = Whereabouts::Leaving(way);
+            holder.whereabouts = EntryLocation::Leaving(way);
             holder.copy = copy;
         }
         copy
@@ -294,13 +257,18 @@ impl Line {
     }
 
     /// The broker has the copy: those behind may go after it. `stay` as published.
-    pub fn left(&mut self, ticket: Ticket, stay: Option<Stay>, now: Timestamp) {
+    pub fn deferral_confirmed(
+        &mut self,
+        ticket: OrderPosition,
+        stay: Option<QueueStay>,
+        now: Timestamp,
+    ) {
         let at_most = stay.map_or(Duration::ZERO, |stay| stay.at_most);
-        let latest = later(later(now, at_most), SLACK);
+        let latest = saturating_add(saturating_add(now, at_most), RETURN_GRACE);
         if let Some(holder) = self.holders.get_mut(&ticket)
-            && let Whereabouts::Leaving(way) = holder.whereabouts
+            && let EntryLocation::Leaving(way) = holder.whereabouts
         {
-            holder.whereabouts = Whereabouts::Away(Way { latest, ..way });
+            holder.whereabouts = EntryLocation::Away(ReturnPath { latest, ..way });
             // What is given back to the tail, during a hold, does not go for its turn.
             holder.departures = holder.departures.saturating_add(u8::from(stay.is_some()));
             let holder = *holder;
@@ -310,10 +278,16 @@ impl Line {
 
     /// Its delivery from this queue, on the connection of this number, is void: it will be delivered
     /// again.
-    pub fn void(&mut self, ticket: Ticket, queue: SourceQueue, cut: u64, now: Timestamp) {
+    pub fn delivery_lost(
+        &mut self,
+        ticket: OrderPosition,
+        queue: SourceQueue,
+        cut: u64,
+        now: Timestamp,
+    ) {
         if let Some(holder) = self.holders.get_mut(&ticket) {
-            holder.whereabouts = Whereabouts::Away(Way {
-                by: By::Front {
+            holder.whereabouts = EntryLocation::Away(ReturnPath {
+                by: ReturnRoute::Front {
                     queue,
                     // What came back since then was not looked for.
                     is_followed_up: cut == self.cuts,
@@ -321,7 +295,7 @@ impl Line {
                 },
                 earliest: now,
                 delay: Duration::ZERO,
-                latest: later(now, CUT_SLACK),
+                latest: saturating_add(now, CUT_SLACK),
             });
             // A copy of it that may be about is no proof of this way.
             holder.copy = 0;
@@ -331,13 +305,13 @@ impl Line {
     }
 
     /// The connection is lost, and perhaps deliveries with it that were never seen.
-    pub fn cut(&mut self, now: Timestamp) {
+    pub fn on_disconnect(&mut self, now: Timestamp) {
         for holder in self.holders.values_mut() {
             // Lost again before any of those that it was lost with had come back: no telling when the
             // broker finds that connection lost.
-            if let Whereabouts::Away(Way {
+            if let EntryLocation::Away(ReturnPath {
                 by:
-                    By::Front {
+                    ReturnRoute::Front {
                         queue,
                         is_followed_up,
                         ..
@@ -383,8 +357,8 @@ impl Line {
         self.holders.len()
     }
 
-    /// The request is done with, or its place is given up. Whoever is next is [`Line::woken`].
-    pub fn done(&mut self, ticket: Ticket) {
+    /// The request is done with, or its place is given up. Whoever is next is [`NameSequencer::take_unblocked`].
+    pub fn release(&mut self, ticket: OrderPosition) {
         let Some(holder) = self.holders.remove(&ticket) else {
             return;
         };
@@ -397,7 +371,7 @@ impl Line {
 
     /// How often the request has left for a wait queue, as far as its place is known.
     #[must_use]
-    pub fn departures(&self, ticket: Ticket) -> u8 {
+    pub fn departures(&self, ticket: OrderPosition) -> u8 {
         self.holders
             .get(&ticket)
             .map_or(0, |holder| holder.departures)
@@ -406,14 +380,17 @@ impl Line {
     /// How many stand before this request in the longer one of its lines, if all of them are here. Else
     /// one of them is away or about to leave, and those behind it follow one after another.
     #[must_use]
-    pub fn all_here_before(&self, ticket: Ticket) -> Option<usize> {
-        let is_here = |before: &Ticket| {
+    pub fn all_here_before(&self, ticket: OrderPosition) -> Option<usize> {
+        let is_here = |before: &OrderPosition| {
             let holder = self.holders.get(before);
-            holder.is_some_and(|holder| holder.whereabouts == Whereabouts::Here)
+            holder.is_some_and(|holder| holder.whereabouts == EntryLocation::Here)
         };
         let mut longest = 0;
         for name in self.holders.get(&ticket)?.identity.names {
-            let before = self.lines.range((name, Ticket(0))..(name, ticket)).rev();
+            let before = self
+                .lines
+                .range((name, OrderPosition(0))..(name, ticket))
+                .rev();
             let mut count = 0;
             for (&(_, before), _) in before {
                 if !is_here(&before) {
@@ -428,9 +405,9 @@ impl Line {
 
     /// How many stand before this request in the longer one of its lines, wherever they are.
     #[must_use]
-    pub fn before(&self, ticket: Ticket) -> usize {
+    pub fn predecessor(&self, ticket: OrderPosition) -> usize {
         let in_line_of = |name: u64| {
-            let mut line = self.lines.range((name, Ticket(0))..=(name, ticket));
+            let mut line = self.lines.range((name, OrderPosition(0))..=(name, ticket));
             let (_, &first) = line.next()?;
             let own = line.next_back().map_or(first, |(_, &own)| own);
             usize::try_from(own.wrapping_sub(first)).ok()
@@ -444,41 +421,41 @@ impl Line {
     }
 
     /// The names of this request that others wait for behind it.
-    pub fn followed_names(&self, ticket: Ticket) -> impl Iterator<Item = u64> {
+    pub fn followed_names(&self, ticket: OrderPosition) -> impl Iterator<Item = u64> {
         let holder = self.holders.get(&ticket);
         let names = holder.map_or([None; 2], |holder| holder.identity.names.map(Some));
         names
             .into_iter()
             .flatten()
-            .filter(move |&name| self.behind(name, ticket).is_some())
+            .filter(move |&name| self.successors(name, ticket).is_some())
     }
 
     /// Takes those here whose turn it may have become since the last time.
-    pub fn woken(&mut self) -> Vec<Ticket> {
+    pub fn take_unblocked(&mut self) -> Vec<OrderPosition> {
         std::mem::take(&mut self.woken)
     }
 
     /// Whether anybody stands behind this request.
     #[must_use]
-    pub fn is_followed(&self, ticket: Ticket) -> bool {
+    pub fn is_followed(&self, ticket: OrderPosition) -> bool {
         self.followed_names(ticket).next().is_some()
     }
 
-    fn take_ticket(&mut self, identity: Identity) -> Ticket {
-        let ticket = Ticket(self.next_ticket);
+    fn take_ticket(&mut self, identity: RequestIdentity) -> OrderPosition {
+        let ticket = OrderPosition(self.next_ticket);
         self.next_ticket += 1;
         self.holders.insert(
             ticket,
-            Holder {
+            PositionSlot {
                 identity,
-                whereabouts: Whereabouts::Here,
+                whereabouts: EntryLocation::Here,
                 copy: 0,
                 departures: 0,
             },
         );
         self.messages.insert((identity, ticket));
         for name in identity.names {
-            let line = (name, Ticket(0))..=(name, Ticket(u64::MAX));
+            let line = (name, OrderPosition(0))..=(name, OrderPosition(u64::MAX));
             let last = self.lines.range(line).next_back();
             let number = last.map_or(0, |(_, &number)| number.wrapping_add(1));
             self.lines.insert((name, ticket), number);
@@ -486,37 +463,37 @@ impl Line {
         ticket
     }
 
-    fn turn_in(&mut self, name: u64, ticket: Ticket, copy: u64) -> Turn {
+    fn turn_in(&mut self, name: u64, ticket: OrderPosition, copy: u64) -> TurnDecision {
         while let Some(before) = self.nearest_before(name, ticket) {
             let Some(holder) = self.holders.get(&before) else {
                 break;
             };
             let way = match holder.whereabouts {
-                Whereabouts::Away(way) => way,
+                EntryLocation::Away(way) => way,
                 // It is published first, so that one that follows at once does not come before it.
-                Whereabouts::Leaving(way) if way.by == By::Ladder => {
-                    return Turn::Follow {
+                EntryLocation::Leaving(way) if way.by == ReturnRoute::Ladder => {
+                    return TurnDecision::Follow {
                         due: Some(way.due()),
                     };
                 }
-                Whereabouts::Here | Whereabouts::Leaving(_) => return Turn::Wait,
+                EntryLocation::Here | EntryLocation::Leaving(_) => return TurnDecision::Wait,
             };
             if self.is_lost(way) {
-                self.done(before);
+                self.release(before);
                 continue;
             }
             // Had it left before this one, it should have been back before: no telling why it is
             // not, so this one does not turn in circles behind it, but waits in a wait queue.
-            let at_the_tail = way.by == By::Tail && holder.copy > copy;
-            return Turn::Follow {
+            let at_the_tail = way.by == ReturnRoute::Tail && holder.copy > copy;
+            return TurnDecision::Follow {
                 due: (!at_the_tail).then(|| way.due()),
             };
         }
-        Turn::Run
+        TurnDecision::Run
     }
 
-    fn is_lost(&self, way: Way) -> bool {
-        if let By::Front {
+    fn is_lost(&self, way: ReturnPath) -> bool {
+        if let ReturnRoute::Front {
             queue,
             is_followed_up,
             ..
@@ -529,61 +506,64 @@ impl Line {
                 return true;
             }
         }
-        let after_cut = self.cut_at.map(|at| later(at, CUT_SLACK));
+        let after_cut = self.cut_at.map(|at| saturating_add(at, CUT_SLACK));
         Some(way.latest).max(after_cut) < self.delivered_up_to
     }
 
     /// The nearest before `ticket` in the line of `name`.
-    fn nearest_before(&self, name: u64, ticket: Ticket) -> Option<Ticket> {
-        let mut earlier = self.lines.range((name, Ticket(0))..(name, ticket));
+    fn nearest_before(&self, name: u64, ticket: OrderPosition) -> Option<OrderPosition> {
+        let mut earlier = self.lines.range((name, OrderPosition(0))..(name, ticket));
         earlier.next_back().map(|(&(_, before), _)| before)
     }
 
     /// The nearest behind `ticket` in the line of `name`.
-    fn behind(&self, name: u64, ticket: Ticket) -> Option<Ticket> {
-        let after = (name, Ticket(ticket.0 + 1))..=(name, Ticket(u64::MAX));
+    fn successors(&self, name: u64, ticket: OrderPosition) -> Option<OrderPosition> {
+        let after = (name, OrderPosition(ticket.0 + 1))..=(name, OrderPosition(u64::MAX));
         self.lines
             .range(after)
             .next()
             .map(|(&(_, behind), _)| behind)
     }
 
-    fn wake_behind(&mut self, ticket: Ticket, identity: Identity) {
+    fn wake_behind(&mut self, ticket: OrderPosition, identity: RequestIdentity) {
         for name in identity.names {
-            if let Some(behind) = self.behind(name, ticket) {
+            if let Some(behind) = self.successors(name, ticket) {
                 self.woken.push(behind);
             }
         }
     }
 
     fn sweep(&mut self, now: Timestamp) {
-        let is_away = |holder: &Holder| matches!(holder.whereabouts, Whereabouts::Away(_));
-        while self.holders.len() > MOST_PLACES
+        let is_away = |holder: &PositionSlot| matches!(holder.whereabouts, EntryLocation::Away(_));
+        while self.holders.len() > MAX_ENTRIES
             && let Some((&oldest, _)) = self.holders.iter().find(|(_, holder)| is_away(holder))
         {
-            self.done(oldest);
+            self.release(oldest);
         }
-        if self.swept_at.is_some_and(|at| later(at, SWEEP_EVERY) > now) {
+        if self
+            .swept_at
+            .is_some_and(|at| saturating_add(at, SWEEP_EVERY) > now)
+        {
             return;
         }
         self.swept_at = Some(now);
-        let lost: Vec<Ticket> = self
+        let lost: Vec<OrderPosition> = self
             .holders
             .iter()
             .filter(|(_, holder)| match holder.whereabouts {
-                Whereabouts::Away(way) => self.is_lost(way),
-                Whereabouts::Here | Whereabouts::Leaving(_) => false,
+                EntryLocation::Away(way) => self.is_lost(way),
+                EntryLocation::Here | EntryLocation::Leaving(_) => false,
             })
             .map(|(&ticket, _)| ticket)
             .collect();
         for ticket in lost {
-            self.done(ticket);
+            self.release(ticket);
         }
     }
 }
 
-impl Whereabouts {
-    const fn way(self) -> Option<Way> {
+impl EntryLocation {
+    const fn way(self) -> Option<ReturnPath> {
         match self {
             Self::Here => None,
             Self::Leaving(way) | Self::Away(way) => Some(way),

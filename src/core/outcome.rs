@@ -14,7 +14,7 @@ pub enum Outcome {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renamed {
-    pub how: How,
+    pub how: AppliedBy,
     pub confirmed_by: ConfirmedBy,
     pub user_id: Option<Uuid>,
     /// The new name as the API spells it, where it keeps names in a form of its own.
@@ -41,7 +41,7 @@ impl Failed {
         match self.reason {
             Reason::OutcomeUnknown => true,
             Reason::UserMismatch => {
-                [TOOK_EFFECT_ELSEWHERE, MAYBE_ELSEWHERE].contains(&&*self.detail)
+                [APPLIED_TO_OTHER_USER, MAYBE_ELSEWHERE].contains(&&*self.detail)
             }
             _ => false,
         }
@@ -49,7 +49,7 @@ impl Failed {
 }
 
 /// The detail of a `user_mismatch` that was found only after the rename.
-pub const TOOK_EFFECT_ELSEWHERE: &str =
+pub const APPLIED_TO_OTHER_USER: &str =
     "the rename took effect, but on a user with another id than user_id";
 
 /// The detail of a `user_mismatch` whose rename was never seen to take effect, and may have.
@@ -58,7 +58,7 @@ pub const MAYBE_ELSEWHERE: &str = "new_username belongs to a user with another i
 
 /// Whether this try did it, or an earlier one whose answer was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum How {
+pub enum AppliedBy {
     Applied,
     AlreadyApplied,
 }
@@ -90,7 +90,7 @@ pub enum Reason {
     Poison,
 }
 
-impl How {
+impl AppliedBy {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -144,7 +144,7 @@ impl Reason {
 
 /// What earlier deliveries of a request left for the later ones; it travels in `x-rename-*` headers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Carried {
+pub struct AttemptHistory {
     pub attempts: u32,
     pub first_attempt_at: Option<Timestamp>,
     /// An earlier try, or a twin of this message, may have been applied.

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use super::request::AccountId;
 
-type Limiter = RateLimiter<
+type AccountLimiter = RateLimiter<
     AccountId,
     HashMapStateStore<AccountId>,
     FakeRelativeClock,
@@ -23,14 +23,14 @@ type Limiter = RateLimiter<
 
 /// Whether a call may go now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum CallPermit {
     Go,
-    NotBefore(Timestamp, Brake),
+    NotBefore(Timestamp, LimitKind),
 }
 
 /// What keeps an account's calls back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Brake {
+pub enum LimitKind {
     /// `api.requests_per_second`.
     Rate,
     /// The API asked for it by 429.
@@ -39,8 +39,8 @@ pub enum Brake {
 
 /// The pace of every account.
 #[derive(Debug)]
-pub struct Pacer {
-    limiter: Option<(Limiter, FakeRelativeClock)>,
+pub struct CallRateLimiter {
+    limiter: Option<(AccountLimiter, FakeRelativeClock)>,
     clock_at: Option<Timestamp>,
     paused: HashMap<AccountId, Timestamp>,
     asked: u32,
@@ -53,7 +53,7 @@ const SHRINK_EVERY: u32 = 4096;
 /// A try may take two calls, so a lesser burst would never let it go.
 const LEAST_BURST: NonZeroU32 = NonZeroU32::new(2).unwrap();
 
-impl Pacer {
+impl CallRateLimiter {
     #[must_use]
     pub fn new(per_second: Option<NonZeroU32>) -> Self {
         let limiter = per_second.map(|rate| {
@@ -71,10 +71,15 @@ impl Pacer {
     }
 
     /// Asks for `calls` calls of this account; a `Go` spends them.
-    pub fn ask(&mut self, account: &AccountId, calls: NonZeroU32, now: Timestamp) -> Pace {
+    pub fn try_acquire(
+        &mut self,
+        account: &AccountId,
+        calls: NonZeroU32,
+        now: Timestamp,
+    ) -> CallPermit {
         if let Some(&until) = self.paused.get(account) {
             if now < until {
-                return Pace::NotBefore(until, Brake::Throttle);
+                return CallPermit::NotBefore(until, LimitKind::Throttle);
             }
             self.paused.remove(account);
         }
@@ -84,13 +89,13 @@ impl Pacer {
             self.shrink();
         }
         let Some((limiter, clock)) = &self.limiter else {
-            return Pace::Go;
+            return CallPermit::Go;
         };
         match limiter.check_key_n(account, calls.min(LEAST_BURST)) {
-            Ok(Ok(())) | Err(_) => Pace::Go,
+            Ok(Ok(())) | Err(_) => CallPermit::Go,
             Ok(Err(not_until)) => {
                 let wait = not_until.wait_time_from(clock.now());
-                Pace::NotBefore(super::retry::later(now, wait), Brake::Rate)
+                CallPermit::NotBefore(super::retry::saturating_add(now, wait), LimitKind::Rate)
             }
         }
     }
@@ -137,42 +142,46 @@ mod tests {
         AccountId::parse(id).unwrap()
     }
 
-    fn one_call(pacer: &mut Pacer, account: &AccountId, now: Timestamp) -> Pace {
-        pacer.ask(account, NonZeroU32::MIN, now)
+    fn one_call(pacer: &mut CallRateLimiter, account: &AccountId, now: Timestamp) -> CallPermit {
+        pacer.try_acquire(account, NonZeroU32::MIN, now)
     }
 
     #[test]
     fn without_a_rate_calls_go_at_once() {
-        let mut pacer = Pacer::new(None);
+        let mut pacer = CallRateLimiter::new(None);
         for _ in 0..1_000 {
-            assert_eq!(one_call(&mut pacer, &account("T00000001"), at(0)), Pace::Go);
+            assert_eq!(
+                one_call(&mut pacer, &account("T00000001"), at(0)),
+                CallPermit::Go
+            );
         }
     }
 
     #[test]
     fn an_account_that_was_asked_to_slow_down_pauses_and_the_others_do_not() {
-        let mut pacer = Pacer::new(None);
+        let mut pacer = CallRateLimiter::new(None);
         let (slow, other) = (account("T00000001"), account("P00000002"));
         pacer.throttle(&slow, at(5_000), at(0));
         // A shorter pause does not end a longer one.
         pacer.throttle(&slow, at(1_000), at(0));
         assert_eq!(
             one_call(&mut pacer, &slow, at(4_999)),
-            Pace::NotBefore(at(5_000), Brake::Throttle)
+            CallPermit::NotBefore(at(5_000), LimitKind::Throttle)
         );
-        assert_eq!(one_call(&mut pacer, &other, at(0)), Pace::Go);
-        assert_eq!(one_call(&mut pacer, &slow, at(5_000)), Pace::Go);
+        assert_eq!(one_call(&mut pacer, &other, at(0)), CallPermit::Go);
+        assert_eq!(one_call(&mut pacer, &slow, at(5_000)), CallPermit::Go);
     }
 
     #[test]
     fn two_calls_of_one_try_go_even_at_one_a_second() {
-        let mut pacer = Pacer::new(NonZeroU32::new(1));
+        let mut pacer = CallRateLimiter::new(NonZeroU32::new(1));
         let (account, two) = (account("T00000001"), NonZeroU32::new(2).unwrap());
-        assert_eq!(pacer.ask(&account, two, at(0)), Pace::Go);
-        let Pace::NotBefore(then, Brake::Rate) = pacer.ask(&account, two, at(0)) else {
+        assert_eq!(pacer.try_acquire(&account, two, at(0)), CallPermit::Go);
+        let CallPermit::NotBefore(then, LimitKind::Rate) = pacer.try_acquire(&account, two, at(0))
+        else {
             panic!("both are spent")
         };
-        assert_eq!(pacer.ask(&account, two, then), Pace::Go);
+        assert_eq!(pacer.try_acquire(&account, two, then), CallPermit::Go);
     }
 
     proptest! {
@@ -182,14 +191,14 @@ mod tests {
         fn an_account_never_goes_faster_than_its_rate(
             rate in 2u32..20, waits in proptest::collection::vec(0i64..400, 1..200),
         ) {
-            let mut pacer = Pacer::new(NonZeroU32::new(rate));
+            let mut pacer = CallRateLimiter::new(NonZeroU32::new(rate));
             let account = account("T00000001");
             let (mut now, mut gone) = (0i64, Vec::new());
             for wait in waits {
                 now += wait;
                 match one_call(&mut pacer, &account, at(now)) {
-                    Pace::Go => gone.push(now),
-                    Pace::NotBefore(then, _) => {
+                    CallPermit::Go => gone.push(now),
+                    CallPermit::NotBefore(then, _) => {
                         prop_assert!(then > at(now));
                         prop_assert!(then <= at(now + 1_001));
                     }

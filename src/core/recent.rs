@@ -10,24 +10,24 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::order::Identity;
+use super::order::RequestIdentity;
 use super::outcome::{Failed, Outcome, Renamed};
-use super::retry::later;
+use super::retry::saturating_add;
 
 /// Outcomes remembered of either kind: some seconds of full load, and about a megabyte.
-const MOST: usize = 10_000;
+const CAPACITY: usize = 10_000;
 
 /// How long a failure stands: as long as a copy may wait in the ladder, and its way back.
-const FAILURE_STANDS: Duration = Duration::from_secs(2 * 3600);
+const FAILURE_TTL: Duration = Duration::from_secs(2 * 3600);
 
-/// The newest [`MOST`] entries.
+/// The newest [`CAPACITY`] entries.
 #[derive(Debug, Clone)]
-struct Bounded<V> {
-    entries: HashMap<Identity, V>,
-    oldest_first: VecDeque<Identity>,
+struct FifoMap<V> {
+    entries: HashMap<RequestIdentity, V>,
+    oldest_first: VecDeque<RequestIdentity>,
 }
 
-impl<V> Default for Bounded<V> {
+impl<V> Default for FifoMap<V> {
     fn default() -> Self {
         Self {
             entries: HashMap::new(),
@@ -36,12 +36,12 @@ impl<V> Default for Bounded<V> {
     }
 }
 
-impl<V> Bounded<V> {
-    fn insert(&mut self, identity: Identity, value: V) {
+impl<V> FifoMap<V> {
+    fn insert(&mut self, identity: RequestIdentity, value: V) {
         if self.entries.insert(identity, value).is_none() {
             self.oldest_first.push_back(identity);
         }
-        while self.oldest_first.len() > MOST {
+        while self.oldest_first.len() > CAPACITY {
             let Some(oldest) = self.oldest_first.pop_front() else {
                 break;
             };
@@ -51,14 +51,14 @@ impl<V> Bounded<V> {
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Recent {
-    renamed: Bounded<Renamed>,
-    failed: Bounded<Failed>,
+pub struct OutcomeCache {
+    renamed: FifoMap<Renamed>,
+    failed: FifoMap<Failed>,
 }
 
-impl Recent {
+impl OutcomeCache {
     /// The outcome is known, told or not.
-    pub fn remember(&mut self, identity: Identity, outcome: &Outcome) {
+    pub fn remember(&mut self, identity: RequestIdentity, outcome: &Outcome) {
         match outcome {
             Outcome::Renamed(renamed) => self.renamed.insert(identity, renamed.clone()),
             Outcome::Failed(failed) => self.failed.insert(identity, failed.clone()),
@@ -66,13 +66,18 @@ impl Recent {
     }
 
     /// The request is tried anew: what was told of an earlier message of it says nothing of this one.
-    pub fn forget_failure(&mut self, identity: Identity) {
+    pub fn forget_failure(&mut self, identity: RequestIdentity) {
         self.failed.entries.remove(&identity);
     }
 
     /// What is known of a message that arrives.
     #[must_use]
-    pub fn known(&self, identity: Identity, maybe_twin: bool, now: Timestamp) -> Option<Outcome> {
+    pub fn get(
+        &self,
+        identity: RequestIdentity,
+        maybe_twin: bool,
+        now: Timestamp,
+    ) -> Option<Outcome> {
         if let Some(renamed) = self.renamed.entries.get(&identity) {
             return Some(Outcome::Renamed(renamed.clone()));
         }
@@ -80,7 +85,7 @@ impl Recent {
             .entries
             .get(&identity)
             .filter(|failed| maybe_twin || failed.may_have_taken_effect())
-            .filter(|failed| now < later(failed.failed_at, FAILURE_STANDS))
+            .filter(|failed| now < saturating_add(failed.failed_at, FAILURE_TTL))
             .map(|failed| Outcome::Failed(failed.clone()))
     }
 }
@@ -88,11 +93,11 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::outcome::{ConfirmedBy, How, Reason, TOOK_EFFECT_ELSEWHERE};
+    use crate::core::outcome::{APPLIED_TO_OTHER_USER, AppliedBy, ConfirmedBy, Reason};
     use crate::core::request::{AccountId, RenameRequest, Username};
     use uuid::Uuid;
 
-    fn identity(number: u128) -> Identity {
+    fn identity(number: u128) -> RequestIdentity {
         let request = RenameRequest {
             request_id: Uuid::from_u128(number),
             account_id: AccountId::parse("T12345678").unwrap(),
@@ -103,12 +108,12 @@ mod tests {
             requested_by: None,
             not_after: None,
         };
-        Identity::of(&request, None)
+        RequestIdentity::of(&request, None)
     }
 
     fn renamed() -> Outcome {
         Outcome::Renamed(Renamed {
-            how: How::Applied,
+            how: AppliedBy::Applied,
             confirmed_by: ConfirmedBy::Answer,
             user_id: None,
             username: None,
@@ -134,51 +139,51 @@ mod tests {
 
     #[test]
     fn a_rename_is_known_to_every_message_of_its_request() {
-        let mut recent = Recent::default();
+        let mut recent = OutcomeCache::default();
         recent.remember(identity(1), &renamed());
         for maybe_twin in [true, false] {
             assert_eq!(
-                recent.known(identity(1), maybe_twin, at(1_000_000)),
+                recent.get(identity(1), maybe_twin, at(1_000_000)),
                 Some(renamed())
             );
         }
-        assert_eq!(recent.known(identity(2), true, at(0)), None);
+        assert_eq!(recent.get(identity(2), true, at(0)), None);
     }
 
     #[test]
     fn a_failure_is_known_to_twins_for_a_while_and_a_fresh_message_is_tried_anew() {
-        let mut recent = Recent::default();
+        let mut recent = OutcomeCache::default();
         let taken = failed(Reason::UsernameTaken, "taken");
         recent.remember(identity(1), &taken);
-        assert_eq!(recent.known(identity(1), true, at(60)), Some(taken));
-        assert_eq!(recent.known(identity(1), true, at(3 * 3600)), None);
-        assert_eq!(recent.known(identity(1), false, at(60)), None);
+        assert_eq!(recent.get(identity(1), true, at(60)), Some(taken));
+        assert_eq!(recent.get(identity(1), true, at(3 * 3600)), None);
+        assert_eq!(recent.get(identity(1), false, at(60)), None);
         recent.forget_failure(identity(1));
-        assert_eq!(recent.known(identity(1), true, at(60)), None);
+        assert_eq!(recent.get(identity(1), true, at(60)), None);
     }
 
     #[test]
     fn a_failure_that_took_effect_on_another_user_is_not_tried_anew() {
-        let mut recent = Recent::default();
-        let mismatch = failed(Reason::UserMismatch, TOOK_EFFECT_ELSEWHERE);
+        let mut recent = OutcomeCache::default();
+        let mismatch = failed(Reason::UserMismatch, APPLIED_TO_OTHER_USER);
         recent.remember(identity(1), &mismatch);
-        assert_eq!(recent.known(identity(1), false, at(60)), Some(mismatch));
+        assert_eq!(recent.get(identity(1), false, at(60)), Some(mismatch));
     }
 
     #[test]
     fn the_oldest_are_forgotten_first_and_no_more_than_the_bound_is_kept() {
-        let mut recent = Recent::default();
-        let (bound, twice) = (MOST as u128, 2 * MOST as u128);
+        let mut recent = OutcomeCache::default();
+        let (bound, twice) = (CAPACITY as u128, 2 * CAPACITY as u128);
         for number in 0..twice {
             recent.remember(identity(number), &renamed());
             // Remembered again: it stays one entry.
             recent.remember(identity(number), &renamed());
         }
-        assert!(recent.renamed.entries.len() <= MOST);
-        assert!(recent.renamed.oldest_first.len() <= MOST);
-        assert_eq!(recent.known(identity(bound - 1), true, at(0)), None);
+        assert!(recent.renamed.entries.len() <= CAPACITY);
+        assert!(recent.renamed.oldest_first.len() <= CAPACITY);
+        assert_eq!(recent.get(identity(bound - 1), true, at(0)), None);
         assert_eq!(
-            recent.known(identity(twice - 1), true, at(0)),
+            recent.get(identity(twice - 1), true, at(0)),
             Some(renamed())
         );
     }

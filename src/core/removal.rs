@@ -1,7 +1,7 @@
 //! Why RabbitMQ moved a request to `rename.undeliverable`, and how it ends there.
 
 use super::outcome::Reason;
-use super::verdict::Pending;
+use super::verdict::ProvisionalFailure;
 
 /// Why RabbitMQ moved a message away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,7 +45,7 @@ impl RemovalCause {
     }
 
     /// How a request ends that was moved away for this, unless an earlier try took effect.
-    pub(super) fn failure(self) -> Pending {
+    pub(super) fn failure(self) -> ProvisionalFailure {
         let (reason, detail) = match self {
             Self::DeliveryLimit => (
                 Reason::Poison,
@@ -66,7 +66,7 @@ impl RemovalCause {
                 "a consumer rejected it before it was processed",
             ),
         };
-        Pending {
+        ProvisionalFailure {
             reason,
             http_status: None,
             detail: detail.into(),

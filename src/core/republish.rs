@@ -8,7 +8,7 @@
 
 /// How much of the properties and headers that a message came with is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum PublishForm {
     /// All that is not known to be refused.
     Whole,
     /// What is needed to read and to answer it, beside our own headers.
@@ -19,9 +19,9 @@ pub enum Form {
 
 /// What is held against a message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Suspicion(u8);
+pub struct RefusalSuspicion(u8);
 
-impl Suspicion {
+impl RefusalSuspicion {
     const SUSPECT: Self = Self(1);
     const REFUSED_WHOLE: Self = Self(2);
     const REFUSED_ESSENTIAL: Self = Self(3);
@@ -34,11 +34,11 @@ impl Suspicion {
 
     /// How it is published next. What may not be reduced, as an event of ours, is `Whole` always.
     #[must_use]
-    pub const fn form(self) -> Form {
+    pub const fn form(self) -> PublishForm {
         match self.0 {
-            0 | 1 => Form::Whole,
-            2 => Form::Essential,
-            _ => Form::Bare,
+            0 | 1 => PublishForm::Whole,
+            2 => PublishForm::Essential,
+            _ => PublishForm::Bare,
         }
     }
 
@@ -50,9 +50,9 @@ impl Suspicion {
             return Some(self.max(Self::SUSPECT));
         }
         match self.form() {
-            Form::Whole if may_be_reduced => Some(Self::REFUSED_WHOLE),
-            Form::Essential => Some(Self::REFUSED_ESSENTIAL),
-            Form::Whole | Form::Bare => None,
+            PublishForm::Whole if may_be_reduced => Some(Self::REFUSED_WHOLE),
+            PublishForm::Essential => Some(Self::REFUSED_ESSENTIAL),
+            PublishForm::Whole | PublishForm::Bare => None,
         }
     }
 }
@@ -63,9 +63,9 @@ mod tests {
 
     #[test]
     fn one_of_many_is_suspected_and_keeps_all_that_it_came_with() {
-        let suspect = Suspicion::default().after_refusal(3, true).unwrap();
-        assert!(suspect.goes_alone() && !Suspicion::default().goes_alone());
-        assert_eq!(suspect.form(), Form::Whole);
+        let suspect = RefusalSuspicion::default().after_refusal(3, true).unwrap();
+        assert!(suspect.goes_alone() && !RefusalSuspicion::default().goes_alone());
+        assert_eq!(suspect.form(), PublishForm::Whole);
         // Dying in company proves nothing, however often.
         assert_eq!(suspect.after_refusal(2, true), Some(suspect));
     }
@@ -73,12 +73,19 @@ mod tests {
     #[test]
     fn one_alone_is_published_with_less_each_time_and_then_no_more() {
         let mut forms = Vec::new();
-        let mut next = Some(Suspicion::default());
+        let mut next = Some(RefusalSuspicion::default());
         while let Some(suspicion) = next {
             forms.push(suspicion.form());
             next = suspicion.after_refusal(1, true);
         }
-        assert_eq!(forms, [Form::Whole, Form::Essential, Form::Bare]);
-        assert_eq!(Suspicion::default().after_refusal(1, false), None);
+        assert_eq!(
+            forms,
+            [
+                PublishForm::Whole,
+                PublishForm::Essential,
+                PublishForm::Bare
+            ]
+        );
+        assert_eq!(RefusalSuspicion::default().after_refusal(1, false), None);
     }
 }

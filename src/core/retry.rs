@@ -49,7 +49,7 @@ pub struct RetryPolicy {
 
 /// Where a request waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum WaitLocation {
     /// In the worker, holding no call slot.
     Here,
     /// In the wait queue of this step of the ladder.
@@ -58,14 +58,14 @@ pub enum Place {
 
 /// How long a message is in a wait queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stay {
+pub struct QueueStay {
     pub at_least: Duration,
     pub at_most: Duration,
 }
 
 /// What comes after a try that failed in passing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum RetryDecision {
     Wait(Duration),
     /// The attempts or the time are used up.
     Exhausted,
@@ -75,7 +75,7 @@ pub enum Next {
 
 /// What the policy needs to know of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tried {
+pub struct AttemptState {
     pub attempts: u32,
     pub first_attempt_at: Timestamp,
     pub not_after: Option<Timestamp>,
@@ -108,41 +108,41 @@ impl RetryPolicy {
     }
 
     #[must_use]
-    pub fn next(&self, tried: Tried, now: Timestamp, roll: f64) -> Next {
+    pub fn next(&self, tried: AttemptState, now: Timestamp, roll: f64) -> RetryDecision {
         let wait = self.delay(tried.attempts, roll).max(
             tried
                 .not_before
                 .unwrap_or_default()
                 .min(self.settings.max_delay),
         );
-        let again_at = later(now, wait);
+        let again_at = saturating_add(now, wait);
         if tried
             .not_after
             .is_some_and(|not_after| again_at >= not_after)
         {
-            Next::PastDeadline
+            RetryDecision::PastDeadline
         } else if tried.attempts >= self.settings.max_attempts
-            || again_at > later(tried.first_attempt_at, self.settings.max_elapsed)
+            || again_at > saturating_add(tried.first_attempt_at, self.settings.max_elapsed)
         {
-            Next::Exhausted
+            RetryDecision::Exhausted
         } else {
-            Next::Wait(wait)
+            RetryDecision::Wait(wait)
         }
     }
 
     /// Whether `max_elapsed` has passed since then.
     #[must_use]
     pub fn is_over(&self, since: Timestamp, now: Timestamp) -> bool {
-        now >= later(since, self.settings.max_elapsed)
+        now >= saturating_add(since, self.settings.max_elapsed)
     }
 
     /// Where to wait that long: in the worker, else in the shortest queue that is long enough.
     #[must_use]
-    pub fn place(&self, wait: Duration) -> Place {
+    pub fn place(&self, wait: Duration) -> WaitLocation {
         if wait <= self.settings.local_wait {
-            Place::Here
+            WaitLocation::Here
         } else {
-            Place::Ladder(self.step(wait))
+            WaitLocation::Ladder(self.step(wait))
         }
     }
 
@@ -165,14 +165,14 @@ impl RetryPolicy {
 
 /// `at + wait`, or the end of time.
 #[must_use]
-pub fn later(at: Timestamp, wait: Duration) -> Timestamp {
+pub fn saturating_add(at: Timestamp, wait: Duration) -> Timestamp {
     at.saturating_add(wait).unwrap_or(Timestamp::MAX)
 }
 
 /// The sequence up to the first delay that reaches the cap, or as many as there are attempts.
 fn exponential(settings: &RetrySettings) -> Vec<Duration> {
     // Past this many doublings any delay is at its cap; it bounds the table for odd settings.
-    const MOST: u32 = 64;
+    const MAX_DELAY: u32 = 64;
     let mut sequence = backoff::ExponentialBackoff {
         current_interval: settings.initial_delay,
         initial_interval: settings.initial_delay,
@@ -183,7 +183,7 @@ fn exponential(settings: &RetrySettings) -> Vec<Duration> {
         ..backoff::ExponentialBackoff::default()
     };
     let mut delays = Vec::new();
-    for _ in 0..settings.max_attempts.clamp(1, MOST) {
+    for _ in 0..settings.max_attempts.clamp(1, MAX_DELAY) {
         let delay = sequence.next_backoff().unwrap_or(settings.max_delay);
         delays.push(delay);
         if delay >= settings.max_delay {
@@ -218,14 +218,14 @@ mod tests {
     fn a_request_waits_in_the_shortest_queue_that_is_long_enough() {
         let policy = policy();
         for (milliseconds, place) in [
-            (0, Place::Here),
-            (2000, Place::Here),
-            (2001, Place::Ladder(0)),
-            (5000, Place::Ladder(0)),
-            (5001, Place::Ladder(1)),
-            (120_000, Place::Ladder(2)),
-            (600_001, Place::Ladder(4)),
-            (9_000_000, Place::Ladder(4)),
+            (0, WaitLocation::Here),
+            (2000, WaitLocation::Here),
+            (2001, WaitLocation::Ladder(0)),
+            (5000, WaitLocation::Ladder(0)),
+            (5001, WaitLocation::Ladder(1)),
+            (120_000, WaitLocation::Ladder(2)),
+            (600_001, WaitLocation::Ladder(4)),
+            (9_000_000, WaitLocation::Ladder(4)),
         ] {
             assert_eq!(
                 policy.place(Duration::from_millis(milliseconds)),
@@ -238,64 +238,67 @@ mod tests {
     #[test]
     fn attempts_time_and_deadline_end_the_tries() {
         let policy = policy();
-        let tried = Tried {
+        let tried = AttemptState {
             attempts: 1,
             first_attempt_at: at(0),
             not_after: None,
             not_before: None,
         };
         let next = |tried, now| policy.next(tried, now, 0.5);
-        assert_eq!(next(tried, at(0)), Next::Wait(Duration::from_millis(500)));
+        assert_eq!(
+            next(tried, at(0)),
+            RetryDecision::Wait(Duration::from_millis(500))
+        );
         assert_eq!(
             next(
-                Tried {
+                AttemptState {
                     attempts: 11,
                     ..tried
                 },
                 at(0)
             ),
-            Next::Wait(Duration::from_secs(512))
+            RetryDecision::Wait(Duration::from_secs(512))
         );
         assert_eq!(
             next(
-                Tried {
+                AttemptState {
                     attempts: 12,
                     ..tried
                 },
                 at(0)
             ),
-            Next::Exhausted
+            RetryDecision::Exhausted
         );
         assert_eq!(
             next(
-                Tried {
+                AttemptState {
                     attempts: u32::MAX,
                     ..tried
                 },
                 at(0)
             ),
-            Next::Exhausted
+            RetryDecision::Exhausted
         );
-        assert_eq!(next(tried, at(86_400)), Next::Exhausted);
+        assert_eq!(next(tried, at(86_400)), RetryDecision::Exhausted);
         assert_eq!(
             next(
-                Tried {
+                AttemptState {
                     not_after: Some(at(0)),
                     ..tried
                 },
                 at(0)
             ),
-            Next::PastDeadline
+            RetryDecision::PastDeadline
         );
         assert_eq!(
             next(
-                Tried {
+                AttemptState {
                     not_after: Some(at(1)),
                     ..tried
                 },
                 at(0)
             ),
-            Next::Wait(Duration::from_millis(500))
+            RetryDecision::Wait(Duration::from_millis(500))
         );
     }
 
@@ -313,14 +316,14 @@ mod tests {
         fn retry_after_is_never_undercut_and_always_capped(
             seconds in 0u64..100_000, attempts in 1u32..12, roll in 0.0f64..=1.0,
         ) {
-            let tried = Tried {
+            let tried = AttemptState {
                 attempts,
                 first_attempt_at: at(0),
                 not_after: None,
                 not_before: Some(Duration::from_secs(seconds)),
             };
             match policy().next(tried, at(0), roll) {
-                Next::Wait(wait) => {
+                RetryDecision::Wait(wait) => {
                     prop_assert!(wait >= Duration::from_secs(seconds.min(3600)));
                     prop_assert!(wait <= Duration::from_secs(3600));
                 }

@@ -9,7 +9,7 @@ use lru::LruCache;
 
 use super::accounts::blend;
 use super::request::AccountId;
-use super::retry::later;
+use super::retry::saturating_add;
 
 /// Accounts and names that are remembered, some 200 KB. One that is forgotten is estimated anew.
 const MAX_KEPT: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
@@ -53,12 +53,13 @@ impl TurnEstimate {
         let interval = interval.mul_f64(EARLY);
         // Half of those in hand are to be left when it comes back, so that no slot is idle.
         let ahead = u32::try_from(in_hand / 2).unwrap_or(u32::MAX);
-        let earliest = later(now, interval.saturating_mul(ahead).min(MAX_WAIT));
+        let earliest = saturating_add(now, interval.saturating_mul(ahead).min(MAX_WAIT));
         let turn = match self.next_turns.get(account) {
-            Some(&next) => next.clamp(earliest, later(now, MAX_WAIT).max(earliest)),
+            Some(&next) => next.clamp(earliest, saturating_add(now, MAX_WAIT).max(earliest)),
             None => earliest,
         };
-        self.next_turns.put(account.clone(), later(turn, interval));
+        self.next_turns
+            .put(account.clone(), saturating_add(turn, interval));
         within_bounds(Duration::try_from(turn.duration_since(now)).unwrap_or_default())
     }
 

@@ -1,6 +1,6 @@
 //! What an answer means: one table, from what was asked and what came back to a verdict.
 //!
-//! A try of a request is a short dialogue with the API ([`Step`]): perhaps a check of whose name it
+//! A try of a request is a short dialogue with the API ([`CallStep`]): perhaps a check of whose name it
 //! is, the rename, and, where an earlier try may have been applied, questions by self-rename that
 //! make the outcome certain. This module leaves out *when* to try again (`retry`) and what failures
 //! mean for the requests that follow (`policy::hold`).
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::answer::{Answer, CallKind, NoToken, Refusal, Silence, User};
+use super::answer::{ApiResponse, CallKind, ErrorResponse, TokenError, TransportError, UserRecord};
 use super::names::same_name;
-use super::outcome::{ConfirmedBy, How, MAYBE_ELSEWHERE, Reason, TOOK_EFFECT_ELSEWHERE};
+use super::outcome::{APPLIED_TO_OTHER_USER, AppliedBy, ConfirmedBy, MAYBE_ELSEWHERE, Reason};
 use super::request::{RenameRequest, Username};
 
 /// Error codes of a 400 that say "this name is taken". An assumption: Dintero documents none.
@@ -26,23 +26,23 @@ const TAKEN_CODES: [&str; 6] = [
 
 /// Which call of the dialogue is being made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum CallStep {
     /// Self-rename of the old name: does it belong to the `user_id` that may be renamed?
     Verify,
     /// The rename itself.
     Rename,
     /// Self-rename of the old name: if it still exists, no earlier try was applied.
-    ConfirmOld(Pending),
+    ConfirmOld(ProvisionalFailure),
     /// Self-rename of the new name: if it exists (and is the user's), an earlier try was applied.
-    ConfirmNew(Pending),
+    ConfirmNew(ProvisionalFailure),
     /// The same after the API refused to be asked about the old name. That the new name exists says
     /// less then, since it may always have been another user's; only an id makes it certain.
-    ConfirmNewAlone(Pending),
+    ConfirmNewAlone(ProvisionalFailure),
 }
 
 /// The failure that will be told unless an earlier try turns out to have been applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pending {
+pub struct ProvisionalFailure {
     pub reason: Reason,
     pub http_status: Option<u16>,
     pub detail: Box<str>,
@@ -50,12 +50,12 @@ pub struct Pending {
 
 /// Which of a request's two names a call is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum NameRole {
     Old,
     New,
 }
 
-impl Step {
+impl CallStep {
     #[must_use]
     pub const fn kind(&self) -> CallKind {
         match self {
@@ -68,10 +68,10 @@ impl Step {
 
     /// The name in the call's path.
     #[must_use]
-    pub const fn path_name(&self) -> Which {
+    pub const fn path_name(&self) -> NameRole {
         match self {
-            Self::Verify | Self::Rename | Self::ConfirmOld(_) => Which::Old,
-            Self::ConfirmNew(_) | Self::ConfirmNewAlone(_) => Which::New,
+            Self::Verify | Self::Rename | Self::ConfirmOld(_) => NameRole::Old,
+            Self::ConfirmNew(_) | Self::ConfirmNewAlone(_) => NameRole::New,
         }
     }
 
@@ -87,17 +87,17 @@ impl Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Ask on, within the same try.
-    Ask(Step),
+    Ask(CallStep),
     Renamed {
-        how: How,
+        how: AppliedBy,
         confirmed_by: ConfirmedBy,
         user_id: Option<Uuid>,
         /// The new name as the API spells it, where it is not spelt as requested.
         username: Option<Username>,
     },
-    Failed(Pending),
+    Failed(ProvisionalFailure),
     /// Try again later.
-    Retry(Retry),
+    Retry(RetryAdvice),
     /// The API refuses our credentials: the request did nothing wrong and spent no attempt.
     BadCredentials {
         http_status: Option<u16>,
@@ -105,7 +105,7 @@ pub enum Verdict {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retry {
+pub struct RetryAdvice {
     /// This very call may have been applied.
     pub maybe_applied: bool,
     /// `Retry-After`.
@@ -120,7 +120,7 @@ pub struct Retry {
 
 /// What an answer tells of the API's health, whoever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sign {
+pub enum HealthSignal {
     /// It answers.
     Alive,
     /// It fails in passing.
@@ -145,40 +145,42 @@ pub enum Confirmation {
 
 /// The API's health as this answer shows it.
 #[must_use]
-pub fn sign(answer: &Answer) -> Sign {
+pub fn sign(answer: &ApiResponse) -> HealthSignal {
     match answer {
-        Answer::User(_) => Sign::Alive,
-        Answer::Garbled { .. } | Answer::Silence(_) | Answer::NoToken(NoToken::Unavailable) => {
-            Sign::Transient
+        ApiResponse::User(_) => HealthSignal::Alive,
+        ApiResponse::Malformed { .. }
+        | ApiResponse::Silence(_)
+        | ApiResponse::NoToken(TokenError::Unavailable) => HealthSignal::Transient,
+        ApiResponse::NoToken(TokenError::Missing | TokenError::Refused { .. }) => {
+            HealthSignal::BadCredentials
         }
-        Answer::NoToken(NoToken::Missing | NoToken::Refused { .. }) => Sign::BadCredentials,
-        Answer::Refused(refusal) => match refusal.status {
-            401 => Sign::BadCredentials,
-            403 => Sign::Forbidden,
-            429 => Sign::Throttled(refusal.retry_after),
-            408 | 425 => Sign::Transient,
-            400..=499 => Sign::Alive,
-            _ => Sign::Transient,
+        ApiResponse::Refused(refusal) => match refusal.status {
+            401 => HealthSignal::BadCredentials,
+            403 => HealthSignal::Forbidden,
+            429 => HealthSignal::Throttled(refusal.retry_after),
+            408 | 425 => HealthSignal::Transient,
+            400..=499 => HealthSignal::Alive,
+            _ => HealthSignal::Transient,
         },
     }
 }
 
 /// The first step of a try.
 #[must_use]
-pub fn first_step(request: &RenameRequest, verify_before: bool) -> Step {
+pub fn first_step(request: &RenameRequest, verify_before: bool) -> CallStep {
     if verify_before && request.user_id.is_some() {
-        Step::Verify
+        CallStep::Verify
     } else {
-        Step::Rename
+        CallStep::Rename
     }
 }
 
 /// What a failure that was decided without asking comes to: told at once, or only after the API has
 /// said that no earlier try was applied.
 #[must_use]
-pub fn failure(pending: Pending, maybe_applied: bool) -> Verdict {
+pub fn failure(pending: ProvisionalFailure, maybe_applied: bool) -> Verdict {
     if maybe_applied {
-        Verdict::Ask(Step::ConfirmOld(pending))
+        Verdict::Ask(CallStep::ConfirmOld(pending))
     } else {
         Verdict::Failed(pending)
     }
@@ -187,11 +189,11 @@ pub fn failure(pending: Pending, maybe_applied: bool) -> Verdict {
 /// The step that is really taken: where both names are one name but for their spelling, an API that
 /// does not tell spellings apart would take a self-rename of the old one for a rename back to it.
 #[must_use]
-pub fn harmless(step: Step, request: &RenameRequest) -> Step {
+pub fn harmless(step: CallStep, request: &RenameRequest) -> CallStep {
     let (old, new) = (request.username.reveal(), request.new_username.reveal());
     match step {
-        Step::ConfirmOld(pending) if old != new && same_name(old, new) => {
-            Step::ConfirmNewAlone(pending)
+        CallStep::ConfirmOld(pending) if old != new && same_name(old, new) => {
+            CallStep::ConfirmNewAlone(pending)
         }
         step => step,
     }
@@ -199,7 +201,7 @@ pub fn harmless(step: Step, request: &RenameRequest) -> Step {
 
 /// Whom a question is about, and what is known already.
 #[derive(Debug, Clone, Copy)]
-pub struct Case<'a> {
+pub struct CallContext<'a> {
     pub request: &'a RenameRequest,
     /// An earlier try may have been applied.
     pub maybe_applied: bool,
@@ -209,7 +211,7 @@ pub struct Case<'a> {
 
 /// The table of contract section 5.
 #[must_use]
-pub fn judge(step: &Step, answer: &Answer, case: Case<'_>) -> Verdict {
+pub fn judge(step: &CallStep, answer: &ApiResponse, case: CallContext<'_>) -> Verdict {
     let mut verdict = meaning(step, answer, case);
     if let Verdict::Retry(retry) = &mut verdict {
         // A 404 is an answer, also where the rename is then tried again.
@@ -218,52 +220,56 @@ pub fn judge(step: &Step, answer: &Answer, case: Case<'_>) -> Verdict {
     verdict
 }
 
-fn meaning(step: &Step, answer: &Answer, case: Case<'_>) -> Verdict {
+fn meaning(step: &CallStep, answer: &ApiResponse, case: CallContext<'_>) -> Verdict {
     match answer {
-        Answer::NoToken(NoToken::Missing) => Verdict::BadCredentials { http_status: None },
-        Answer::NoToken(NoToken::Refused { status }) => Verdict::BadCredentials {
+        ApiResponse::NoToken(TokenError::Missing) => Verdict::BadCredentials { http_status: None },
+        ApiResponse::NoToken(TokenError::Refused { status }) => Verdict::BadCredentials {
             http_status: Some(*status),
         },
-        Answer::NoToken(NoToken::Unavailable) => {
+        ApiResponse::NoToken(TokenError::Unavailable) => {
             retry(false, None, "no token could be had from the API")
         }
-        Answer::Silence(Silence::Connect) => {
+        ApiResponse::Silence(TransportError::Connect) => {
             retry(false, None, "no connection to the API could be made")
         }
-        Answer::Silence(Silence::Timeout) => {
+        ApiResponse::Silence(TransportError::Timeout) => {
             retry(sent_rename(step), None, "the API did not answer in time")
         }
-        Answer::Silence(Silence::Reset) => retry(
+        ApiResponse::Silence(TransportError::Reset) => retry(
             sent_rename(step),
             None,
             "the connection broke before the answer came",
         ),
-        Answer::Garbled { status } => garbled(step, *status),
-        Answer::User(user) => user_came(step, user, case),
-        Answer::Refused(refusal) => refused(step, refusal, case.maybe_applied),
+        ApiResponse::Malformed { status } => on_malformed(step, *status),
+        ApiResponse::User(user) => on_user(step, user, case),
+        ApiResponse::Refused(refusal) => on_client_error(step, refusal, case.maybe_applied),
     }
 }
 
 /// How a self-rename's answer counts in the metrics; nothing for a rename's.
 #[must_use]
-pub fn confirmation(step: &Step, answer: &Answer, request: &RenameRequest) -> Option<Confirmation> {
+pub fn confirmation(
+    step: &CallStep,
+    answer: &ApiResponse,
+    request: &RenameRequest,
+) -> Option<Confirmation> {
     if step.kind() == CallKind::Rename {
         return None;
     }
     let asked = named(step, request);
     Some(match answer {
-        Answer::User(user) if !same_name(&user.username, asked) => Confirmation::Unclear,
-        Answer::User(user) => match (request.user_id, user.id) {
+        ApiResponse::User(user) if !same_name(&user.username, asked) => Confirmation::Unclear,
+        ApiResponse::User(user) => match (request.user_id, user.id) {
             (Some(wanted), Some(found)) if wanted != found => Confirmation::Mismatch,
             _ => Confirmation::Found,
         },
-        Answer::Refused(Refusal { status: 409, .. }) => Confirmation::Found,
-        Answer::Refused(Refusal { status: 404, .. }) => Confirmation::Absent,
+        ApiResponse::Refused(ErrorResponse { status: 409, .. }) => Confirmation::Found,
+        ApiResponse::Refused(ErrorResponse { status: 404, .. }) => Confirmation::Absent,
         _ => Confirmation::Unclear,
     })
 }
 
-fn rename_answered(user: &User, case: Case<'_>) -> Verdict {
+fn rename_answered(user: &UserRecord, case: CallContext<'_>) -> Verdict {
     let request = case.request;
     let other_id = matches!((request.user_id, user.id), (Some(w), Some(f)) if w != f);
     if !same_name(&user.username, request.new_username.reveal()) {
@@ -274,14 +280,14 @@ fn rename_answered(user: &User, case: Case<'_>) -> Verdict {
         )
     } else if other_id {
         // Only a race after the check can do this; the detail says that it took effect.
-        Verdict::Failed(Pending {
+        Verdict::Failed(ProvisionalFailure {
             reason: Reason::UserMismatch,
             http_status: Some(200),
-            detail: TOOK_EFFECT_ELSEWHERE.into(),
+            detail: APPLIED_TO_OTHER_USER.into(),
         })
     } else {
         Verdict::Renamed {
-            how: How::Applied,
+            how: AppliedBy::Applied,
             confirmed_by: ConfirmedBy::Answer,
             user_id: user.id.or(request.user_id),
             username: spelt_otherwise(user, request),
@@ -289,10 +295,10 @@ fn rename_answered(user: &User, case: Case<'_>) -> Verdict {
     }
 }
 
-fn user_came(step: &Step, user: &User, case: Case<'_>) -> Verdict {
+fn on_user(step: &CallStep, user: &UserRecord, case: CallContext<'_>) -> Verdict {
     let request = case.request;
     let other_id = matches!((request.user_id, user.id), (Some(w), Some(f)) if w != f);
-    if let Step::Rename = step {
+    if let CallStep::Rename = step {
         return rename_answered(user, case);
     }
     if !same_name(&user.username, named(step, request)) {
@@ -303,9 +309,9 @@ fn user_came(step: &Step, user: &User, case: Case<'_>) -> Verdict {
         );
     }
     match step {
-        Step::Rename => unreachable!("handled above"),
-        Step::Verify if other_id => {
-            let mismatch = Pending {
+        CallStep::Rename => unreachable!("handled above"),
+        CallStep::Verify if other_id => {
+            let mismatch = ProvisionalFailure {
                 reason: Reason::UserMismatch,
                 http_status: Some(200),
                 detail:
@@ -313,31 +319,35 @@ fn user_came(step: &Step, user: &User, case: Case<'_>) -> Verdict {
                         .into(),
             };
             if case.maybe_applied {
-                Verdict::Ask(Step::ConfirmNew(mismatch))
+                Verdict::Ask(CallStep::ConfirmNew(mismatch))
             } else {
                 Verdict::Failed(mismatch)
             }
         }
-        Step::Verify => Verdict::Ask(Step::Rename),
+        CallStep::Verify => Verdict::Ask(CallStep::Rename),
         // The old name is somebody else's by now, so it says nothing of our user.
-        Step::ConfirmOld(pending) if other_id => Verdict::Ask(Step::ConfirmNew(pending.clone())),
-        Step::ConfirmOld(pending) => Verdict::Failed(pending.clone()),
-        Step::ConfirmNew(pending) | Step::ConfirmNewAlone(pending)
+        CallStep::ConfirmOld(pending) if other_id => {
+            Verdict::Ask(CallStep::ConfirmNew(pending.clone()))
+        }
+        CallStep::ConfirmOld(pending) => Verdict::Failed(pending.clone()),
+        CallStep::ConfirmNew(pending) | CallStep::ConfirmNewAlone(pending)
             if other_id && case.verify_before =>
         {
             Verdict::Failed(pending.clone())
         }
         // Unchecked, an earlier try may well have renamed whoever bore the old name.
-        Step::ConfirmNew(_) | Step::ConfirmNewAlone(_) if other_id => Verdict::Failed(Pending {
-            reason: Reason::UserMismatch,
-            http_status: Some(200),
-            detail: MAYBE_ELSEWHERE.into(),
-        }),
-        Step::ConfirmNewAlone(_) if request.user_id.is_none() || user.id.is_none() => {
+        CallStep::ConfirmNew(_) | CallStep::ConfirmNewAlone(_) if other_id => {
+            Verdict::Failed(ProvisionalFailure {
+                reason: Reason::UserMismatch,
+                http_status: Some(200),
+                detail: MAYBE_ELSEWHERE.into(),
+            })
+        }
+        CallStep::ConfirmNewAlone(_) if request.user_id.is_none() || user.id.is_none() => {
             new_name_is_somebodys(200)
         }
-        Step::ConfirmNew(_) | Step::ConfirmNewAlone(_) => Verdict::Renamed {
-            how: How::AlreadyApplied,
+        CallStep::ConfirmNew(_) | CallStep::ConfirmNewAlone(_) => Verdict::Renamed {
+            how: AppliedBy::AlreadyApplied,
             confirmed_by: if request.user_id.is_some() && user.id.is_some() {
                 ConfirmedBy::UserId
             } else {
@@ -349,17 +359,17 @@ fn user_came(step: &Step, user: &User, case: Case<'_>) -> Verdict {
     }
 }
 
-fn refused(step: &Step, refusal: &Refusal, maybe_applied: bool) -> Verdict {
+fn on_client_error(step: &CallStep, refusal: &ErrorResponse, maybe_applied: bool) -> Verdict {
     let status = refusal.status;
     match status {
         401 => Verdict::BadCredentials {
             http_status: Some(401),
         },
-        429 => Verdict::Retry(Retry {
+        429 => Verdict::Retry(RetryAdvice {
             not_before: refusal.retry_after,
             ..transient(false, Some(status), "the API asks to slow down")
         }),
-        408 | 425 => Verdict::Retry(Retry {
+        408 | 425 => Verdict::Retry(RetryAdvice {
             not_before: refusal.retry_after,
             ..transient(
                 false,
@@ -367,9 +377,11 @@ fn refused(step: &Step, refusal: &Refusal, maybe_applied: bool) -> Verdict {
                 "the API was not ready to take the call",
             )
         }),
-        404 => absent(step, maybe_applied),
-        409 => exists(step, refusal, maybe_applied),
-        400 if *step == Step::Rename && says_taken(refusal) => exists(step, refusal, maybe_applied),
+        404 => on_not_found(step, maybe_applied),
+        409 => on_conflict(step, refusal, maybe_applied),
+        400 if *step == CallStep::Rename && is_username_taken(refusal) => {
+            on_conflict(step, refusal, maybe_applied)
+        }
         // It may be our credentials, so a later question may be answered.
         403 if step.confirms() => retry(
             false,
@@ -379,7 +391,7 @@ fn refused(step: &Step, refusal: &Refusal, maybe_applied: bool) -> Verdict {
         400..=499 if step.confirms() => question_refused(step, status),
         403 => failure(pending(Reason::Forbidden, refusal), maybe_applied),
         400..=499 => failure(pending(Reason::Rejected, refusal), maybe_applied),
-        500..=599 => Verdict::Retry(Retry {
+        500..=599 => Verdict::Retry(RetryAdvice {
             not_before: refusal.retry_after,
             ..transient(sent_rename(step), Some(status), "the API failed")
         }),
@@ -392,50 +404,52 @@ fn refused(step: &Step, refusal: &Refusal, maybe_applied: bool) -> Verdict {
 }
 
 /// 404: the name in the path does not exist.
-fn absent(step: &Step, maybe_applied: bool) -> Verdict {
-    let not_found = || Pending {
+fn on_not_found(step: &CallStep, maybe_applied: bool) -> Verdict {
+    let not_found = || ProvisionalFailure {
         reason: Reason::UserNotFound,
         http_status: Some(404),
         detail: "no user has this username".into(),
     };
     match step {
-        Step::Verify | Step::Rename if maybe_applied => Verdict::Ask(Step::ConfirmNew(not_found())),
-        Step::Verify | Step::Rename => Verdict::Failed(not_found()),
-        Step::ConfirmOld(pending) => Verdict::Ask(Step::ConfirmNew(pending.clone())),
+        CallStep::Verify | CallStep::Rename if maybe_applied => {
+            Verdict::Ask(CallStep::ConfirmNew(not_found()))
+        }
+        CallStep::Verify | CallStep::Rename => Verdict::Failed(not_found()),
+        CallStep::ConfirmOld(pending) => Verdict::Ask(CallStep::ConfirmNew(pending.clone())),
         // "Taken" a moment ago and free now: whoever had it gave it up, so the rename may do.
-        Step::ConfirmNew(pending) | Step::ConfirmNewAlone(pending)
+        CallStep::ConfirmNew(pending) | CallStep::ConfirmNewAlone(pending)
             if pending.reason == Reason::UsernameTaken =>
         {
             retry(false, Some(404), "the new name was taken and is free again")
         }
-        Step::ConfirmNew(pending) | Step::ConfirmNewAlone(pending) => {
+        CallStep::ConfirmNew(pending) | CallStep::ConfirmNewAlone(pending) => {
             Verdict::Failed(pending.clone())
         }
     }
 }
 
 /// 409: for a rename, the new name is taken; for a self-rename, the name exists.
-fn exists(step: &Step, refusal: &Refusal, maybe_applied: bool) -> Verdict {
+fn on_conflict(step: &CallStep, refusal: &ErrorResponse, maybe_applied: bool) -> Verdict {
     match step {
-        Step::Verify => Verdict::Ask(Step::Rename),
-        Step::Rename => failure(pending(Reason::UsernameTaken, refusal), maybe_applied),
-        Step::ConfirmOld(pending) => Verdict::Failed(pending.clone()),
+        CallStep::Verify => Verdict::Ask(CallStep::Rename),
+        CallStep::Rename => failure(pending(Reason::UsernameTaken, refusal), maybe_applied),
+        CallStep::ConfirmOld(pending) => Verdict::Failed(pending.clone()),
         // It exists and its id is not told: a failure must never be told of what took effect.
-        Step::ConfirmNew(_) => Verdict::Renamed {
-            how: How::AlreadyApplied,
+        CallStep::ConfirmNew(_) => Verdict::Renamed {
+            how: AppliedBy::AlreadyApplied,
             confirmed_by: ConfirmedBy::Name,
             user_id: None,
             username: None,
         },
-        Step::ConfirmNewAlone(_) => new_name_is_somebodys(409),
+        CallStep::ConfirmNewAlone(_) => new_name_is_somebodys(409),
     }
 }
 
 /// A question that the API refuses permanently: the other name is still to be asked about. Where that
 /// is refused too, asking again is no use, and those behind this request wait.
-fn question_refused(step: &Step, status: u16) -> Verdict {
+fn question_refused(step: &CallStep, status: u16) -> Verdict {
     match step {
-        Step::ConfirmOld(pending) => Verdict::Ask(Step::ConfirmNewAlone(pending.clone())),
+        CallStep::ConfirmOld(pending) => Verdict::Ask(CallStep::ConfirmNewAlone(pending.clone())),
         _ => Verdict::Failed(unknown(
             "the API refuses the self-rename that asks",
             Some(status),
@@ -450,8 +464,8 @@ fn new_name_is_somebodys(status: u16) -> Verdict {
 
 /// The end of a request whose effect could not be found out.
 #[must_use]
-pub fn unknown(what: &str, http_status: Option<u16>) -> Pending {
-    Pending {
+pub fn unknown(what: &str, http_status: Option<u16>) -> ProvisionalFailure {
+    ProvisionalFailure {
         reason: Reason::OutcomeUnknown,
         http_status,
         detail: format!(
@@ -462,14 +476,14 @@ pub fn unknown(what: &str, http_status: Option<u16>) -> Pending {
 }
 
 /// The name in the answer, where an event must say it because it is not spelt as requested.
-fn spelt_otherwise(user: &User, request: &RenameRequest) -> Option<Username> {
+fn spelt_otherwise(user: &UserRecord, request: &RenameRequest) -> Option<Username> {
     let otherwise = *user.username != *request.new_username.reveal();
     otherwise
         .then(|| Username::parse(&user.username).ok())
         .flatten()
 }
 
-fn garbled(step: &Step, status: u16) -> Verdict {
+fn on_malformed(step: &CallStep, status: u16) -> Verdict {
     retry(
         sent_rename(step),
         Some(status),
@@ -477,13 +491,13 @@ fn garbled(step: &Step, status: u16) -> Verdict {
     )
 }
 
-fn pending(reason: Reason, refusal: &Refusal) -> Pending {
+fn pending(reason: Reason, refusal: &ErrorResponse) -> ProvisionalFailure {
     let what = match reason {
         Reason::UsernameTaken => "the new username is taken",
         Reason::Forbidden => "the API forbids the rename",
         _ => "the API rejected the rename",
     };
-    Pending {
+    ProvisionalFailure {
         reason,
         http_status: Some(refusal.status),
         detail: match &refusal.code {
@@ -493,7 +507,7 @@ fn pending(reason: Reason, refusal: &Refusal) -> Pending {
     }
 }
 
-fn says_taken(refusal: &Refusal) -> bool {
+fn is_username_taken(refusal: &ErrorResponse) -> bool {
     refusal.code.as_deref().is_some_and(|code| {
         let code = code.to_ascii_lowercase();
         TAKEN_CODES.contains(&code.as_str())
@@ -501,16 +515,20 @@ fn says_taken(refusal: &Refusal) -> bool {
 }
 
 /// Only a rename changes anything; a self-rename whose answer is lost leaves no doubt behind.
-fn sent_rename(step: &Step) -> bool {
-    *step == Step::Rename
+fn sent_rename(step: &CallStep) -> bool {
+    *step == CallStep::Rename
 }
 
 fn retry(maybe_applied: bool, http_status: Option<u16>, what: &'static str) -> Verdict {
     Verdict::Retry(transient(maybe_applied, http_status, what))
 }
 
-const fn transient(maybe_applied: bool, http_status: Option<u16>, what: &'static str) -> Retry {
-    Retry {
+const fn transient(
+    maybe_applied: bool,
+    http_status: Option<u16>,
+    what: &'static str,
+) -> RetryAdvice {
+    RetryAdvice {
         maybe_applied,
         not_before: None,
         http_status,
@@ -519,10 +537,10 @@ const fn transient(maybe_applied: bool, http_status: Option<u16>, what: &'static
     }
 }
 
-fn named<'a>(step: &Step, request: &'a RenameRequest) -> &'a str {
+fn named<'a>(step: &CallStep, request: &'a RenameRequest) -> &'a str {
     match step.path_name() {
-        Which::Old => request.username.reveal(),
-        Which::New => request.new_username.reveal(),
+        NameRole::Old => request.username.reveal(),
+        NameRole::New => request.new_username.reveal(),
     }
 }
 

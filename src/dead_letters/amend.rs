@@ -13,8 +13,8 @@ use serde::Deserialize;
 
 pub use object::editable;
 
-use self::object::Object;
-use super::letter::{Letter, LetterId};
+use self::object::OrderedObject;
+use super::letter::{DeadLetter, LetterId};
 use crate::config::text_without_bom;
 use crate::wire::request::{self, FIELDS};
 
@@ -23,7 +23,7 @@ const ID_DIGITS_MIN: usize = 12;
 
 /// One field's new value; an empty one removes the field.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Set {
+pub struct FieldEdit {
     field: &'static str,
     value: String,
 }
@@ -32,7 +32,7 @@ pub struct Set {
 #[error("it is FIELD=VALUE, where FIELD is one of {}; an empty VALUE removes the field", FIELDS.join(", "))]
 pub struct BadSet;
 
-impl FromStr for Set {
+impl FromStr for FieldEdit {
     type Err = BadSet;
 
     fn from_str(text: &str) -> Result<Self, BadSet> {
@@ -41,7 +41,7 @@ impl FromStr for Set {
     }
 }
 
-impl std::fmt::Debug for Set {
+impl std::fmt::Debug for FieldEdit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Set")
             .field("field", &self.field)
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Set {
     }
 }
 
-impl Set {
+impl FieldEdit {
     fn new(field: &str, value: &str) -> Option<Self> {
         let field = FIELDS.into_iter().find(|known| *known == field)?;
         Some(Self {
@@ -62,8 +62,8 @@ impl Set {
 /// How letters are to be changed: first what a file says, then what is said for all. A body by hand
 /// is the last word.
 #[derive(Default)]
-pub struct Amendments {
-    for_all: Vec<Set>,
+pub struct LetterEdits {
+    for_all: Vec<FieldEdit>,
     content_type: Option<String>,
     by_file: Option<ByFile>,
     by_hand: HashMap<LetterId, Vec<u8>>,
@@ -72,19 +72,19 @@ pub struct Amendments {
 /// What a file says, by the first digits of letters' ids or by requests' ids.
 #[derive(Default)]
 struct ByFile {
-    letters: HashMap<String, (String, Vec<Set>)>,
-    requests: HashMap<String, Vec<Set>>,
+    letters: HashMap<String, (String, Vec<FieldEdit>)>,
+    requests: HashMap<String, Vec<FieldEdit>>,
 }
 
-impl std::fmt::Debug for Amendments {
+impl std::fmt::Debug for LetterEdits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Amendments").finish_non_exhaustive()
     }
 }
 
-impl Amendments {
+impl LetterEdits {
     #[must_use]
-    pub fn new(for_all: Vec<Set>, content_type: Option<String>) -> Self {
+    pub fn new(for_all: Vec<FieldEdit>, content_type: Option<String>) -> Self {
         Self {
             for_all,
             content_type,
@@ -118,7 +118,7 @@ impl Amendments {
 
     /// Whether a file was read and does not name this letter.
     #[must_use]
-    pub fn leaves_out(&self, letter: &Letter) -> bool {
+    pub fn omits(&self, letter: &DeadLetter) -> bool {
         self.by_file
             .as_ref()
             .is_some_and(|file| file.of(letter).is_none())
@@ -130,7 +130,7 @@ impl Amendments {
     }
 
     /// The letter's body as it is to be sent, or why that cannot be said.
-    pub fn body(&self, letter: &Letter) -> Result<Vec<u8>, String> {
+    pub fn body(&self, letter: &DeadLetter) -> Result<Vec<u8>, String> {
         if let Some(by_hand) = self.by_hand.get(&letter.id) {
             return Ok(by_hand.clone());
         }
@@ -143,7 +143,7 @@ impl Amendments {
         let kind = self.content_type();
         let kind = kind.or(letter.message.properties.content_type.as_deref());
         let enveloped = request::is_enveloped(kind, &letter.message.headers);
-        let text = std::str::from_utf8(body).map_err(|_| NO_OBJECT.to_owned())?;
+        let text = std::str::from_utf8(body).map_err(|_| BODY_NOT_AN_OBJECT.to_owned())?;
         let sets = by_file.iter().chain(&self.for_all);
         set_fields(text, enveloped, sets).map(String::into_bytes)
     }
@@ -153,19 +153,19 @@ impl ByFile {
     fn add(&mut self, line: &str) -> Result<(), String> {
         /// Only text can be set: that is all a request has.
         #[derive(Deserialize)]
-        struct Line(HashMap<String, Option<String>>);
+        struct EditRecord(HashMap<String, Option<String>>);
 
-        let Line(mut fields) = serde_json::from_str(line)
+        let EditRecord(mut fields) = serde_json::from_str(line)
             .map_err(|_| "it is to be a JSON object of texts".to_owned())?;
         let letter = fields.remove("letter").flatten();
         let request = match letter {
             None => fields.remove("request_id").flatten(),
             Some(_) => None,
         };
-        let sets: Vec<Set> = fields
+        let sets: Vec<FieldEdit> = fields
             .into_iter()
             .map(|(field, value)| {
-                Set::new(&field, &value.unwrap_or_default())
+                FieldEdit::new(&field, &value.unwrap_or_default())
                     .ok_or_else(|| format!("{field} is no field of a request"))
             })
             .collect::<Result<_, _>>()?;
@@ -195,7 +195,7 @@ impl ByFile {
         Ok(())
     }
 
-    fn of(&self, letter: &Letter) -> Option<&[Set]> {
+    fn of(&self, letter: &DeadLetter) -> Option<&[FieldEdit]> {
         let id = letter.id.full();
         if let Some((digits, sets)) = self.letters.get(&id[..ID_DIGITS_MIN])
             && id.starts_with(digits)
@@ -210,18 +210,19 @@ impl ByFile {
     }
 }
 
-const NO_OBJECT: &str = "its body is no JSON object, so no field of it can be set; --edit can";
+const BODY_NOT_AN_OBJECT: &str =
+    "its body is no JSON object, so no field of it can be set; --edit can";
 const NO_DATA: &str = "its request is in no field `data`, so no field of it can be set";
 
 fn set_fields<'s>(
     text: &str,
     enveloped: bool,
-    sets: impl Iterator<Item = &'s Set>,
+    sets: impl Iterator<Item = &'s FieldEdit>,
 ) -> Result<String, String> {
-    let no_object = |_| NO_OBJECT.to_owned();
-    let mut object: Object = serde_json::from_str(text).map_err(no_object)?;
-    let change = |object: &mut Object| {
-        for Set { field, value } in sets {
+    let no_object = |_| BODY_NOT_AN_OBJECT.to_owned();
+    let mut object: OrderedObject = serde_json::from_str(text).map_err(no_object)?;
+    let change = |object: &mut OrderedObject| {
+        for FieldEdit { field, value } in sets {
             if value.is_empty() {
                 object.remove(field);
             } else {
@@ -244,11 +245,11 @@ mod tests {
 
     use super::super::letter::tests::{BODY, letter};
     use super::*;
-    use crate::wire::message::Message;
+    use crate::wire::message::MessageView;
 
     const AT: &str = "2026-11-24T09:00:00.000Z";
 
-    fn set(text: &str) -> Set {
+    fn set(text: &str) -> FieldEdit {
         text.parse().unwrap()
     }
 
@@ -257,7 +258,7 @@ mod tests {
         message.body = body.into();
         message.properties.content_type = kind.map(Into::into);
         let sets = sets.iter().map(|text| set(text)).collect();
-        let body = Amendments::new(sets, None).body(&Letter::new(message, 0))?;
+        let body = LetterEdits::new(sets, None).body(&DeadLetter::new(message, 0))?;
         Ok(String::from_utf8(body).unwrap())
     }
 
@@ -293,7 +294,10 @@ mod tests {
     #[test]
     fn what_is_no_object_cannot_be_set() {
         for body in ["", "[]", "{", "\"x\"", "{} {}"] {
-            assert_eq!(amended(body, None, &["username=a"]).unwrap_err(), NO_OBJECT);
+            assert_eq!(
+                amended(body, None, &["username=a"]).unwrap_err(),
+                BODY_NOT_AN_OBJECT
+            );
         }
         // But where nothing is set, it stays.
         assert_eq!(amended("[]", None, &[]).unwrap(), "[]");
@@ -303,7 +307,7 @@ mod tests {
     fn a_set_names_a_field_of_a_request() {
         assert_eq!(set("not_after=").value, "");
         for bad in ["", "username", "colour=red", "=x"] {
-            assert_eq!(bad.parse::<Set>(), Err(BadSet));
+            assert_eq!(bad.parse::<FieldEdit>(), Err(BadSet));
         }
     }
 
@@ -314,18 +318,18 @@ mod tests {
         let mut elsewhere = one.message.clone();
         elsewhere.body = BODY.replace("3c90c3cc", "4c90c3cc").into();
         elsewhere.headers.clear();
-        let elsewhere = Letter::new(elsewhere, 0);
+        let elsewhere = DeadLetter::new(elsewhere, 0);
         let file = format!(
             "{{\"letter\":\"{}\",\"new_username\":\"a\"}}\n\n{}\n",
             one.id,
             r#"{"request_id":"4C90C3CC-0d44-4b50-8888-8dd25736052a","new_username":"b","not_after":null}"#
         );
-        let mut amendments = Amendments::new(vec![set("requested_by=me")], None);
-        assert!(!amendments.leaves_out(&other));
+        let mut amendments = LetterEdits::new(vec![set("requested_by=me")], None);
+        assert!(!amendments.omits(&other));
         amendments.read_file(file.as_bytes()).unwrap();
-        assert!(amendments.leaves_out(&other));
+        assert!(amendments.omits(&other));
         for (letter, name) in [(&one, "a"), (&elsewhere, "b")] {
-            assert!(!amendments.leaves_out(letter));
+            assert!(!amendments.omits(letter));
             let body = amendments.body(letter).unwrap();
             let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(body["new_username"], name);
@@ -354,7 +358,7 @@ mod tests {
                 "line 2: it names what",
             ),
         ] {
-            let wrong = Amendments::default()
+            let wrong = LetterEdits::default()
                 .read_file(line.as_bytes())
                 .unwrap_err();
             assert!(wrong.starts_with(told), "{wrong}");
@@ -364,7 +368,7 @@ mod tests {
     #[test]
     fn a_body_by_hand_is_the_last_word() {
         let letter = letter("username_taken", AT);
-        let mut amendments = Amendments::new(vec![set("username=kari")], None);
+        let mut amendments = LetterEdits::new(vec![set("username=kari")], None);
         assert!(amendments.body(&letter).unwrap() != letter.message.body);
         amendments.set_body(letter.id, b"{\"username\":1}".to_vec());
         assert_eq!(amendments.body(&letter).unwrap(), b"{\"username\":1}");
@@ -374,10 +378,10 @@ mod tests {
         #[test]
         fn any_value_can_be_set_and_read_back(value in ".+", other in ".*") {
             let body = serde_json::json!({"other": other, "username": "x"}).to_string();
-            let mut message = Message { body: body.into(), ..Message::default() };
+            let mut message = MessageView { body: body.into(), ..MessageView::default() };
             message.properties.content_type = Some("application/json".into());
-            let set = Set::new("username", &value).unwrap();
-            let body = Amendments::new(vec![set], None).body(&Letter::new(message, 0)).unwrap();
+            let set = FieldEdit::new("username", &value).unwrap();
+            let body = LetterEdits::new(vec![set], None).body(&DeadLetter::new(message, 0)).unwrap();
             let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
             prop_assert_eq!(&body["username"], &value);
             prop_assert_eq!(&body["other"], &other);

@@ -11,26 +11,26 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::letter::Letter;
-use super::private::{self, Opened};
-use super::who::Who;
-use crate::broker::Recorded;
-use crate::wire::message::Message;
+use super::letter::DeadLetter;
+use super::private::{self, OpenedFile};
+use super::who::Operator;
+use crate::broker::FsyncProof;
+use crate::wire::message::MessageView;
 use crate::wire::timestamp;
 use crate::wire::visible::EscapingWriter;
 
 /// Where discards are recorded.
 #[derive(Debug)]
-pub struct Audit {
+pub struct AuditLog {
     file: File,
     was_open_to_others: Option<u32>,
-    by: Who,
+    by: Operator,
     because: String,
 }
 
 /// One line. The last two fields are what an export has, see `export`.
 #[derive(Serialize)]
-struct Line<'a> {
+struct AuditRecord<'a> {
     action: &'static str,
     at: String,
     by: String,
@@ -38,13 +38,13 @@ struct Line<'a> {
     queue: &'a str,
     reason: &'a str,
     letter: String,
-    message: &'a Message,
+    message: &'a MessageView,
 }
 
-impl Audit {
+impl AuditLog {
     /// Opens the file, or makes it. A line that was cut off, as by a full disk, is ended first.
-    pub fn open(path: &Path, by: Who, because: String) -> io::Result<Self> {
-        let Opened {
+    pub fn open(path: &Path, by: Operator, because: String) -> io::Result<Self> {
+        let OpenedFile {
             mut file,
             was_open_to_others,
         } = private::open_or_create(path)?;
@@ -77,16 +77,16 @@ impl Audit {
     /// Adds letters, and returns once the disk has them.
     pub fn record<'l>(
         &mut self,
-        letters: impl Iterator<Item = &'l Letter>,
+        letters: impl Iterator<Item = &'l DeadLetter>,
         queue: &str,
         now: Timestamp,
-    ) -> io::Result<Recorded> {
+    ) -> io::Result<FsyncProof> {
         // Line by line, and not gathered: letters may be large.
         let mut lines = EscapingWriter::new(BufWriter::new(&self.file));
         for letter in letters {
-            let line = Line {
+            let line = AuditRecord {
                 action: "discarded",
-                at: timestamp::print(now),
+                at: timestamp::format(now),
                 by: self.by.to_string(),
                 because: &self.because,
                 queue,
@@ -99,7 +99,7 @@ impl Audit {
         }
         lines.flush()?;
         drop(lines);
-        Recorded::by_syncing(&self.file)
+        FsyncProof::by_syncing(&self.file)
     }
 }
 
@@ -118,8 +118,8 @@ mod tests {
     use super::super::letter::tests::letter;
     use super::*;
 
-    fn who() -> Who {
-        Who {
+    fn who() -> Operator {
+        Operator {
             person: Some("kari".into()),
             machine: "support-3".into(),
         }
@@ -131,7 +131,7 @@ mod tests {
         let path = folder.path().join("audit.jsonl");
         let letter = letter("poison", "2026-11-24T09:00:00.000Z");
         let now = timestamp::parse("2026-11-24T10:00:00Z").unwrap();
-        let mut audit = Audit::open(&path, who(), "gone for good".into()).unwrap();
+        let mut audit = AuditLog::open(&path, who(), "gone for good".into()).unwrap();
         let both = [&letter, &letter];
         audit
             .record(both.into_iter(), "rename.dead-letters", now)
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(lines.len(), 2);
         let line: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
         insta::assert_json_snapshot!(line);
-        let message: Message = serde_json::from_value(line["message"].clone()).unwrap();
+        let message: MessageView = serde_json::from_value(line["message"].clone()).unwrap();
         assert!(message == letter.message);
     }
 
@@ -152,7 +152,7 @@ mod tests {
         std::fs::write(&path, "{\"cut off").unwrap();
         let letter = letter("poison", "2026-11-24T09:00:00.000Z");
         for _ in 0..2 {
-            let mut audit = Audit::open(&path, who(), "because".into()).unwrap();
+            let mut audit = AuditLog::open(&path, who(), "because".into()).unwrap();
             let now = Timestamp::UNIX_EPOCH;
             audit.record(std::iter::once(&letter), "q", now).unwrap();
         }
@@ -168,11 +168,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        let audit = Audit::open(&path, who(), "because".into()).unwrap();
+        let audit = AuditLog::open(&path, who(), "because".into()).unwrap();
         assert_eq!((mode(), audit.was_open_to_others()), (0o600, None));
         let wide = std::fs::Permissions::from_mode(0o644);
         std::fs::set_permissions(&path, wide).unwrap();
-        let audit = Audit::open(&path, who(), "because".into()).unwrap();
+        let audit = AuditLog::open(&path, who(), "because".into()).unwrap();
         assert_eq!((mode(), audit.was_open_to_others()), (0o600, Some(0o644)));
     }
 }

@@ -7,12 +7,12 @@ use std::pin::Pin;
 
 use tokio::time::{Duration, Instant};
 
-use super::audit::Audit;
-use super::desk::{Desk, Step, Stop};
-use super::done::{Done, Next};
-use super::letter::Letter;
-use super::selection::Selection;
-use crate::broker::{Back, Claim, Look, Trouble};
+use super::audit::AuditLog;
+use super::desk::{AbortReason, ReviewProgress, ReviewSession};
+use super::done::{RedeliveryTracker, TrackedLetter};
+use super::letter::DeadLetter;
+use super::selection::LetterSelection;
+use crate::broker::{AckHandle, BrokerError, BrowseCursor, DepthCheck};
 use crate::clock;
 
 /// Letters recorded at a time: each time costs the disk some milliseconds.
@@ -24,26 +24,26 @@ const PASS_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// What came of a discard.
 #[derive(Debug, Default)]
-pub struct Discarded {
+pub struct DiscardResult {
     /// Recorded, and taken.
     pub discarded: u64,
     /// Not found any more: something else took or holds them.
     pub gone: u64,
     /// Not recorded when it stopped; they stay.
     pub left: u64,
-    pub stop: Option<Stop>,
+    pub stop: Option<AbortReason>,
 }
 
-impl Desk {
+impl ReviewSession {
     /// Records the selected letters and takes them. When `interrupt` comes nothing more is begun.
     pub async fn discard(
         &self,
-        selection: Selection,
-        audit: &mut Audit,
-        progress: impl Fn(Step),
+        selection: LetterSelection,
+        audit: &mut AuditLog,
+        progress: impl Fn(ReviewProgress),
         interrupt: impl Future<Output = ()>,
-    ) -> Discarded {
-        let mut work = Work {
+    ) -> DiscardResult {
+        let mut work = DiscardRun {
             desk: self,
             audit,
             of: selection.total(),
@@ -52,9 +52,9 @@ impl Desk {
             batch: Vec::with_capacity(BATCH),
             weight: 0,
             unrecorded: 0,
-            done: Done::default(),
+            done: RedeliveryTracker::default(),
             taking_again: false,
-            outcome: Discarded::default(),
+            outcome: DiscardResult::default(),
         };
         let mut interrupt = std::pin::pin!(interrupt);
         loop {
@@ -68,37 +68,37 @@ impl Desk {
             };
             let (goes_on, left) = (work.goes_on(), work.selection.total());
             match work.done.next_pass(goes_on, before, left, back) {
-                Next::End => break,
-                next => work.taking_again = next == Next::TakeAgain,
+                TrackedLetter::End => break,
+                next => work.taking_again = next == TrackedLetter::TakeAgain,
             }
         }
         work.end()
     }
 }
 
-struct Work<'a, P> {
-    desk: &'a Desk,
-    audit: &'a mut Audit,
-    selection: Selection,
+struct DiscardRun<'a, P> {
+    desk: &'a ReviewSession,
+    audit: &'a mut AuditLog,
+    selection: LetterSelection,
     of: u64,
     progress: P,
-    batch: Vec<(Letter, Claim)>,
+    batch: Vec<(DeadLetter, AckHandle)>,
     /// What it weighs.
     weight: usize,
     /// Read, and not recorded for good.
     unrecorded: u64,
-    done: Done,
+    done: RedeliveryTracker,
     /// Nothing is recorded any more; what was taken and has come back is taken again.
     taking_again: bool,
-    outcome: Discarded,
+    outcome: DiscardResult,
 }
 
-impl<P: Fn(Step)> Work<'_, P> {
+impl<P: Fn(ReviewProgress)> DiscardRun<'_, P> {
     /// Goes through the queue once, as far as time allows.
     async fn pass(
         &mut self,
         interrupt: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Back, Trouble> {
+    ) -> Result<DepthCheck, BrokerError> {
         let mut look = self.desk.review.look().await?;
         let read = self.read(&mut look, interrupt).await;
         // What was read is recorded in any case; where the connection has ended, it goes back.
@@ -112,22 +112,22 @@ impl<P: Fn(Step)> Work<'_, P> {
 
     async fn read(
         &mut self,
-        look: &mut Look,
+        look: &mut BrowseCursor,
         mut interrupt: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), AbortReason> {
         let deadline = Instant::now() + PASS_MAX;
         while self.taking_again || (!self.selection.is_empty() && Instant::now() < deadline) {
-            let held: Result<_, Trouble> = tokio::select! {
+            let held: Result<_, BrokerError> = tokio::select! {
                 biased;
-                () = interrupt.as_mut(), if self.goes_on() => return Err(Stop::Interrupted),
+                () = interrupt.as_mut(), if self.goes_on() => return Err(AbortReason::Interrupted),
                 held = look.next() => held,
             };
             let Some(held) = held? else {
                 break;
             };
-            let letter = Letter::new(held.message, held.deliveries);
-            if self.taking_again || !self.selection.take(letter.id) {
-                self.done.meet(letter.id, held.redelivered, held.claim);
+            let letter = DeadLetter::new(held.message, held.deliveries);
+            if self.taking_again || !self.selection.remove(letter.id) {
+                self.done.on_seen(letter.id, held.redelivered, held.claim);
             } else {
                 self.weight += letter.message.weight();
                 self.batch.push((letter, held.claim));
@@ -139,7 +139,7 @@ impl<P: Fn(Step)> Work<'_, P> {
         Ok(())
     }
 
-    fn record(&mut self) -> Result<(), Stop> {
+    fn record(&mut self) -> Result<(), AbortReason> {
         if self.batch.is_empty() {
             return Ok(());
         }
@@ -148,13 +148,13 @@ impl<P: Fn(Step)> Work<'_, P> {
         let recorded = self
             .audit
             .record(letters, queue, clock::now())
-            .map_err(Stop::Record)?;
+            .map_err(AbortReason::Record)?;
         self.weight = 0;
         for (letter, claim) in self.batch.drain(..) {
             self.done.add(letter.id, claim.discarded(&recorded));
             self.outcome.discarded += 1;
         }
-        (self.progress)(Step::Done {
+        (self.progress)(ReviewProgress::Done {
             done: self.outcome.discarded,
             of: self.of,
         });
@@ -166,11 +166,11 @@ impl<P: Fn(Step)> Work<'_, P> {
     }
 
     /// The first reason is kept.
-    fn stop(&mut self, why: Stop) {
+    fn stop(&mut self, why: AbortReason) {
         self.outcome.stop.get_or_insert(why);
     }
 
-    fn end(mut self) -> Discarded {
+    fn end(mut self) -> DiscardResult {
         let unread = self.selection.total();
         if self.outcome.stop.is_none() {
             self.outcome.gone = unread;

@@ -1,6 +1,6 @@
 //! What a reason means and what can be done about it, for the person who reviews.
 
-use super::letter::Letter;
+use super::letter::DeadLetter;
 
 /// Reasons of letters that no worker wrote: RabbitMQ moved them, or something else put them there.
 pub const OTHER_REASONS: [&str; 5] = [
@@ -13,7 +13,7 @@ pub const OTHER_REASONS: [&str; 5] = [
 
 /// Some sentences on the letter's reason.
 #[must_use]
-pub fn explain(letter: &Letter) -> &'static str {
+pub fn explain(letter: &DeadLetter) -> &'static str {
     explain_reason(&letter.reason())
 }
 

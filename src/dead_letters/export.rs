@@ -9,10 +9,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::letter::{Letter, LetterId};
-use super::private::{self, Opened};
-use super::selection::Selection;
-use crate::wire::message::Message;
+use super::letter::{DeadLetter, LetterId};
+use super::private::{self, OpenedFile};
+use super::selection::LetterSelection;
+use crate::wire::message::MessageView;
 use crate::wire::visible::EscapingWriter;
 
 /// Where letters are exported to.
@@ -22,13 +22,13 @@ pub struct Export {
     file: Option<File>,
     /// The mode that the file had, if it let others read it; it does so no longer.
     pub was_open_to_others: Option<u32>,
-    already: Selection,
+    already: LetterSelection,
     pub written: u64,
     pub skipped: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum ExportTrouble {
+pub enum ExportError {
     #[error("the file is there already: --resume adds what is missing in it")]
     Exists,
     #[error("line {0} is no exported letter; the file is left as it is")]
@@ -39,34 +39,34 @@ pub enum ExportTrouble {
 
 /// A line to write.
 #[derive(Serialize)]
-struct Line<'a> {
+struct ExportRecord<'a> {
     letter: String,
-    message: &'a Message,
+    message: &'a MessageView,
 }
 
 /// A line to read. Fields beside it, as the audit has them, are no matter.
 #[derive(Deserialize)]
-pub(super) struct Exported {
-    pub(super) message: Message,
+pub(super) struct ExportResult {
+    pub(super) message: MessageView,
 }
 
 impl Export {
     /// To a new file, or to an earlier export that is gone on with.
-    pub fn to_file(path: &Path, resume: bool) -> Result<Self, ExportTrouble> {
+    pub fn to_file(path: &Path, resume: bool) -> Result<Self, ExportError> {
         let opened = if resume {
             private::open_or_create(path)
         } else {
-            private::create_new(path).map(|file| Opened {
+            private::create_new(path).map(|file| OpenedFile {
                 file,
                 was_open_to_others: None,
             })
         };
-        let Opened {
+        let OpenedFile {
             file,
             was_open_to_others,
         } = opened.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => ExportTrouble::Exists,
-            _ => ExportTrouble::Io(error),
+            io::ErrorKind::AlreadyExists => ExportError::Exists,
+            _ => ExportError::Io(error),
         })?;
         let already = already_in(&file)?;
         private::sync_folder(path)?;
@@ -81,9 +81,9 @@ impl Export {
     }
 
     /// Whether it can be a new file; makes none.
-    pub fn can_be_new(path: &Path) -> Result<(), ExportTrouble> {
+    pub fn can_be_new(path: &Path) -> Result<(), ExportError> {
         if path.symlink_metadata().is_ok() {
-            return Err(ExportTrouble::Exists);
+            return Err(ExportError::Exists);
         }
         Ok(private::can_be_made(path)?)
     }
@@ -95,19 +95,19 @@ impl Export {
             to,
             file: None,
             was_open_to_others: None,
-            already: Selection::default(),
+            already: LetterSelection::default(),
             written: 0,
             skipped: 0,
         }
     }
 
     /// Adds a letter, unless the file has it.
-    pub fn add(&mut self, letter: &Letter) -> io::Result<()> {
-        if self.already.take(letter.id) {
+    pub fn add(&mut self, letter: &DeadLetter) -> io::Result<()> {
+        if self.already.remove(letter.id) {
             self.skipped += 1;
             return Ok(());
         }
-        let line = Line {
+        let line = ExportRecord {
             letter: letter.id.full(),
             message: &letter.message,
         };
@@ -125,8 +125,8 @@ impl Export {
 }
 
 /// The letters in an earlier export. A last line that was cut off is cut away.
-fn already_in(file: &File) -> Result<Selection, ExportTrouble> {
-    let mut already = Selection::default();
+fn already_in(file: &File) -> Result<LetterSelection, ExportError> {
+    let mut already = LetterSelection::default();
     let mut lines = BufReader::new(file);
     let mut whole: u64 = 0;
     let mut line = Vec::new();
@@ -140,8 +140,8 @@ fn already_in(file: &File) -> Result<Selection, ExportTrouble> {
             file.set_len(whole)?;
             break;
         }
-        let exported: Exported =
-            serde_json::from_slice(&line).map_err(|_| ExportTrouble::NoExport(number))?;
+        let exported: ExportResult =
+            serde_json::from_slice(&line).map_err(|_| ExportError::NoExport(number))?;
         already.add_id(LetterId::of(&exported.message));
         whole += bytes as u64;
     }
@@ -161,7 +161,7 @@ mod tests {
     use super::super::letter::tests::letter;
     use super::*;
 
-    fn letters() -> Vec<Letter> {
+    fn letters() -> Vec<DeadLetter> {
         let at = |n| format!("2026-11-24T09:00:00.{n:03}Z");
         // Two of them are equal.
         [0, 1, 1, 2].map(|n| letter("poison", &at(n))).into()
@@ -202,9 +202,9 @@ mod tests {
         let path = folder.path().join("letters.jsonl");
         std::fs::write(&path, "mine\n").unwrap();
         let told = Export::to_file(&path, false).unwrap_err();
-        assert!(matches!(told, ExportTrouble::Exists));
+        assert!(matches!(told, ExportError::Exists));
         let told = Export::to_file(&path, true).unwrap_err();
-        assert!(matches!(told, ExportTrouble::NoExport(1)));
+        assert!(matches!(told, ExportError::NoExport(1)));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine\n");
     }
 }

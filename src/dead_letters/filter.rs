@@ -6,7 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::letter::{Letter, LetterId};
+use super::letter::{DeadLetter, LetterId};
 
 /// Fewer digits of a letter's id would be a guess.
 const PREFIX_MIN: usize = 4;
@@ -15,7 +15,7 @@ const ID_LEN: usize = 32;
 
 /// A letter by name: the first digits of its id, or the id of its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Named {
+pub enum LetterRef {
     Letter(String),
     Request(Uuid),
 }
@@ -26,7 +26,7 @@ pub enum Named {
 )]
 pub struct BadName;
 
-impl FromStr for Named {
+impl FromStr for LetterRef {
     type Err = BadName;
 
     fn from_str(text: &str) -> Result<Self, BadName> {
@@ -42,7 +42,7 @@ impl FromStr for Named {
     }
 }
 
-impl std::fmt::Display for Named {
+impl std::fmt::Display for LetterRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Letter(digits) => f.write_str(digits),
@@ -51,8 +51,8 @@ impl std::fmt::Display for Named {
     }
 }
 
-impl Named {
-    fn fits(&self, letter: &Letter, request: Option<Uuid>) -> bool {
+impl LetterRef {
+    fn matches_id(&self, letter: &DeadLetter, request: Option<Uuid>) -> bool {
         match self {
             Self::Letter(digits) => letter.id.full().starts_with(digits),
             Self::Request(id) => request == Some(*id),
@@ -62,8 +62,8 @@ impl Named {
 
 /// What letters must have, all of it. Of several of one kind, one is enough.
 #[derive(Clone, Default)]
-pub struct Filter {
-    pub names: Vec<Named>,
+pub struct LetterFilter {
+    pub names: Vec<LetterRef>,
     pub reasons: Vec<String>,
     /// A part of the detail.
     pub detail: Option<String>,
@@ -74,13 +74,13 @@ pub struct Filter {
     pub username: Option<String>,
 }
 
-impl std::fmt::Debug for Filter {
+impl std::fmt::Debug for LetterFilter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Filter").finish_non_exhaustive()
     }
 }
 
-impl Filter {
+impl LetterFilter {
     /// Whether it takes every letter.
     #[must_use]
     pub fn takes_all(&self) -> bool {
@@ -104,11 +104,11 @@ impl Filter {
 
     /// Whether it takes this letter. What is cheap is asked first; the body is read last.
     #[must_use]
-    pub fn takes(&self, letter: &Letter) -> bool {
+    pub fn matches(&self, letter: &DeadLetter) -> bool {
         self.fits_headers(letter) && self.fits_names(letter) && self.fits_body(letter)
     }
 
-    fn fits_headers(&self, letter: &Letter) -> bool {
+    fn fits_headers(&self, letter: &DeadLetter) -> bool {
         if !self.reasons.is_empty() && !self.reasons.iter().any(|r| *r == *letter.reason()) {
             return false;
         }
@@ -126,18 +126,18 @@ impl Filter {
         })
     }
 
-    fn fits_names(&self, letter: &Letter) -> bool {
+    fn fits_names(&self, letter: &DeadLetter) -> bool {
         if self.names.is_empty() {
             return true;
         }
-        let by_request = |named: &Named| matches!(named, Named::Request(_));
+        let by_request = |named: &LetterRef| matches!(named, LetterRef::Request(_));
         let asks_body = self.names.iter().any(by_request);
         let request = asks_body.then(|| letter.request_uuid()).flatten();
         let mut names = self.names.iter();
-        names.any(|named| named.fits(letter, request))
+        names.any(|named| named.matches_id(letter, request))
     }
 
-    fn fits_body(&self, letter: &Letter) -> bool {
+    fn fits_body(&self, letter: &DeadLetter) -> bool {
         if self.accounts.is_empty() && self.username.is_none() {
             return true;
         }
@@ -154,18 +154,21 @@ impl Filter {
 }
 
 /// Which letters each name has been found to mean.
-pub(super) struct Found<'f> {
-    filter: &'f Filter,
+pub(super) struct ResolvedRefs<'f> {
+    filter: &'f LetterFilter,
     meant: Vec<BTreeSet<LetterId>>,
 }
 
 /// What is wrong with a name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NameTrouble {
+pub enum RefError {
     #[error("there is no letter {0}")]
-    Nobody(Named),
+    Nobody(LetterRef),
     #[error("{name} could be any of {}: name more digits", listed(among))]
-    Several { name: Named, among: Vec<LetterId> },
+    Several {
+        name: LetterRef,
+        among: Vec<LetterId>,
+    },
 }
 
 /// Ids that are listed where a name is ambiguous.
@@ -179,8 +182,8 @@ fn listed(among: &[LetterId]) -> String {
     ids.join(", ")
 }
 
-impl<'f> Found<'f> {
-    pub(super) fn new(filter: &'f Filter) -> Self {
+impl<'f> ResolvedRefs<'f> {
+    pub(super) fn new(filter: &'f LetterFilter) -> Self {
         Self {
             filter,
             meant: vec![BTreeSet::new(); filter.names.len()],
@@ -188,14 +191,14 @@ impl<'f> Found<'f> {
     }
 
     /// Notes a letter that the filter takes.
-    pub(super) fn note(&mut self, letter: &Letter) {
+    pub(super) fn note(&mut self, letter: &DeadLetter) {
         if self.meant.is_empty() {
             return;
         }
         let request = letter.request_uuid();
         for (named, meant) in self.filter.names.iter().zip(&mut self.meant) {
             // A few are enough to show that a name is ambiguous.
-            if meant.len() <= LISTED && named.fits(letter, request) {
+            if meant.len() <= LISTED && named.matches_id(letter, request) {
                 meant.insert(letter.id);
             }
         }
@@ -203,12 +206,12 @@ impl<'f> Found<'f> {
 
     /// All that is wrong with the names, now that every letter has been looked at. Several letters
     /// of one request are no ambiguity: the request was named.
-    pub(super) fn troubles(self) -> Vec<NameTrouble> {
+    pub(super) fn troubles(self) -> Vec<RefError> {
         let names = self.filter.names.iter().zip(self.meant);
         names
             .filter_map(|(name, meant)| match (name, meant.len()) {
-                (name, 0) => Some(NameTrouble::Nobody(name.clone())),
-                (Named::Letter(_), 2..) => Some(NameTrouble::Several {
+                (name, 0) => Some(RefError::Nobody(name.clone())),
+                (LetterRef::Letter(_), 2..) => Some(RefError::Several {
                     name: name.clone(),
                     among: meant.into_iter().collect(),
                 }),
@@ -222,7 +225,7 @@ impl<'f> Found<'f> {
 mod tests {
     use super::super::letter::tests::letter;
     use super::*;
-    use crate::wire::message::Message;
+    use crate::wire::message::MessageView;
     use crate::wire::timestamp;
 
     fn at(text: &str) -> Option<Timestamp> {
@@ -231,21 +234,21 @@ mod tests {
 
     #[test]
     fn a_letter_is_named_by_digits_or_by_its_request() {
-        assert_eq!("AB12".parse(), Ok(Named::Letter("ab12".into())));
+        assert_eq!("AB12".parse(), Ok(LetterRef::Letter("ab12".into())));
         let uuid = "3c90c3cc-0d44-4b50-8888-8dd25736052a";
-        assert_eq!(uuid.parse(), Ok(Named::Request(uuid.parse().unwrap())));
+        assert_eq!(uuid.parse(), Ok(LetterRef::Request(uuid.parse().unwrap())));
         for bad in ["", "abc", "xyz1", &"a".repeat(33), "3c90c3cc-0d44"] {
-            assert_eq!(bad.parse::<Named>(), Err(BadName), "{bad}");
+            assert_eq!(bad.parse::<LetterRef>(), Err(BadName), "{bad}");
         }
     }
 
     #[test]
     fn every_condition_has_to_be_met() {
         let letter = letter("username_taken", "2026-11-24T09:00:00.000Z");
-        let all = Filter::default();
-        assert!(all.takes_all() && all.takes(&letter));
+        let all = LetterFilter::default();
+        assert!(all.takes_all() && all.matches(&letter));
         let id = letter.id.full();
-        let met: [fn(&mut Filter); 7] = [
+        let met: [fn(&mut LetterFilter); 7] = [
             |f| f.reasons = vec!["poison".into(), "username_taken".into()],
             |f| f.detail = Some("409".into()),
             |f| f.accounts = vec!["T12345678".into()],
@@ -254,7 +257,7 @@ mod tests {
             |f| f.username = Some("ola".into()),
             |f| f.username = Some("kari".into()),
         ];
-        let unmet: [fn(&mut Filter); 6] = [
+        let unmet: [fn(&mut LetterFilter); 6] = [
             |f| f.reasons = vec!["poison".into()],
             |f| f.detail = Some("410".into()),
             |f| f.accounts = vec!["T12345679".into()],
@@ -263,17 +266,17 @@ mod tests {
             |f| f.username = Some("OLA".into()),
         ];
         for (nth, change) in met.iter().enumerate() {
-            let mut filter = Filter {
-                names: vec![Named::Letter(id[..6].into())],
-                ..Filter::default()
+            let mut filter = LetterFilter {
+                names: vec![LetterRef::Letter(id[..6].into())],
+                ..LetterFilter::default()
             };
             change(&mut filter);
-            assert!(filter.takes(&letter), "{nth}");
+            assert!(filter.matches(&letter), "{nth}");
             assert!(!filter.takes_all());
             for (mth, change) in unmet.iter().enumerate() {
                 let mut filter = filter.clone();
                 change(&mut filter);
-                assert!(!filter.takes(&letter), "{nth} {mth}");
+                assert!(!filter.matches(&letter), "{nth} {mth}");
             }
         }
     }
@@ -287,22 +290,22 @@ mod tests {
         let first = by_first_digits.next().unwrap();
         let request = "3c90c3cc-0d44-4b50-8888-8dd25736052a";
         let nobody = "00000000-0000-0000-0000-000000000000";
-        let filter = Filter {
+        let filter = LetterFilter {
             names: [&*first, request, nobody]
                 .map(|name| name.parse().unwrap())
                 .into(),
-            ..Filter::default()
+            ..LetterFilter::default()
         };
-        let mut found = Found::new(&filter);
+        let mut found = ResolvedRefs::new(&filter);
         for letter in &letters {
-            assert!(filter.takes(letter), "all are of one request");
+            assert!(filter.matches(letter), "all are of one request");
             found.note(letter);
         }
-        let nobody = NameTrouble::Nobody(nobody.parse().unwrap());
+        let nobody = RefError::Nobody(nobody.parse().unwrap());
         assert_eq!(found.troubles(), [nobody]);
 
         // Two letters whose first digits are the same.
-        let mut found = Found::new(&filter);
+        let mut found = ResolvedRefs::new(&filter);
         found.meant[0] = letters.iter().take(2).map(|letter| letter.id).collect();
         let told = found.troubles().first().unwrap().to_string();
         assert!(told.contains("could be any of"), "{told}");
@@ -310,11 +313,11 @@ mod tests {
 
     #[test]
     fn a_letter_without_time_is_in_no_span() {
-        let letter = Letter::new(Message::default(), 0);
-        let filter = Filter {
+        let letter = DeadLetter::new(MessageView::default(), 0);
+        let filter = LetterFilter {
             since: Some(Timestamp::MIN),
-            ..Filter::default()
+            ..LetterFilter::default()
         };
-        assert!(!filter.takes(&letter));
+        assert!(!filter.matches(&letter));
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::letter::{Letter, LetterId};
+use super::letter::{DeadLetter, LetterId};
 use crate::wire::timestamp;
 
 /// Details that are told apart. Whoever forges headers can make up any number of them.
@@ -21,14 +21,14 @@ const MORE: &str = "(more details than are told apart)";
 
 /// The groups, as they grow.
 #[derive(Debug, Default)]
-pub struct Groups {
-    by_reason: HashMap<Box<str>, HashMap<Box<str>, Facts>>,
+pub struct LetterGroups {
+    by_reason: HashMap<Box<str>, HashMap<Box<str>, GroupStats>>,
     details: usize,
 }
 
 /// One group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Group {
+pub struct LetterGroup {
     pub reason: Box<str>,
     pub detail: Box<str>,
     pub count: u64,
@@ -43,15 +43,15 @@ pub struct Group {
 }
 
 #[derive(Debug)]
-struct Facts {
+struct GroupStats {
     count: u64,
     first: Option<Timestamp>,
     last: Option<Timestamp>,
     example: LetterId,
 }
 
-impl Groups {
-    pub fn add(&mut self, letter: &Letter) {
+impl LetterGroups {
+    pub fn add(&mut self, letter: &DeadLetter) {
         let (reason, detail, at) = (letter.reason(), letter.detail(), letter.failed_at());
         let (reason, detail) = (beginning(&reason), beginning(&detail));
         let known = self.by_reason.get_mut(&*reason);
@@ -67,7 +67,7 @@ impl Groups {
             ("", MORE)
         };
         let details = self.by_reason.entry(reason.into()).or_default();
-        let facts = details.entry(detail.into()).or_insert(Facts {
+        let facts = details.entry(detail.into()).or_insert(GroupStats {
             count: 0,
             first: None,
             last: None,
@@ -78,9 +78,9 @@ impl Groups {
 
     /// All groups, the largest first.
     #[must_use]
-    pub fn sorted(self) -> Vec<Group> {
+    pub fn sorted(self) -> Vec<LetterGroup> {
         let groups = self.by_reason.into_iter().flat_map(|(reason, details)| {
-            details.into_iter().map(move |(detail, facts)| Group {
+            details.into_iter().map(move |(detail, facts)| LetterGroup {
                 reason: reason.clone(),
                 detail,
                 count: facts.count,
@@ -107,7 +107,7 @@ fn beginning(text: &str) -> Cow<'_, str> {
     format!("{}…", &text[..end]).into()
 }
 
-impl Facts {
+impl GroupStats {
     fn add(&mut self, at: Option<Timestamp>) {
         self.count += 1;
         if let Some(at) = at {
@@ -120,7 +120,7 @@ impl Facts {
 #[expect(clippy::ref_option, reason = "the shape that serde asks for")]
 fn time<S: serde::Serializer>(at: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
     match at {
-        Some(at) => to.serialize_str(&timestamp::print(*at)),
+        Some(at) => to.serialize_str(&timestamp::format(*at)),
         None => to.serialize_none(),
     }
 }
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn letters_are_grouped_by_reason_and_detail_with_their_span() {
-        let mut groups = Groups::default();
+        let mut groups = LetterGroups::default();
         for (reason, at) in [
             ("poison", "2026-11-24T09:00:00.000Z"),
             ("username_taken", "2026-11-24T09:00:03.000Z"),
@@ -155,13 +155,13 @@ mod tests {
 
     #[test]
     fn made_up_details_cannot_fill_the_memory() {
-        let mut groups = Groups::default();
+        let mut groups = LetterGroups::default();
         let letters = DETAILS_MAX + 5;
         for n in 0..letters {
             let mut message = letter("poison", "").message;
             let detail = format!("{n}").as_str().into();
             message.headers.insert(headers::DETAIL.to_owned(), detail);
-            groups.add(&Letter::new(message, 0));
+            groups.add(&DeadLetter::new(message, 0));
         }
         let groups = groups.sorted();
         assert_eq!(groups.len(), DETAILS_MAX + 1);
@@ -171,14 +171,14 @@ mod tests {
 
     #[test]
     fn long_details_are_told_by_how_they_begin() {
-        let mut groups = Groups::default();
+        let mut groups = LetterGroups::default();
         for end in ["a", "b"] {
             let mut message = letter("poison", "").message;
             let detail = "ø".repeat(50_000) + end;
             message
                 .headers
                 .insert(headers::DETAIL.to_owned(), detail.into());
-            groups.add(&Letter::new(message, 0));
+            groups.add(&DeadLetter::new(message, 0));
         }
         let groups = groups.sorted();
         assert_eq!((groups.len(), groups[0].count), (1, 2));

@@ -12,15 +12,15 @@ use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use self::progress::Progress;
-use super::desk::{Desk, Step, Stop};
-use super::export::Exported;
+use self::progress::ImportProgress;
+use super::desk::{AbortReason, ReviewProgress, ReviewSession};
+use super::export::ExportResult;
 use super::letter::LetterId;
-use super::selection::Selection;
-use crate::broker::Trouble;
+use super::selection::LetterSelection;
+use crate::broker::BrokerError;
 use crate::config::without_bom;
 use crate::wire::headers::{ORIGINAL_CC, ORIGINAL_EXPIRATION, ORIGINAL_USER_ID};
-use crate::wire::message::{Field, Message};
+use crate::wire::message::{MessageField, MessageView};
 
 /// AMQP's mark of a message that survives the broker's restart.
 const PERSISTENT: u8 = 2;
@@ -31,11 +31,11 @@ pub struct Import {
     path: PathBuf,
     /// Letters in it.
     total: u64,
-    progress: Progress,
+    progress: ImportProgress,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum ImportTrouble {
+pub enum ImportError {
     #[error("line {0} is no exported letter; nothing was imported")]
     NoExport(u64),
     #[error("{0} does not belong to this file any more; remove it to begin anew")]
@@ -45,12 +45,12 @@ pub enum ImportTrouble {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
-    Broker(#[from] Trouble),
+    Broker(#[from] BrokerError),
 }
 
 /// What came of an import.
 #[derive(Debug, Default)]
-pub struct Imported {
+pub struct ImportResult {
     /// Published and confirmed.
     pub imported: u64,
     /// Of those, how many the broker refused with their properties and headers, so that they were
@@ -64,16 +64,16 @@ pub struct Imported {
     pub left: u64,
     /// Those of them that were sent and not confirmed: the broker may have them or not.
     pub unconfirmed: u64,
-    pub stop: Option<Stop>,
+    pub stop: Option<AbortReason>,
 }
 
 impl Import {
     /// Opens a file and reads all of it once, so that a mistake in it is found before anything is
     /// sent.
-    pub fn open(path: &Path) -> Result<Self, ImportTrouble> {
+    pub fn open(path: &Path) -> Result<Self, ImportError> {
         let mut total = 0;
         let mut known = None;
-        let progress = Progress::load(path)?;
+        let progress = ImportProgress::load(path)?;
         for line in lines(path, 0)? {
             let line = line?;
             total += 1;
@@ -83,7 +83,7 @@ impl Import {
         }
         let begun = progress.bytes > 0;
         if begun && known != Some((progress.letters, progress.last.clone())) {
-            return Err(ImportTrouble::Progress(Progress::path(path)));
+            return Err(ImportError::Progress(ImportProgress::path(path)));
         }
         Ok(Self {
             path: path.to_owned(),
@@ -95,7 +95,7 @@ impl Import {
     /// Where it is kept how far it came.
     #[must_use]
     pub fn progress_file(&self) -> PathBuf {
-        Progress::path(&self.path)
+        ImportProgress::path(&self.path)
     }
 
     /// How many letters are in the file, and how many of them an earlier run has imported.
@@ -105,36 +105,36 @@ impl Import {
     }
 
     /// What comes of it where it has not begun yet.
-    fn interrupted(&self) -> Imported {
-        Imported {
+    fn interrupted(&self) -> ImportResult {
+        ImportResult {
             before: self.progress.letters,
             left: self.total - self.progress.letters,
-            stop: Some(Stop::Interrupted),
-            ..Imported::default()
+            stop: Some(AbortReason::Interrupted),
+            ..ImportResult::default()
         }
     }
 
-    fn save_progress(&self) -> Result<(), ImportTrouble> {
+    fn save_progress(&self) -> Result<(), ImportError> {
         let saved = self.progress.save(&self.path);
-        saved.map_err(|error| ImportTrouble::Note(self.progress_file(), error))
+        saved.map_err(|error| ImportError::Note(self.progress_file(), error))
     }
 }
 
 /// A letter of the file, and where its line ends, in bytes.
-struct Line {
-    message: Message,
+struct ImportRecord {
+    message: MessageView,
     end: u64,
 }
 
 fn lines(
     path: &Path,
     from: u64,
-) -> io::Result<impl Iterator<Item = Result<Line, ImportTrouble>> + use<>> {
+) -> io::Result<impl Iterator<Item = Result<ImportRecord, ImportError>> + use<>> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(from))?;
     let mut file = BufReader::new(file);
     let (mut end, mut number) = (from, 0);
-    let next = move || -> Result<Option<Line>, ImportTrouble> {
+    let next = move || -> Result<Option<ImportRecord>, ImportError> {
         loop {
             let mut line = Vec::new();
             let bytes = file.read_until(b'\n', &mut line)?;
@@ -146,9 +146,9 @@ fn lines(
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            let Exported { message } = serde_json::from_slice(without_bom(&line))
-                .map_err(|_| ImportTrouble::NoExport(number))?;
-            return Ok(Some(Line { message, end }));
+            let ExportResult { message } = serde_json::from_slice(without_bom(&line))
+                .map_err(|_| ImportError::NoExport(number))?;
+            return Ok(Some(ImportRecord { message, end }));
         }
     };
     let mut next = next;
@@ -157,18 +157,21 @@ fn lines(
 
 /// The message as it can lie in the dead letters: what would remove it, copy it elsewhere or close
 /// our channel is kept as a header, as the worker does.
-fn as_letter(mut message: Message, exchange: &str) -> Message {
+fn as_letter(mut message: MessageView, exchange: &str) -> MessageView {
     exchange.clone_into(&mut message.exchange);
     let properties = &mut message.properties;
     properties.delivery_mode = Some(PERSISTENT);
-    let mut kept = |name: &str, value: Option<Field>| {
+    let mut kept = |name: &str, value: Option<MessageField>| {
         if let Some(value) = value {
             message.headers.insert(name.to_owned(), value);
         }
     };
-    let expiration = properties.expiration.take().map(Field::from);
+    let expiration = properties.expiration.take().map(MessageField::from);
     kept(ORIGINAL_EXPIRATION, expiration);
-    kept(ORIGINAL_USER_ID, properties.user_id.take().map(Field::from));
+    kept(
+        ORIGINAL_USER_ID,
+        properties.user_id.take().map(MessageField::from),
+    );
     let copies = message.headers.remove("CC");
     message.headers.remove("BCC");
     if let Some(copies) = copies {
@@ -177,19 +180,19 @@ fn as_letter(mut message: Message, exchange: &str) -> Message {
     message
 }
 
-impl Desk {
+impl ReviewSession {
     /// Puts the file's letters into the queue, but for those that are there. When `interrupt` comes
     /// nothing more is begun.
     pub async fn import(
         &self,
         import: &mut Import,
-        progress: impl Fn(Step),
+        progress: impl Fn(ReviewProgress),
         interrupt: impl Future<Output = ()>,
-    ) -> Result<Imported, ImportTrouble> {
+    ) -> Result<ImportResult, ImportError> {
         let mut interrupt = std::pin::pin!(interrupt);
-        let mut there = Selection::default();
+        let mut there = LetterSelection::default();
         if import.progress.letters < import.total {
-            let survey = self.survey(
+            let survey = self.scan(
                 |_| {},
                 |letter| {
                     there.add(letter);
@@ -205,7 +208,7 @@ impl Desk {
         import.save_progress()?;
         let sender = self.review.sender().await?;
         let exchange = self.review.dead_letters();
-        let work = work::Work::new(exchange, import, there, progress);
+        let work = work::ImportRun::new(exchange, import, there, progress);
         work.run(sender, interrupt).await
     }
 }
@@ -247,7 +250,7 @@ mod tests {
         assert_eq!(Import::open(&path).unwrap().size(), (2, 0));
         std::fs::write(&path, format!("{line}\n{{\"letter\":\"x\"")).unwrap();
         let told = Import::open(&path).unwrap_err();
-        assert!(matches!(told, ImportTrouble::NoExport(2)));
+        assert!(matches!(told, ImportError::NoExport(2)));
     }
 
     #[test]
@@ -258,7 +261,7 @@ mod tests {
         let letters = [0, 1, 2].map(|n| letter("poison", &at(n)));
         let line = |n: usize| format!("{}\n", serde_json::json!({"message": letters[n].message}));
         std::fs::write(&path, line(0) + &line(1)).unwrap();
-        let progress = Progress {
+        let progress = ImportProgress {
             bytes: line(0).len() as u64,
             letters: 1,
             last: letters[0].id.full(),
@@ -270,6 +273,6 @@ mod tests {
         assert_eq!(Import::open(&path).unwrap().size(), (3, 1));
         std::fs::write(&path, line(2)).unwrap();
         let told = Import::open(&path).unwrap_err();
-        assert!(matches!(told, ImportTrouble::Progress(_)));
+        assert!(matches!(told, ImportError::Progress(_)));
     }
 }

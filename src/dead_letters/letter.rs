@@ -10,8 +10,8 @@ use std::fmt;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::wire::headers::{self, HeaderSource as _, Origin};
-use crate::wire::message::{Field, Message};
+use crate::wire::headers::{self, HeaderSource as _, MessageOrigin};
+use crate::wire::message::{MessageField, MessageView};
 use crate::wire::{request, timestamp};
 
 /// A letter's name, the same at each look: made from what a look cannot change, so that the same
@@ -32,16 +32,16 @@ const BROKER: &str = "broker_";
 
 /// A letter.
 #[derive(Debug)]
-pub struct Letter {
+pub struct DeadLetter {
     pub id: LetterId,
-    pub message: Message,
+    pub message: MessageView,
     /// How often the broker says that it was delivered before, looks included.
     pub deliveries: u32,
 }
 
 /// What a letter asks for, valid or not, as far as it can be read. `Debug` hides it.
 #[derive(Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestFields {
     pub request_id: Option<String>,
     pub account_id: Option<String>,
     pub username: Option<String>,
@@ -52,7 +52,7 @@ pub struct Asked {
 
 /// Who put a letter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WrittenBy {
+pub enum HeaderAuthor {
     Worker,
     /// RabbitMQ itself, dead-lettering it from a queue.
     Broker,
@@ -62,16 +62,16 @@ pub enum WrittenBy {
 
 /// One entry of RabbitMQ's own history.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Death {
+pub struct XDeathEntry {
     pub queue: String,
     pub reason: String,
     pub count: i64,
     pub at: Option<Timestamp>,
 }
 
-impl Letter {
+impl DeadLetter {
     #[must_use]
-    pub fn new(message: Message, deliveries: u32) -> Self {
+    pub fn new(message: MessageView, deliveries: u32) -> Self {
         Self {
             id: LetterId::of(&message),
             message,
@@ -84,24 +84,24 @@ impl Letter {
     /// the latest first, whatever a publisher wrote there; and what a publisher wrote there is under
     /// another name in what the worker publishes.
     #[must_use]
-    pub fn written_by(&self) -> WrittenBy {
+    pub fn written_by(&self) -> HeaderAuthor {
         let has_reason = self.message.headers.text(headers::REASON).is_some();
         match self.last_death() {
-            Some(death) if !has_reason || is_of_requests(death) => WrittenBy::Broker,
-            _ if has_reason => WrittenBy::Worker,
-            _ => WrittenBy::Unknown,
+            Some(death) if !has_reason || is_of_requests(death) => HeaderAuthor::Broker,
+            _ if has_reason => HeaderAuthor::Worker,
+            _ => HeaderAuthor::Unknown,
         }
     }
 
     /// A header that the worker adds to a letter; none where the worker did not write the letter.
     fn by_worker(&self, name: &str) -> Option<&str> {
-        let is_told = self.written_by() == WrittenBy::Worker;
+        let is_told = self.written_by() == HeaderAuthor::Worker;
         is_told.then(|| self.text(name)).flatten()
     }
 
     /// The same, for a whole number.
     fn number_by_worker(&self, name: &str) -> Option<i64> {
-        let is_told = self.written_by() == WrittenBy::Worker;
+        let is_told = self.written_by() == HeaderAuthor::Worker;
         is_told.then(|| self.message.headers.int(name)).flatten()
     }
 
@@ -144,13 +144,13 @@ impl Letter {
             return detail.into();
         }
         match self.written_by() {
-            WrittenBy::Worker => "".into(),
-            WrittenBy::Broker => {
+            HeaderAuthor::Worker => "".into(),
+            HeaderAuthor::Broker => {
                 let queue = self.last_death().and_then(|death| death.get("queue"));
-                let queue = queue.and_then(Field::as_text).unwrap_or("a queue");
+                let queue = queue.and_then(MessageField::as_text).unwrap_or("a queue");
                 format!("taken from {queue} by the broker").into()
             }
-            WrittenBy::Unknown => match self.asked().wrong {
+            HeaderAuthor::Unknown => match self.asked().wrong {
                 Some(wrong) => wrong.into_string().into(),
                 None => "a valid request that says no reason".into(),
             },
@@ -162,7 +162,7 @@ impl Letter {
     pub fn failed_at(&self) -> Option<Timestamp> {
         let told = match self.written_by() {
             // The broker's own word comes first, below.
-            WrittenBy::Broker => None,
+            HeaderAuthor::Broker => None,
             _ => self.text(headers::FAILED_AT).and_then(timestamp::parse),
         };
         let taken = || seconds(self.last_death()?.get("time")?.as_int());
@@ -175,11 +175,11 @@ impl Letter {
 
     /// What it asks for.
     #[must_use]
-    pub fn asked(&self) -> Asked {
+    pub fn asked(&self) -> RequestFields {
         let message = &self.message;
         let kind = message.properties.content_type.as_deref();
         match request::read(&message.body, kind, &message.headers) {
-            Ok(request) => Asked {
+            Ok(request) => RequestFields {
                 request_id: Some(request.request_id.to_string()),
                 account_id: Some(request.account_id.as_str().to_owned()),
                 username: Some(request.username.reveal().to_owned()),
@@ -188,7 +188,7 @@ impl Letter {
             },
             Err(unreadable) => {
                 let partial = unreadable.partial;
-                Asked {
+                RequestFields {
                     request_id: partial.request_id.map(Into::into),
                     account_id: partial.account_id.map(Into::into),
                     username: partial.username.map(Into::into),
@@ -217,27 +217,32 @@ impl Letter {
 
     /// Where the request was first published.
     #[must_use]
-    pub fn origin(&self) -> Origin<'_> {
-        let delivered = Origin {
+    pub fn origin(&self) -> MessageOrigin<'_> {
+        let delivered = MessageOrigin {
             exchange: &self.message.exchange,
             routing_key: &self.message.routing_key,
         };
-        Origin::of(&self.message.headers, delivered)
+        MessageOrigin::of(&self.message.headers, delivered)
     }
 
     /// RabbitMQ's own history, the latest first; of a letter that the worker wrote, the history that
     /// the request came with.
     #[must_use]
-    pub fn deaths(&self) -> Vec<Death> {
+    pub fn deaths(&self) -> Vec<XDeathEntry> {
         let headers = &self.message.headers;
         let history = headers.get(headers::X_DEATH);
         let history = history.or_else(|| headers.get(headers::ORIGINAL_DEATHS));
-        let entries = history.and_then(Field::as_list).unwrap_or_default();
-        let death = |entry: &Field| {
+        let entries = history.and_then(MessageField::as_list).unwrap_or_default();
+        let death = |entry: &MessageField| {
             let entry = entry.as_table()?;
-            let text = |name: &str| entry.get(name).and_then(Field::as_text).map(str::to_owned);
-            let number = |name: &str| entry.get(name).and_then(Field::as_int);
-            Some(Death {
+            let text = |name: &str| {
+                entry
+                    .get(name)
+                    .and_then(MessageField::as_text)
+                    .map(str::to_owned)
+            };
+            let number = |name: &str| entry.get(name).and_then(MessageField::as_int);
+            Some(XDeathEntry {
                 queue: text("queue").unwrap_or_default(),
                 reason: text("reason").unwrap_or_default(),
                 count: number("count").unwrap_or(1),
@@ -253,7 +258,7 @@ impl Letter {
         self.message.headers.text(name)
     }
 
-    fn last_death(&self) -> Option<&std::collections::BTreeMap<String, Field>> {
+    fn last_death(&self) -> Option<&std::collections::BTreeMap<String, MessageField>> {
         let history = self.message.headers.get(headers::X_DEATH)?;
         history.as_list()?.first()?.as_table()
     }
@@ -264,8 +269,8 @@ const REQUEST_QUEUES: [&str; 2] = [".requests", ".due"];
 
 /// Whether it says that the broker moved a request out of a queue that the worker consumes. Whatever
 /// the message was before, it was none of the worker's letters.
-fn is_of_requests(death: &std::collections::BTreeMap<String, Field>) -> bool {
-    let queue = death.get("queue").and_then(Field::as_text);
+fn is_of_requests(death: &std::collections::BTreeMap<String, MessageField>) -> bool {
+    let queue = death.get("queue").and_then(MessageField::as_text);
     queue.is_some_and(|queue| REQUEST_QUEUES.iter().any(|end| queue.ends_with(end)))
 }
 
@@ -276,7 +281,7 @@ fn seconds(since_1970: Option<i64>) -> Option<Timestamp> {
 impl LetterId {
     /// The name of the letter that has this message.
     #[must_use]
-    pub fn of(message: &Message) -> Self {
+    pub fn of(message: &MessageView) -> Self {
         let failed_at = message.headers.text(headers::FAILED_AT).unwrap_or_default();
         let message_id = message.properties.message_id.as_deref().unwrap_or_default();
         let length = message.body.len().to_be_bytes();
@@ -311,7 +316,7 @@ impl fmt::Debug for LetterId {
     }
 }
 
-impl fmt::Debug for Asked {
+impl fmt::Debug for RequestFields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Asked").finish_non_exhaustive()
     }
@@ -326,8 +331,8 @@ pub(super) mod tests {
     pub const BODY: &str = r#"{"request_id":"3c90c3cc-0d44-4b50-8888-8dd25736052a","account_id":"T12345678","username":"ola","new_username":"kari"}"#;
 
     /// A letter as the worker writes it.
-    pub fn letter(reason: &str, failed_at: &str) -> Letter {
-        let message = Message {
+    pub fn letter(reason: &str, failed_at: &str) -> DeadLetter {
+        let message = MessageView {
             exchange: "rename.dead-letters".into(),
             routing_key: "rename.T12345678".into(),
             body: BODY.into(),
@@ -339,36 +344,36 @@ pub(super) mod tests {
                 (headers::ORIGINAL_EXCHANGE, "rename.requests"),
                 (headers::ORIGINAL_ROUTING_KEY, "rename.T12345678"),
             ]),
-            ..Message::default()
+            ..MessageView::default()
         };
-        Letter::new(message, 0)
+        DeadLetter::new(message, 0)
     }
 
-    pub fn headers_of(texts: &[(&str, &str)]) -> BTreeMap<String, Field> {
-        let header = |(name, text): &(&str, &str)| ((*name).to_owned(), Field::from(*text));
+    pub fn headers_of(texts: &[(&str, &str)]) -> BTreeMap<String, MessageField> {
+        let header = |(name, text): &(&str, &str)| ((*name).to_owned(), MessageField::from(*text));
         texts.iter().map(header).collect()
     }
 
-    fn taken_by_the_broker(reason: &str) -> Letter {
+    fn taken_by_the_broker(reason: &str) -> DeadLetter {
         let death = [
-            ("queue".to_owned(), Field::from("rename.requests")),
-            ("reason".to_owned(), Field::from(reason)),
-            ("count".to_owned(), Field::Int64(1)),
-            ("time".to_owned(), Field::Timestamp(1_763_978_400)),
+            ("queue".to_owned(), MessageField::from("rename.requests")),
+            ("reason".to_owned(), MessageField::from(reason)),
+            ("count".to_owned(), MessageField::Int64(1)),
+            ("time".to_owned(), MessageField::Timestamp(1_763_978_400)),
         ];
-        let deaths = Field::List(vec![Field::Table(death.into())]);
-        let message = Message {
+        let deaths = MessageField::List(vec![MessageField::Table(death.into())]);
+        let message = MessageView {
             body: BODY.into(),
             headers: [(headers::X_DEATH.to_owned(), deaths)].into(),
-            ..Message::default()
+            ..MessageView::default()
         };
-        Letter::new(message, 0)
+        DeadLetter::new(message, 0)
     }
 
     #[test]
     fn the_worker_s_letters_tell_all_in_their_headers() {
         let letter = letter("username_taken", "2026-11-24T09:00:00.000Z");
-        assert_eq!(letter.written_by(), WrittenBy::Worker);
+        assert_eq!(letter.written_by(), HeaderAuthor::Worker);
         assert_eq!(letter.reason(), "username_taken");
         assert_eq!(letter.detail(), "the API answered 409");
         let failed_at = timestamp::parse("2026-11-24T09:00:00Z");
@@ -379,7 +384,7 @@ pub(super) mod tests {
     #[test]
     fn the_broker_s_letters_tell_by_its_history() {
         let letter = taken_by_the_broker("delivery_limit");
-        assert_eq!(letter.written_by(), WrittenBy::Broker);
+        assert_eq!(letter.written_by(), HeaderAuthor::Broker);
         assert_eq!(letter.reason(), "broker_delivery_limit");
         assert_eq!(letter.detail(), "taken from rename.requests by the broker");
         assert_eq!(letter.failed_at().unwrap().as_second(), 1_763_978_400);
@@ -407,10 +412,12 @@ pub(super) mod tests {
             let mut message = taken_by_the_broker(reason).message;
             message.headers.extend(headers_of(&FORGED));
             for name in [headers::HTTP_STATUS, headers::ATTEMPTS] {
-                message.headers.insert(name.to_owned(), Field::Int64(409));
+                message
+                    .headers
+                    .insert(name.to_owned(), MessageField::Int64(409));
             }
-            let letter = Letter::new(message, 0);
-            assert_eq!(letter.written_by(), WrittenBy::Broker);
+            let letter = DeadLetter::new(message, 0);
+            assert_eq!(letter.written_by(), HeaderAuthor::Broker);
             assert_eq!(letter.reason(), plain.reason());
             assert_eq!(letter.detail(), plain.detail());
             assert_eq!(letter.failed_at(), plain.failed_at());
@@ -430,34 +437,34 @@ pub(super) mod tests {
         message
             .headers
             .insert(headers::ORIGINAL_DEATHS.to_owned(), forged);
-        let kept = Letter::new(message, 0);
-        assert_eq!(kept.written_by(), WrittenBy::Worker);
+        let kept = DeadLetter::new(message, 0);
+        assert_eq!(kept.written_by(), HeaderAuthor::Worker);
         assert_eq!(kept.reason(), "username_taken");
         assert_eq!(kept.deaths().len(), 1, "it is shown as history");
         // As 0.1.0 left what had waited in its ladder; or moved from another queue of letters.
         for queue in ["rename.retry.5s", "rename.dead-letters", "elsewhere"] {
             let mut message = letter("username_taken", at).message;
-            let death = [("queue".to_owned(), Field::from(queue))];
-            let deaths = Field::List(vec![Field::Table(death.into())]);
+            let death = [("queue".to_owned(), MessageField::from(queue))];
+            let deaths = MessageField::List(vec![MessageField::Table(death.into())]);
             message.headers.insert(headers::X_DEATH.to_owned(), deaths);
-            let letter = Letter::new(message, 0);
-            assert_eq!(letter.written_by(), WrittenBy::Worker, "{queue}");
+            let letter = DeadLetter::new(message, 0);
+            assert_eq!(letter.written_by(), HeaderAuthor::Worker, "{queue}");
         }
     }
 
     #[test]
     fn letters_from_anywhere_are_told_by_what_is_wrong_with_them() {
-        let mut message = Message {
+        let mut message = MessageView {
             body: BODY.into(),
-            ..Message::default()
+            ..MessageView::default()
         };
         message.properties.timestamp = Some(1_763_978_400);
-        let letter = Letter::new(message, 0);
-        assert_eq!(letter.written_by(), WrittenBy::Unknown);
+        let letter = DeadLetter::new(message, 0);
+        assert_eq!(letter.written_by(), HeaderAuthor::Unknown);
         assert_eq!(letter.reason(), "unknown");
         assert_eq!(letter.detail(), "a valid request that says no reason");
         assert!(letter.failed_at().is_some());
-        let letter = Letter::new(Message::default(), 0);
+        let letter = DeadLetter::new(MessageView::default(), 0);
         assert_eq!(letter.detail(), "the body is empty");
         assert_eq!(letter.failed_at(), None);
     }
@@ -479,11 +486,14 @@ pub(super) mod tests {
     #[test]
     fn forged_headers_do_no_harm() {
         let mut message = letter("username_taken", "soon").message;
-        let wild = Field::List(vec![Field::Void, Field::Table(BTreeMap::new())]);
+        let wild = MessageField::List(vec![
+            MessageField::Void,
+            MessageField::Table(BTreeMap::new()),
+        ]);
         message.headers.insert(headers::X_DEATH.to_owned(), wild);
         message.headers.remove(headers::REASON);
         message.properties.timestamp = Some(u64::MAX);
-        let letter = Letter::new(message, 0);
+        let letter = DeadLetter::new(message, 0);
         assert_eq!(letter.failed_at(), None);
         assert_eq!(letter.reason(), "unknown");
         assert_eq!(letter.deaths().len(), 1);

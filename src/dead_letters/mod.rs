@@ -1,6 +1,6 @@
 //! Review of dead letters, on the queue itself: look, group, send again, discard, carry elsewhere.
 //!
-//! A library that prints nothing and asks nobody; the commands are its first face. [`Desk`] is where
+//! A library that prints nothing and asks nobody; the commands are its first face. [`ReviewSession`] is where
 //! a review happens. It never loses a letter: each stays in its queue until its replay is confirmed
 //! or its discard is on the disk. What is pure (grouping, filtering, amending) knows no queue.
 
@@ -21,18 +21,18 @@ mod search;
 mod selection;
 mod who;
 
-pub use amend::{Amendments, BadSet, Set, editable};
-pub use audit::Audit;
-pub use desk::{Desk, Step, Stop};
-pub use discard::Discarded;
+pub use amend::{BadSet, FieldEdit, LetterEdits, editable};
+pub use audit::AuditLog;
+pub use desk::{AbortReason, ReviewProgress, ReviewSession};
+pub use discard::DiscardResult;
 pub use explain::{OTHER_REASONS, explain};
-pub use export::{Export, ExportTrouble};
-pub use filter::{Filter, NameTrouble, Named};
-pub use group::{Group, Groups};
-pub use import::{Import, ImportTrouble, Imported};
-pub use letter::{Asked, Death, Letter, LetterId, WrittenBy};
+pub use export::{Export, ExportError};
+pub use filter::{LetterFilter, LetterRef, RefError};
+pub use group::{LetterGroup, LetterGroups};
+pub use import::{Import, ImportError, ImportResult};
+pub use letter::{DeadLetter, HeaderAuthor, LetterId, RequestFields, XDeathEntry};
 pub use private::EditFolder;
-pub use replay::{REFUSALS_LISTED, Refused, Replay, Replayed};
-pub use search::{Searched, Visit};
-pub use selection::Selection;
-pub use who::Who;
+pub use replay::{REFUSALS_LISTED, RefusedLetter, ReplayOptions, ReplayResult};
+pub use search::{LetterVisitor, SearchResult};
+pub use selection::LetterSelection;
+pub use who::Operator;

@@ -23,7 +23,7 @@ const LOCK: &str = "lock";
 
 /// A file that is open, and the mode it had if that let others read it.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenedFile {
     pub(super) file: File,
     pub(super) was_open_to_others: Option<u32>,
 }
@@ -37,7 +37,7 @@ pub(super) fn create_new(path: &Path) -> io::Result<File> {
 }
 
 /// Opens a file that is there, to add to its end, and takes from others what its mode lets them do.
-pub(super) fn open_to_append(path: &Path) -> io::Result<Opened> {
+pub(super) fn open_to_append(path: &Path) -> io::Result<OpenedFile> {
     let opened = open_as_it_is(path)?;
     if opened.was_open_to_others.is_some() {
         let closed = Permissions::from_mode(FILE_MODE);
@@ -51,7 +51,7 @@ pub(super) fn can_be_appended_to(path: &Path) -> io::Result<()> {
     open_as_it_is(path).map(drop)
 }
 
-fn open_as_it_is(path: &Path) -> io::Result<Opened> {
+fn open_as_it_is(path: &Path) -> io::Result<OpenedFile> {
     let file = options().open(path).map_err(|error| named(error, path))?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -63,16 +63,16 @@ fn open_as_it_is(path: &Path) -> io::Result<Opened> {
         ));
     }
     let mode = metadata.mode() & 0o7777;
-    Ok(Opened {
+    Ok(OpenedFile {
         file,
         was_open_to_others: (mode & OTHERS != 0).then_some(mode),
     })
 }
 
 /// The same, or a new file where there is none.
-pub(super) fn open_or_create(path: &Path) -> io::Result<Opened> {
+pub(super) fn open_or_create(path: &Path) -> io::Result<OpenedFile> {
     match open_to_append(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(OpenedFile {
             file: create_new(path)?,
             was_open_to_others: None,
         }),

@@ -10,40 +10,40 @@ use std::num::NonZeroU32;
 
 use uuid::Uuid;
 
-use super::amend::Amendments;
-use super::desk::{Desk, Step, Stop};
-use super::letter::{Letter, LetterId};
-use super::selection::Selection;
-use crate::broker::Review;
+use super::amend::LetterEdits;
+use super::desk::{AbortReason, ReviewProgress, ReviewSession};
+use super::letter::{DeadLetter, LetterId};
+use super::selection::LetterSelection;
+use crate::broker::DeadLetterQueue;
 use crate::wire::headers;
-use crate::wire::message::{Field, Message};
+use crate::wire::message::{MessageField, MessageView};
 use crate::wire::request;
 
 /// How letters are sent again.
 #[derive(Debug)]
-pub struct Replay {
+pub struct ReplayOptions {
     /// What all replays of one run have in common.
     pub run: Uuid,
-    pub amendments: Amendments,
+    pub amendments: LetterEdits,
 }
 
 /// A letter that is no valid request, or is none any more; it stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedLetter {
     pub letter: LetterId,
     pub why: Box<str>,
 }
 
 /// What came of a replay.
 #[derive(Debug, Default)]
-pub struct Replayed {
+pub struct ReplayResult {
     /// Confirmed, and taken.
     pub replayed: u64,
     /// Of those, how many the broker refused with their properties and headers, so that they were
     /// sent without them.
     pub without_properties: u64,
     /// Not sent, since no valid request; they stay. The first [`REFUSALS_LISTED`] of them.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedLetter>,
     pub refused_count: u64,
     /// Not found any more: something else took or holds them.
     pub gone: u64,
@@ -51,7 +51,7 @@ pub struct Replayed {
     pub left: u64,
     /// Those of them that were sent and not confirmed: the broker may have them or not.
     pub unconfirmed: u64,
-    pub stop: Option<Stop>,
+    pub stop: Option<AbortReason>,
 }
 
 /// Refusals that are kept in full.
@@ -61,9 +61,9 @@ const ROUTING_KEY_MAX: usize = 255;
 /// AMQP's mark of a message that survives the broker's restart.
 const PERSISTENT: u8 = 2;
 
-impl Replay {
+impl ReplayOptions {
     /// The request as it is sent again to that exchange, or all that is wrong with it.
-    pub fn prepare(&self, letter: &Letter, exchange: &str) -> Result<Message, Box<str>> {
+    pub fn prepare(&self, letter: &DeadLetter, exchange: &str) -> Result<MessageView, Box<str>> {
         let body = self.amendments.body(letter)?;
         let mut properties = letter.message.properties.clone();
         if let Some(kind) = self.amendments.content_type() {
@@ -86,7 +86,7 @@ impl Replay {
         } else {
             &letter.message.routing_key
         };
-        Ok(Message {
+        Ok(MessageView {
             exchange: exchange.to_owned(),
             routing_key: routing_key.to_owned(),
             properties,
@@ -95,7 +95,7 @@ impl Replay {
         })
     }
 
-    fn marks(&self, letter: &Letter) -> [(&'static str, Field); 3] {
+    fn marks(&self, letter: &DeadLetter) -> [(&'static str, MessageField); 3] {
         let request = letter.request_uuid().map(|id| id.to_string());
         let failed_at = letter.text(headers::FAILED_AT);
         let of = format!(
@@ -106,14 +106,14 @@ impl Replay {
         [
             (headers::REPLAY, self.run.to_string().into()),
             (headers::REPLAY_OF, of.into()),
-            (headers::MAYBE_APPLIED, Field::Bool(true)),
+            (headers::MAYBE_APPLIED, MessageField::Bool(true)),
         ]
     }
 }
 
 /// The prepared request, on its way to the queue that upstream cannot write: there the worker
 /// believes what a replay says of itself. Where it was to go is kept in its headers.
-fn via_due(mut message: Message, review: &Review) -> Message {
+fn via_due(mut message: MessageView, review: &DeadLetterQueue) -> MessageView {
     let exchange = std::mem::replace(&mut message.exchange, review.internal().to_owned());
     let routing_key = std::mem::replace(&mut message.routing_key, review.due().to_owned());
     let origin = [
@@ -129,40 +129,40 @@ fn via_due(mut message: Message, review: &Review) -> Message {
 /// Headers that say what was true of the letter, or would send copies elsewhere.
 fn is_of_the_letter(name: &str) -> bool {
     name.starts_with(headers::PREFIX)
-        || headers::tells_of_deaths(name)
+        || headers::is_x_death_header(name)
         || matches!(name, "CC" | "BCC")
 }
 
-impl Desk {
+impl ReviewSession {
     /// Sends the selected letters again, at most `rate` a second. When `interrupt` comes nothing
     /// more is begun.
     pub async fn replay(
         &self,
-        replay: &Replay,
-        selection: Selection,
+        replay: &ReplayOptions,
+        selection: LetterSelection,
         rate: Option<NonZeroU32>,
-        progress: impl Fn(Step),
+        progress: impl Fn(ReviewProgress),
         interrupt: impl Future<Output = ()>,
-    ) -> Replayed {
-        let work = work::Work::new(&self.review, replay, selection, rate, progress);
+    ) -> ReplayResult {
+        let work = work::ReplayRun::new(&self.review, replay, selection, rate, progress);
         work.run(std::pin::pin!(interrupt)).await
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::amend::Set;
+    use super::super::amend::FieldEdit;
     use super::super::letter::tests::{BODY, headers_of, letter};
     use super::*;
     use crate::wire::headers::{ALL, HeaderSource as _};
 
     const AT: &str = "2026-11-24T09:00:00.000Z";
 
-    fn replay(sets: &[&str]) -> Replay {
-        let sets: Vec<Set> = sets.iter().map(|set| set.parse().unwrap()).collect();
-        Replay {
+    fn replay(sets: &[&str]) -> ReplayOptions {
+        let sets: Vec<FieldEdit> = sets.iter().map(|set| set.parse().unwrap()).collect();
+        ReplayOptions {
             run: Uuid::max(),
-            amendments: Amendments::new(sets, None),
+            amendments: LetterEdits::new(sets, None),
         }
     }
 
@@ -173,7 +173,7 @@ mod tests {
             message
                 .headers
                 .entry(name.to_owned())
-                .or_insert(Field::Void);
+                .or_insert(MessageField::Void);
         }
         message.headers.extend(headers_of(&[
             ("x-rename-original-expiration", "1000"),
@@ -186,7 +186,7 @@ mod tests {
         message.properties.user_id = Some("upstream".into());
         message.properties.correlation_id = Some("c".into());
         let sent = replay(&[])
-            .prepare(&Letter::new(message, 7), "rename.requests")
+            .prepare(&DeadLetter::new(message, 7), "rename.requests")
             .unwrap();
         assert_eq!(sent.exchange, "rename.requests");
         assert_eq!(sent.routing_key, "rename.T12345678");
@@ -210,7 +210,7 @@ mod tests {
             sent.headers.text(headers::REPLAY_OF),
             Some("3c90c3cc-0d44-4b50-8888-8dd25736052a failed at 2026-11-24T09:00:00.000Z")
         );
-        let carried = headers::carried(&sent.headers, jiff::Timestamp::UNIX_EPOCH);
+        let carried = headers::attempt_history(&sent.headers, jiff::Timestamp::UNIX_EPOCH);
         assert_eq!(carried.replay, Some(Uuid::max()));
         assert!(carried.maybe_applied && carried.attempts == 0 && carried.copy.is_none());
     }
@@ -219,7 +219,7 @@ mod tests {
     fn what_is_no_valid_request_is_refused_before_and_after_a_change() {
         let mut message = letter("invalid_request", AT).message;
         message.body = BODY.replace("kari", "").into();
-        let letter = Letter::new(message, 0);
+        let letter = DeadLetter::new(message, 0);
         let prepare = |sets: &[&str]| replay(sets).prepare(&letter, "e").map(|_| ());
         assert_eq!(prepare(&[]).unwrap_err(), "/new_username: is empty".into());
         prepare(&["new_username=kari"]).unwrap();
@@ -231,11 +231,11 @@ mod tests {
     fn a_content_type_that_was_wrong_can_be_set() {
         let mut message = letter("invalid_request", AT).message;
         message.properties.content_type = Some("text/plain".into());
-        let letter = Letter::new(message, 0);
+        let letter = DeadLetter::new(message, 0);
         replay(&[]).prepare(&letter, "e").unwrap_err();
-        let replay = Replay {
+        let replay = ReplayOptions {
             run: Uuid::nil(),
-            amendments: Amendments::new(Vec::new(), Some("application/json".into())),
+            amendments: LetterEdits::new(Vec::new(), Some("application/json".into())),
         };
         let sent = replay.prepare(&letter, "e").unwrap();
         let kind = sent.properties.content_type;
@@ -244,12 +244,14 @@ mod tests {
 
     #[test]
     fn a_letter_that_says_nothing_can_be_replayed() {
-        let message = Message {
+        let message = MessageView {
             routing_key: "any".into(),
             body: BODY.into(),
-            ..Message::default()
+            ..MessageView::default()
         };
-        let sent = replay(&[]).prepare(&Letter::new(message, 0), "e").unwrap();
+        let sent = replay(&[])
+            .prepare(&DeadLetter::new(message, 0), "e")
+            .unwrap();
         assert_eq!(sent.routing_key, "any");
         let of = sent.headers.text(headers::REPLAY_OF).unwrap();
         assert_eq!(of, "3c90c3cc-0d44-4b50-8888-8dd25736052a failed at ?");
@@ -263,7 +265,7 @@ mod tests {
         message.headers.remove(headers::REQUEST_ID);
         let sets = [format!("request_id={uuid}")];
         let sent = replay(&[&sets[0]])
-            .prepare(&Letter::new(message, 0), "e")
+            .prepare(&DeadLetter::new(message, 0), "e")
             .unwrap();
         let of = sent.headers.text(headers::REPLAY_OF);
         assert_eq!(of, Some("? failed at 2026-11-24T09:00:00.000Z"));
@@ -275,7 +277,9 @@ mod tests {
         let long = "x".repeat(256);
         let key = headers::ORIGINAL_ROUTING_KEY.to_owned();
         message.headers.insert(key, long.into());
-        let sent = replay(&[]).prepare(&Letter::new(message, 0), "e").unwrap();
+        let sent = replay(&[])
+            .prepare(&DeadLetter::new(message, 0), "e")
+            .unwrap();
         assert_eq!(sent.routing_key, "rename.T12345678");
     }
 }

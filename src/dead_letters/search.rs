@@ -2,14 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use super::desk::{Desk, Step};
-use super::filter::{Filter, Found, NameTrouble};
-use super::letter::Letter;
-use crate::broker::Trouble;
+use super::desk::{ReviewProgress, ReviewSession};
+use super::filter::{LetterFilter, RefError, ResolvedRefs};
+use super::letter::DeadLetter;
+use crate::broker::BrokerError;
 
 /// What a visitor makes of a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Visit {
+pub enum LetterVisitor {
     /// It counts toward the limit.
     Counted,
     /// It is not meant after all.
@@ -20,7 +20,7 @@ pub enum Visit {
 
 /// What a search saw.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Searched {
+pub struct SearchResult {
     /// Letters that were looked at.
     pub seen: u64,
     /// Letters that were not, since there was enough.
@@ -30,29 +30,29 @@ pub struct Searched {
     /// Letters that were counted.
     pub matched: u64,
     /// Names that mean nobody or several.
-    pub troubles: Vec<NameTrouble>,
+    pub troubles: Vec<RefError>,
 }
 
-impl Desk {
+impl ReviewSession {
     /// Hands on each letter that the filter takes, `limit` at most, and leaves all of them where
     /// they are. Where letters are named, all are looked at: two could have one name.
     pub async fn search(
         &self,
-        filter: &Filter,
+        filter: &LetterFilter,
         limit: u64,
-        progress: impl Fn(Step),
-        mut visit: impl FnMut(&Letter) -> Visit,
-    ) -> Result<Searched, Trouble> {
-        let mut found = Found::new(filter);
+        progress: impl Fn(ReviewProgress),
+        mut visit: impl FnMut(&DeadLetter) -> LetterVisitor,
+    ) -> Result<SearchResult, BrokerError> {
+        let mut found = ResolvedRefs::new(filter);
         let mut matched = 0;
-        let look = |letter: &Letter| {
-            if filter.takes(letter) {
+        let look = |letter: &DeadLetter| {
+            if filter.matches(letter) {
                 found.note(letter);
                 if matched < limit {
                     match visit(letter) {
-                        Visit::Counted => matched += 1,
-                        Visit::PassedOver => {}
-                        Visit::Enough => return ControlFlow::Break(()),
+                        LetterVisitor::Counted => matched += 1,
+                        LetterVisitor::PassedOver => {}
+                        LetterVisitor::Enough => return ControlFlow::Break(()),
                     }
                 }
             }
@@ -62,8 +62,8 @@ impl Desk {
                 ControlFlow::Break(())
             }
         };
-        let surveyed = self.survey(progress, look).await?;
-        Ok(Searched {
+        let surveyed = self.scan(progress, look).await?;
+        Ok(SearchResult {
             seen: surveyed.seen,
             unseen: surveyed.unseen,
             missing: surveyed.missing,

@@ -2,17 +2,17 @@
 
 use std::collections::HashMap;
 
-use super::letter::{Letter, LetterId};
+use super::letter::{DeadLetter, LetterId};
 
 /// Letters by id; equal letters share one, so it is counted.
 #[derive(Debug, Clone, Default)]
-pub struct Selection {
+pub struct LetterSelection {
     counts: HashMap<LetterId, u32>,
     total: u64,
 }
 
-impl Selection {
-    pub fn add(&mut self, letter: &Letter) {
+impl LetterSelection {
+    pub fn add(&mut self, letter: &DeadLetter) {
         self.add_id(letter.id);
     }
 
@@ -22,7 +22,7 @@ impl Selection {
     }
 
     /// Takes a letter out; `false` if it is not, or no longer, in it.
-    pub fn take(&mut self, id: LetterId) -> bool {
+    pub fn remove(&mut self, id: LetterId) -> bool {
         let Some(count) = self.counts.get_mut(&id) else {
             return false;
         };
@@ -58,12 +58,12 @@ mod tests {
     #[test]
     fn equal_letters_are_taken_as_often_as_they_were_chosen() {
         let letter = letter("poison", "2026-11-24T09:00:00.000Z");
-        let mut selection = Selection::default();
-        assert!(!selection.take(letter.id));
+        let mut selection = LetterSelection::default();
+        assert!(!selection.remove(letter.id));
         selection.add(&letter);
         selection.add(&letter);
         assert_eq!(selection.total(), 2);
-        assert!(selection.take(letter.id) && selection.take(letter.id));
-        assert!(selection.is_empty() && !selection.take(letter.id));
+        assert!(selection.remove(letter.id) && selection.remove(letter.id));
+        assert!(selection.is_empty() && !selection.remove(letter.id));
     }
 }

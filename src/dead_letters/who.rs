@@ -8,13 +8,13 @@ const HOSTNAME_FILE: &str = "/proc/sys/kernel/hostname";
 
 /// A person on a machine: `kari@support-3`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Who {
+pub struct Operator {
     /// Unknown in many a container.
     pub person: Option<String>,
     pub machine: String,
 }
 
-impl Who {
+impl Operator {
     /// As the environment tells; `person` where somebody says who it is, as on shared accounts.
     #[must_use]
     pub fn from_environment(person: Option<String>) -> Self {
@@ -30,7 +30,7 @@ impl Who {
     }
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for Operator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let person = self.person.as_deref().unwrap_or("somebody");
         write!(f, "{person}@{}", self.machine)

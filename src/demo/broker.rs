@@ -17,12 +17,12 @@ use std::{fmt, time::Duration};
 
 use url::Url;
 
-use self::{docker::Container, image::Image, node::Node, shell::CommandFailed};
+use self::{docker::DockerContainer, image::BrokerImage, node::BrokerNode, shell::CommandFailed};
 
 /// Names the broker to use instead of starting one.
 pub const URL_VARIABLE: &str = "RENAME_WORKER_TEST_AMQP_URL";
 
-/// Names the release to start: see [`Release`].
+/// Names the release to start: see [`BrokerRelease`].
 pub const RELEASE_VARIABLE: &str = "RABBITMQ";
 
 /// How long a started broker may take until it greets. It takes 4 s on an idle machine; a test run
@@ -34,14 +34,14 @@ const GIVEN_LIMIT: Duration = Duration::from_secs(5);
 
 /// The releases that are supported, oldest, usual and newest, each as some Debian suite has it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Release {
+pub enum BrokerRelease {
     V3_10,
     #[default]
     V4_0,
     V4_3,
 }
 
-impl Release {
+impl BrokerRelease {
     pub const ALL: [Self; 3] = [Self::V3_10, Self::V4_0, Self::V4_3];
 
     #[must_use]
@@ -78,7 +78,7 @@ impl Release {
     }
 }
 
-impl fmt::Display for Release {
+impl fmt::Display for BrokerRelease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -123,7 +123,7 @@ impl fmt::Display for NoChoiceWorks {
 
 /// What went wrong with a running broker.
 #[derive(Debug, thiserror::Error)]
-pub enum BrokerError {
+pub enum ProvisionError {
     #[error("this broker was given, so it is not ours to stop or start")]
     NotOurs,
     #[error("a private node cannot be paused, only a container can")]
@@ -136,13 +136,13 @@ pub enum BrokerError {
 
 /// Where a broker came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HowFound {
+pub enum Provenance {
     Given,
     Container { image: String },
     PrivateNode { server: String },
 }
 
-impl fmt::Display for HowFound {
+impl fmt::Display for Provenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Given => f.write_str("the given URL"),
@@ -153,16 +153,16 @@ impl fmt::Display for HowFound {
 }
 
 /// Tells a person what takes so long.
-pub type Progress = dyn Fn(&str) + Send + Sync;
+pub type ProvisionProgress = dyn Fn(&str) + Send + Sync;
 
 /// Looks for a broker; see the module's text for the order.
-pub struct Finder {
+pub struct BrokerProvisioner {
     url: Option<String>,
-    release: Option<Release>,
-    progress: Box<Progress>,
+    release: Option<BrokerRelease>,
+    progress: Box<ProvisionProgress>,
 }
 
-impl fmt::Debug for Finder {
+impl fmt::Debug for BrokerProvisioner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Finder")
             .field("given", &self.url.is_some())
@@ -171,7 +171,7 @@ impl fmt::Debug for Finder {
     }
 }
 
-impl Finder {
+impl BrokerProvisioner {
     /// As the environment asks: [`URL_VARIABLE`] and [`RELEASE_VARIABLE`], progress on standard
     /// error. An empty variable is none.
     pub fn from_env() -> Result<Self, FindError> {
@@ -179,7 +179,7 @@ impl Finder {
         Ok(Self {
             url: variable(URL_VARIABLE),
             release: variable(RELEASE_VARIABLE)
-                .map(|text| Release::parse(&text))
+                .map(|text| BrokerRelease::parse(&text))
                 .transpose()?,
             progress: Box::new(|line| eprintln!("{line}")),
         })
@@ -200,7 +200,7 @@ impl Finder {
     }
 
     #[must_use]
-    pub fn with_release(mut self, release: Release) -> Self {
+    pub fn with_release(mut self, release: BrokerRelease) -> Self {
         self.release = Some(release);
         self
     }
@@ -219,7 +219,7 @@ impl Finder {
     }
 
     /// Finds or starts the broker.
-    pub async fn find(&self) -> Result<Broker, FindError> {
+    pub async fn find(&self) -> Result<DemoBroker, FindError> {
         if let Some(url) = &self.url {
             return given(url).await;
         }
@@ -247,68 +247,70 @@ impl Finder {
     }
 
     /// An image to start containers of, present when this returns; or why there is none.
-    pub async fn image(&self) -> Result<Image, String> {
+    pub async fn image(&self) -> Result<BrokerImage, String> {
         image::obtain(self.release.unwrap_or_default(), &*self.progress).await
     }
 
-    async fn find_in_docker(&self) -> Result<Broker, String> {
+    async fn find_in_docker(&self) -> Result<DemoBroker, String> {
         let image = self.image().await?;
-        let container = Container::start(&image).await.map_err(|e| e.to_string())?;
+        let container = DockerContainer::start(&image)
+            .await
+            .map_err(|e| e.to_string())?;
         let version = greeting::await_greeting(&container.amqp_address(), START_LIMIT)
             .await
             .map_err(|why| format!("a container of {image} does not come up: {why}"))?;
-        Ok(Broker {
+        Ok(DemoBroker {
             url: local_url(container.amqp_port),
             management_url: Some(http_url(container.management_port)),
             prometheus_url: Some(http_url(container.prometheus_port)),
             version: Some(version),
-            how_found: HowFound::Container {
+            how_found: Provenance::Container {
                 image: image.to_string(),
             },
-            kind: Kind::Container(container),
+            kind: BrokerKind::Container(container),
         })
     }
 
-    async fn find_on_machine(&self) -> Result<Broker, String> {
+    async fn find_on_machine(&self) -> Result<DemoBroker, String> {
         let server = machine::server_program().ok_or("there is none")?;
         (self.progress)("starting a private RabbitMQ node for this run");
-        let node = Node::start(&server)?;
+        let node = BrokerNode::start(&server)?;
         let version = node.await_greeting(START_LIMIT).await?;
         if let Some(release) = self.release
             && !release.covers(&version)
         {
             return Err(format!("it is {version}, not {release} as asked for"));
         }
-        Ok(Broker {
+        Ok(DemoBroker {
             url: local_url(node.ports.amqp),
             management_url: Some(http_url(node.ports.management)),
             prometheus_url: Some(http_url(node.ports.prometheus)),
             version: Some(version),
-            how_found: HowFound::PrivateNode {
+            how_found: Provenance::PrivateNode {
                 server: server.display().to_string(),
             },
-            kind: Kind::Node(node),
+            kind: BrokerKind::Node(node),
         })
     }
 }
 
 /// A running broker. Ours is gone when this is dropped.
-pub struct Broker {
+pub struct DemoBroker {
     url: String,
     management_url: Option<String>,
     prometheus_url: Option<String>,
     version: Option<String>,
-    how_found: HowFound,
-    kind: Kind,
+    how_found: Provenance,
+    kind: BrokerKind,
 }
 
-enum Kind {
+enum BrokerKind {
     Given,
-    Container(Container),
-    Node(Node),
+    Container(DockerContainer),
+    Node(BrokerNode),
 }
 
-impl fmt::Debug for Broker {
+impl fmt::Debug for DemoBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The URL may carry a password.
         f.debug_struct("Broker")
@@ -318,7 +320,7 @@ impl fmt::Debug for Broker {
     }
 }
 
-impl Broker {
+impl DemoBroker {
     /// `amqp://user:password@host:port/vhost`.
     #[must_use]
     pub fn url(&self) -> &str {
@@ -338,7 +340,7 @@ impl Broker {
     }
 
     #[must_use]
-    pub fn how_found(&self) -> &HowFound {
+    pub fn how_found(&self) -> &Provenance {
         &self.how_found
     }
 
@@ -351,7 +353,7 @@ impl Broker {
     /// Whether it was started here, and so may be stopped, restarted and killed.
     #[must_use]
     pub fn is_ours(&self) -> bool {
-        !matches!(self.kind, Kind::Given)
+        !matches!(self.kind, BrokerKind::Given)
     }
 
     /// Takes down what was started and waits until nothing is left of it. Nothing is said of a
@@ -363,74 +365,74 @@ impl Broker {
 
     /// Stops it as an operator would and starts it again, the same messages in it, on the same
     /// port. Returns when it greets.
-    pub async fn restart(&self) -> Result<(), BrokerError> {
+    pub async fn restart(&self) -> Result<(), ProvisionError> {
         match &self.kind {
-            Kind::Given => return Err(BrokerError::NotOurs),
-            Kind::Container(container) => container.restart().await?,
-            Kind::Node(node) => node.restart().await?,
+            BrokerKind::Given => return Err(ProvisionError::NotOurs),
+            BrokerKind::Container(container) => container.restart().await?,
+            BrokerKind::Node(node) => node.restart().await?,
         }
         self.await_greeting().await
     }
 
-    /// Ends it without warning, as a power cut would; [`Broker::start_again`] brings it back.
-    pub async fn kill(&self) -> Result<(), BrokerError> {
+    /// Ends it without warning, as a power cut would; [`DemoBroker::start_again`] brings it back.
+    pub async fn kill(&self) -> Result<(), ProvisionError> {
         match &self.kind {
-            Kind::Given => Err(BrokerError::NotOurs),
-            Kind::Container(container) => Ok(container.kill().await?),
-            Kind::Node(node) => Ok(node.kill().await?),
+            BrokerKind::Given => Err(ProvisionError::NotOurs),
+            BrokerKind::Container(container) => Ok(container.kill().await?),
+            BrokerKind::Node(node) => Ok(node.kill().await?),
         }
     }
 
-    /// Starts it after a [`Broker::kill`]. Returns when it greets.
-    pub async fn start_again(&self) -> Result<(), BrokerError> {
+    /// Starts it after a [`DemoBroker::kill`]. Returns when it greets.
+    pub async fn start_again(&self) -> Result<(), ProvisionError> {
         match &self.kind {
-            Kind::Given => return Err(BrokerError::NotOurs),
-            Kind::Container(container) => container.start_again().await?,
-            Kind::Node(node) => node.start_again()?,
+            BrokerKind::Given => return Err(ProvisionError::NotOurs),
+            BrokerKind::Container(container) => container.start_again().await?,
+            BrokerKind::Node(node) => node.start_again()?,
         }
         self.await_greeting().await
     }
 
     /// Freezes it: connections stay open and nothing answers. Containers only.
-    pub async fn pause(&self) -> Result<(), BrokerError> {
+    pub async fn pause(&self) -> Result<(), ProvisionError> {
         Ok(self.container()?.pause().await?)
     }
 
-    pub async fn unpause(&self) -> Result<(), BrokerError> {
+    pub async fn unpause(&self) -> Result<(), ProvisionError> {
         Ok(self.container()?.unpause().await?)
     }
 
     /// Runs `rabbitmqctl` with these arguments and returns what it printed.
-    pub async fn ctl(&self, arguments: &[&str]) -> Result<String, BrokerError> {
+    pub async fn ctl(&self, arguments: &[&str]) -> Result<String, ProvisionError> {
         match &self.kind {
-            Kind::Given => Err(BrokerError::NotOurs),
-            Kind::Container(container) => Ok(container.ctl(arguments).await?),
-            Kind::Node(node) => Ok(node.ctl(arguments).await?),
+            BrokerKind::Given => Err(ProvisionError::NotOurs),
+            BrokerKind::Container(container) => Ok(container.ctl(arguments).await?),
+            BrokerKind::Node(node) => Ok(node.ctl(arguments).await?),
         }
     }
 
-    fn container(&self) -> Result<&Container, BrokerError> {
+    fn container(&self) -> Result<&DockerContainer, ProvisionError> {
         match &self.kind {
-            Kind::Given => Err(BrokerError::NotOurs),
-            Kind::Container(container) => Ok(container),
-            Kind::Node(_) => Err(BrokerError::NotAContainer),
+            BrokerKind::Given => Err(ProvisionError::NotOurs),
+            BrokerKind::Container(container) => Ok(container),
+            BrokerKind::Node(_) => Err(ProvisionError::NotAContainer),
         }
     }
 
-    async fn await_greeting(&self) -> Result<(), BrokerError> {
+    async fn await_greeting(&self) -> Result<(), ProvisionError> {
         let greeted = match &self.kind {
-            Kind::Given => Ok(String::new()),
-            Kind::Container(container) => {
+            BrokerKind::Given => Ok(String::new()),
+            BrokerKind::Container(container) => {
                 greeting::await_greeting(&container.amqp_address(), START_LIMIT).await
             }
-            Kind::Node(node) => node.await_greeting(START_LIMIT).await,
+            BrokerKind::Node(node) => node.await_greeting(START_LIMIT).await,
         };
-        greeted.map(drop).map_err(BrokerError::NotUp)
+        greeted.map(drop).map_err(ProvisionError::NotUp)
     }
 }
 
 /// A broker that somebody else runs: only looked at.
-async fn given(url: &str) -> Result<Broker, FindError> {
+async fn given(url: &str) -> Result<DemoBroker, FindError> {
     let parsed = Url::parse(url).map_err(|_| FindError::BadUrl)?;
     let host = parsed.host_str().ok_or(FindError::BadUrl)?;
     let (address, encrypted) = match parsed.scheme() {
@@ -448,13 +450,13 @@ async fn given(url: &str) -> Result<Broker, FindError> {
             .map(Some)
     };
     let version = seen.map_err(|why| FindError::GivenUnreachable { address, why })?;
-    Ok(Broker {
+    Ok(DemoBroker {
         url: url.to_owned(),
         management_url: None,
         prometheus_url: None,
         version,
-        how_found: HowFound::Given,
-        kind: Kind::Given,
+        how_found: Provenance::Given,
+        kind: BrokerKind::Given,
     })
 }
 
@@ -472,16 +474,16 @@ mod tests {
 
     #[test]
     fn a_release_covers_its_own_patches_only() {
-        assert!(Release::V4_0.covers("4.0.5"));
-        assert!(Release::V4_0.covers("4.0"));
-        assert!(Release::V3_10.covers("3.10.8"));
-        assert!(!Release::V4_0.covers("4.05.1"));
-        assert!(!Release::V4_0.covers("3.10.8"));
+        assert!(BrokerRelease::V4_0.covers("4.0.5"));
+        assert!(BrokerRelease::V4_0.covers("4.0"));
+        assert!(BrokerRelease::V3_10.covers("3.10.8"));
+        assert!(!BrokerRelease::V4_0.covers("4.05.1"));
+        assert!(!BrokerRelease::V4_0.covers("3.10.8"));
     }
 
     #[test]
     fn an_unknown_release_is_told_with_the_known_ones() {
-        let told = Release::parse("5.1").unwrap_err().to_string();
+        let told = BrokerRelease::parse("5.1").unwrap_err().to_string();
         assert_eq!(
             told,
             "`5.1` is no known RabbitMQ release: use 3.10, 4.0 or 4.3"

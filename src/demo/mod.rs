@@ -8,5 +8,5 @@ mod report;
 mod script;
 mod stage;
 
-pub use report::Report;
-pub use stage::{DemoError, Moment, Options, Stage};
+pub use report::DemoReport;
+pub use stage::{DemoEnvironment, DemoError, DemoOptions, ProgressEvent};

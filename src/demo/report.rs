@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::script::Scripted;
+use super::script::ScenarioRequest;
 use crate::core::outcome::Reason;
 
 /// Latencies are kept to three digits, up to ten minutes: nothing of a demo takes longer.
@@ -18,13 +18,13 @@ const LONGEST: Duration = Duration::from_mins(10);
 
 /// An event of the worker's, as far as it matters here.
 #[derive(Debug, Deserialize)]
-pub(super) struct Told {
+pub(super) struct ReceivedEvent {
     pub id: Uuid,
-    data: Data,
+    data: EventData,
 }
 
 #[derive(Debug, Deserialize)]
-struct Data {
+struct EventData {
     request_id: Option<String>,
     /// Of a rename.
     outcome: Option<String>,
@@ -34,7 +34,7 @@ struct Data {
 
 /// The end of the demo.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct DemoReport {
     /// Where the broker came from.
     pub broker: String,
     pub version: Option<String>,
@@ -43,7 +43,7 @@ pub struct Report {
     pub seconds: f64,
     /// By outcome, or by reason of a failure.
     pub outcomes: BTreeMap<String, usize>,
-    pub latency_ms: Option<Latency>,
+    pub latency_ms: Option<LatencyReport>,
     /// Requests without an outcome, or with another one than they must have.
     pub wrong: usize,
     /// Events that told an outcome a second time, as at-least-once allows.
@@ -52,12 +52,12 @@ pub struct Report {
     pub took_effect: usize,
     /// Calls that the stand-in answered, or left unanswered.
     pub calls: u64,
-    pub dead_letters: DeadLetters,
+    pub dead_letters: DeadLetterTally,
 }
 
 /// From handing a request to the broker to hearing its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Latency {
+pub struct LatencyReport {
     pub p50: f64,
     pub p90: f64,
     pub p99: f64,
@@ -65,21 +65,21 @@ pub struct Latency {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DeadLetters {
+pub struct DeadLetterTally {
     pub queue: String,
     pub letters: usize,
 }
 
 /// What was told and when, matched with the script.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct OutcomeTally {
     pub outcomes: BTreeMap<String, usize>,
-    pub latency_ms: Option<Latency>,
+    pub latency_ms: Option<LatencyReport>,
     pub wrong: usize,
     pub repeats: usize,
 }
 
-impl Report {
+impl DemoReport {
     /// Whether everything ended as it must.
     #[must_use]
     pub fn is_fine(&self) -> bool {
@@ -154,7 +154,7 @@ fn reason(outcome: &str) -> Option<Reason> {
     Reason::ALL.into_iter().find(|r| r.as_str() == outcome)
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for DemoReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let version = self.version.as_deref().unwrap_or("of unknown version");
         writeln!(
@@ -164,14 +164,14 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "\n{}\n", self.table().trim_fmt())?;
         if let Some(latency) = self.latency_ms {
-            let Latency { p50, p90, p99, max } = latency;
+            let LatencyReport { p50, p90, p99, max } = latency;
             writeln!(
                 f,
                 "from published to told: half within {}, 90 % within {}, 99 % within {}, all within {}",
-                Span(p50),
-                Span(p90),
-                Span(p99),
-                Span(max)
+                DurationRange(p50),
+                DurationRange(p90),
+                DurationRange(p99),
+                DurationRange(max)
             )?;
         }
         writeln!(
@@ -208,9 +208,9 @@ impl fmt::Display for Report {
 }
 
 /// Milliseconds, for a person.
-struct Span(f64);
+struct DurationRange(f64);
 
-impl fmt::Display for Span {
+impl fmt::Display for DurationRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 < 1000.0 {
             write!(f, "{:.0} ms", self.0)
@@ -222,9 +222,13 @@ impl fmt::Display for Span {
 
 /// Matches what was told with what was asked: `sent` has the time of each request, in the script's
 /// order.
-pub(super) fn tally(script: &[Scripted], sent: &[Instant], heard: &[(Told, Instant)]) -> Tally {
-    let mut tally = Tally::default();
-    let mut first: HashMap<Uuid, &(Told, Instant)> = HashMap::new();
+pub(super) fn tally(
+    script: &[ScenarioRequest],
+    sent: &[Instant],
+    heard: &[(ReceivedEvent, Instant)],
+) -> OutcomeTally {
+    let mut tally = OutcomeTally::default();
+    let mut first: HashMap<Uuid, &(ReceivedEvent, Instant)> = HashMap::new();
     let mut by_request: HashMap<Uuid, HashSet<Uuid>> = HashMap::new();
     let mut unreadable = 0;
     for told in heard {
@@ -267,7 +271,7 @@ pub(super) fn tally(script: &[Scripted], sent: &[Instant], heard: &[(Told, Insta
     }
     // Outcomes that nobody asked for.
     tally.wrong += by_request.len() + unreadable;
-    tally.latency_ms = (!latencies.is_empty()).then(|| Latency {
+    tally.latency_ms = (!latencies.is_empty()).then(|| LatencyReport {
         p50: milliseconds(latencies.value_at_quantile(0.5)),
         p90: milliseconds(latencies.value_at_quantile(0.9)),
         p99: milliseconds(latencies.value_at_quantile(0.99)),
@@ -292,7 +296,7 @@ fn milliseconds(microseconds: u64) -> f64 {
     microseconds as f64 / 1000.0
 }
 
-impl Told {
+impl ReceivedEvent {
     fn outcome(&self) -> &str {
         let data = &self.data;
         data.reason
@@ -306,7 +310,7 @@ impl Told {
     }
 }
 
-impl Scripted {
+impl ScenarioRequest {
     fn expects(&self, outcome: &str) -> bool {
         match self.fails {
             Some(reason) => outcome == reason.as_str(),

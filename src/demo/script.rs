@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 use crate::core::outcome::Reason;
 use crate::core::request::AccountId;
-use crate::sandbox::{Body, Fault, Kind, Latency, On, RetryAfter, Seed, people};
+use crate::sandbox::{
+    ApiFault, CallFilter, FaultBody, FaultKind, LatencyRange, NewUser, RetryAfter, people,
+};
 
 /// Two customers of Dintero's test environment.
 const ACCOUNTS: [&str; 2] = ["T12345678", "T87654321"];
@@ -36,14 +38,14 @@ const SEED: u64 = 20_261_124;
 
 /// All that is played.
 #[derive(Debug)]
-pub struct Script {
-    pub users: Vec<Seed>,
-    pub requests: Vec<Scripted>,
+pub struct Scenario {
+    pub users: Vec<NewUser>,
+    pub requests: Vec<ScenarioRequest>,
 }
 
 /// A request, and how it must end.
 #[derive(Debug, Clone)]
-pub struct Scripted {
+pub struct ScenarioRequest {
     pub account: &'static str,
     /// None where the body does not tell it.
     pub request_id: Option<Uuid>,
@@ -53,45 +55,48 @@ pub struct Scripted {
 }
 
 /// What goes wrong at the API meanwhile. None of it changes how a request must end.
-pub fn faults() -> Vec<Fault> {
+pub fn faults() -> Vec<ApiFault> {
     vec![
-        Fault::status(403).prefix(PROTECTED),
-        Fault::lost().share(0.02).on(On::Rename),
-        Fault::status(503).share(0.03),
-        Fault::new(Kind::Status {
+        ApiFault::status(403).prefix(PROTECTED),
+        ApiFault::lost().share(0.02).on(CallFilter::Rename),
+        ApiFault::status(503).share(0.03),
+        ApiFault::new(FaultKind::Status {
             status: 429,
-            body: Body::Json,
+            body: FaultBody::Json,
             retry_after: Some(RetryAfter::Seconds(1)),
         })
         .next(3),
-        Fault::new(Kind::Expired).next(1),
+        ApiFault::new(FaultKind::Expired).next(1),
     ]
 }
 
 /// As slow as a service in another town.
-pub const LATENCY: Latency = Latency {
+pub const LATENCY: LatencyRange = LatencyRange {
     least: Duration::from_millis(10),
     most: Duration::from_millis(40),
 };
 
-pub fn script() -> Script {
+pub fn script() -> Scenario {
     let mut random = SmallRng::seed_from_u64(SEED);
     let mut users = Vec::new();
-    let mut lines: Vec<VecDeque<Scripted>> = Vec::new();
+    let mut lines: Vec<VecDeque<ScenarioRequest>> = Vec::new();
     for account in ACCOUNTS {
-        let cast = Cast::new(account, &mut random);
+        let cast = ScenarioBuilder::new(account, &mut random);
         lines.push(cast.fine(&mut random));
-        lines.push(cast.hopeless(&mut random));
+        lines.push(cast.failing_users(&mut random));
         users.extend(cast.people);
     }
-    Script {
+    Scenario {
         users,
         requests: interleave(lines, &mut random),
     }
 }
 
 /// Mixes the lines, each in its own order.
-fn interleave(mut lines: Vec<VecDeque<Scripted>>, random: &mut SmallRng) -> Vec<Scripted> {
+fn interleave(
+    mut lines: Vec<VecDeque<ScenarioRequest>>,
+    random: &mut SmallRng,
+) -> Vec<ScenarioRequest> {
     let mut turns: Vec<usize> = lines
         .iter()
         .enumerate()
@@ -105,18 +110,18 @@ fn interleave(mut lines: Vec<VecDeque<Scripted>>, random: &mut SmallRng) -> Vec<
 }
 
 /// The people of one account.
-struct Cast {
+struct ScenarioBuilder {
     account: &'static str,
-    people: Vec<Seed>,
+    people: Vec<NewUser>,
 }
 
-impl Cast {
+impl ScenarioBuilder {
     fn new(account: &'static str, random: &mut SmallRng) -> Self {
         let Ok(id) = AccountId::parse(account) else {
             unreachable!("the accounts above are well-formed");
         };
-        let mut cast: Vec<Seed> = people(&id, USERS).collect();
-        cast.extend((1..=3).map(|number| Seed {
+        let mut cast: Vec<NewUser> = people(&id, USERS).collect();
+        cast.extend((1..=3).map(|number| NewUser {
             account_id: id.clone(),
             username: format!("{PROTECTED}{number}@example.com").into(),
             id: None,
@@ -132,7 +137,7 @@ impl Cast {
 
     /// Renames that succeed: everybody's first, some people's second behind it. Every other one
     /// says which user it means.
-    fn fine(&self, random: &mut SmallRng) -> VecDeque<Scripted> {
+    fn fine(&self, random: &mut SmallRng) -> VecDeque<ScenarioRequest> {
         let movers = &self.people[..USERS - STAYING];
         let first = movers.iter().enumerate().map(|(number, person)| {
             let known = person.id.filter(|_| number % 2 == 0);
@@ -158,7 +163,7 @@ impl Cast {
     }
 
     /// Requests that fail for good, each for its reason.
-    fn hopeless(&self, random: &mut SmallRng) -> VecDeque<Scripted> {
+    fn failing_users(&self, random: &mut SmallRng) -> VecDeque<ScenarioRequest> {
         let mut all = Vec::new();
         let stayers = &self.people[USERS - STAYING..USERS];
         for (number, stayer) in stayers.iter().enumerate() {
@@ -193,7 +198,7 @@ impl Cast {
     }
 
     /// What upstream systems send by mistake.
-    fn invalid(&self, random: &mut SmallRng) -> Vec<Scripted> {
+    fn invalid(&self, random: &mut SmallRng) -> Vec<ScenarioRequest> {
         let reason = Some(Reason::InvalidRequest);
         let whole = |random: &mut SmallRng, old: &str, new: &str| {
             let id = draw_id(random);
@@ -233,7 +238,7 @@ impl Cast {
         new: &str,
         reason: Reason,
         more: &[(&str, &str)],
-    ) -> Scripted {
+    ) -> ScenarioRequest {
         let id = draw_id(random);
         let mut request = self.request(id, old, new);
         for &(field, value) in more {
@@ -252,8 +257,13 @@ impl Cast {
         })
     }
 
-    fn scripted(&self, request_id: Option<Uuid>, body: String, fails: Option<Reason>) -> Scripted {
-        Scripted {
+    fn scripted(
+        &self,
+        request_id: Option<Uuid>,
+        body: String,
+        fails: Option<Reason>,
+    ) -> ScenarioRequest {
+        ScenarioRequest {
             account: self.account,
             request_id,
             body: body.into_bytes(),
@@ -291,7 +301,7 @@ mod tests {
             "username_taken": 40,
         }
         "#);
-        let bodies = |script: &Script| -> Vec<Vec<u8>> {
+        let bodies = |script: &Scenario| -> Vec<Vec<u8>> {
             script.requests.iter().map(|r| r.body.clone()).collect()
         };
         assert_eq!(bodies(&script), bodies(&super::script()));

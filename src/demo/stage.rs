@@ -10,17 +10,17 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use super::broker::{Broker, FindError, Finder};
-use super::report::{DeadLetters, Report, Told, tally};
-use super::script::{self, LATENCY, Script, Scripted};
+use super::broker::{BrokerProvisioner, DemoBroker, FindError};
+use super::report::{DeadLetterTally, DemoReport, ReceivedEvent, tally};
+use super::script::{self, LATENCY, Scenario, ScenarioRequest};
 use crate::app::{self, App};
-use crate::broker::topology::{Names, TopologySettings};
+use crate::broker::topology::{QueueNames, TopologySettings};
 use crate::broker::{
-    Audience, Publication, Request, RequestPublisher, Trouble, count_dead_letters,
-    declare_topology, remove_topology,
+    BrokerError, EventSubscriber, PublishResult, RequestMessage, RequestPublisher,
+    count_dead_letters, declare_topology, remove_topology,
 };
 use crate::clock;
-use crate::config::{Amqp, Credentials, Secret, Settings};
+use crate::config::{AmqpSection, CredentialsSection, Secret, Settings};
 use crate::sandbox::{self, CLIENT_ID, CLIENT_SECRET, Sandbox, SandboxOptions};
 
 /// Requests published at once; with [`EVERY`] it makes 250 a second.
@@ -35,13 +35,13 @@ const SILENCE: Duration = Duration::from_secs(20);
 
 /// What a person may choose.
 #[derive(Debug)]
-pub struct Options {
-    pub finder: Finder,
+pub struct DemoOptions {
+    pub finder: BrokerProvisioner,
 }
 
 /// What the audience may be told meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
+pub enum ProgressEvent {
     /// So many requests will be published.
     Begins(usize),
     /// So many outcomes have been heard.
@@ -54,30 +54,30 @@ pub enum DemoError {
     #[error(transparent)]
     Find(#[from] FindError),
     #[error(transparent)]
-    Broker(#[from] Trouble),
+    Broker(#[from] BrokerError),
     #[error("the stand-in for Dintero does not start: {0}")]
-    Sandbox(#[from] sandbox::StartError),
+    Sandbox(#[from] sandbox::SandboxStartError),
     #[error("the worker does not start: {0}")]
-    Worker(#[from] app::StartError),
+    Worker(#[from] app::WorkerStartError),
     #[error("a request was not taken by the broker")]
     NotPublished,
 }
 
 /// Everything that is up while the demo plays.
 #[derive(Debug)]
-pub struct Stage {
-    broker: Broker,
-    amqp: Amqp,
+pub struct DemoEnvironment {
+    broker: DemoBroker,
+    amqp: AmqpSection,
     topology: TopologySettings,
-    script: Script,
+    script: Scenario,
     sandbox: Sandbox,
     app: App,
-    audience: Audience,
+    audience: EventSubscriber,
 }
 
-impl Stage {
+impl DemoEnvironment {
     /// Finds or starts the broker, and starts the rest.
-    pub async fn set(options: Options) -> Result<Self, DemoError> {
+    pub async fn start(options: DemoOptions) -> Result<Self, DemoError> {
         let broker = options.finder.find().await?;
         let script = script::script();
         let sandbox = Sandbox::start(SandboxOptions {
@@ -91,7 +91,7 @@ impl Stage {
         let amqp = settings.amqp.clone();
         let topology = TopologySettings::from(&settings);
         declare_topology(&amqp, &topology).await?;
-        let audience = Audience::join(&amqp).await?;
+        let audience = EventSubscriber::subscribe(&amqp).await?;
         let app = App::start(settings).await?;
         Ok(Self {
             broker,
@@ -105,14 +105,14 @@ impl Stage {
     }
 
     /// Publishes everything and waits until all of it has been told.
-    pub async fn play(&mut self, watch: impl Fn(Moment)) -> Result<Report, DemoError> {
+    pub async fn run(&mut self, watch: impl Fn(ProgressEvent)) -> Result<DemoReport, DemoError> {
         let requests = &self.script.requests;
-        watch(Moment::Begins(requests.len()));
+        watch(ProgressEvent::Begins(requests.len()));
         let began = Instant::now();
         let publisher = RequestPublisher::connect(&self.amqp).await?;
         let played = tokio::try_join!(
             publish(&publisher, requests),
-            hear(&mut self.audience, requests.len(), &watch),
+            consume_events(&mut self.audience, requests.len(), &watch),
         );
         let seconds = began.elapsed().as_secs_f64();
         // What ended the connection says more than what that kept from being sent.
@@ -121,7 +121,7 @@ impl Stage {
         }
         let (sent, heard) = played?;
         let tally = tally(requests, &sent, &heard);
-        Ok(Report {
+        Ok(DemoReport {
             broker: self.broker.how_found().to_string(),
             version: self.broker.version().map(str::to_owned),
             requests: requests.len(),
@@ -132,8 +132,8 @@ impl Stage {
             repeats: tally.repeats,
             took_effect: self.sandbox.ledger().len(),
             calls: self.sandbox.calls().total(),
-            dead_letters: DeadLetters {
-                queue: Names::new(&self.amqp.prefix).dead_letters,
+            dead_letters: DeadLetterTally {
+                queue: QueueNames::new(&self.amqp.prefix).dead_letters,
                 letters: count_dead_letters(&self.amqp).await? as usize,
             },
         })
@@ -161,9 +161,9 @@ impl Stage {
     }
 
     /// Takes everything down and leaves nothing behind, on a given broker neither.
-    pub async fn strike(self) -> Result<(), DemoError> {
+    pub async fn teardown(self) -> Result<(), DemoError> {
         self.app.stop().await;
-        self.audience.leave().await;
+        self.audience.close().await;
         self.sandbox.shutdown().await;
         let cleared = if self.broker.is_ours() {
             Ok(())
@@ -176,7 +176,7 @@ impl Stage {
 }
 
 /// The defaults, pointed at what was found and started.
-fn settings(broker: &Broker, sandbox: &Sandbox) -> Settings {
+fn settings(broker: &DemoBroker, sandbox: &Sandbox) -> Settings {
     let mut settings = Settings::default();
     settings.amqp.url = Secret::inline(broker.url());
     if !broker.is_ours() {
@@ -185,7 +185,7 @@ fn settings(broker: &Broker, sandbox: &Sandbox) -> Settings {
         settings.amqp.prefix = format!("rename-demo-{}", &unique[..8]);
     }
     sandbox.base_url().clone_into(&mut settings.api.base_url);
-    settings.api.credentials = Some(Credentials::Client {
+    settings.api.credentials = Some(CredentialsSection::Client {
         id: CLIENT_ID.to_owned(),
         secret: Secret::inline(CLIENT_SECRET),
     });
@@ -196,7 +196,7 @@ fn settings(broker: &Broker, sandbox: &Sandbox) -> Settings {
 /// Publishes at an even pace; says when each request was handed over.
 async fn publish(
     publisher: &RequestPublisher,
-    requests: &[Scripted],
+    requests: &[ScenarioRequest],
 ) -> Result<Vec<Instant>, DemoError> {
     let mut pace = interval(EVERY);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -209,7 +209,7 @@ async fn publish(
             fates.push(publisher.hand_over(message(scripted)).await);
         }
     }
-    let confirmed = |fate: &Publication| matches!(fate, Publication::Confirmed(_));
+    let confirmed = |fate: &PublishResult| matches!(fate, PublishResult::Confirmed(_));
     if join_all(fates).await.iter().all(confirmed) {
         Ok(sent)
     } else {
@@ -217,8 +217,8 @@ async fn publish(
     }
 }
 
-fn message(scripted: &Scripted) -> Request {
-    Request {
+fn message(scripted: &ScenarioRequest) -> RequestMessage {
+    RequestMessage {
         exchange: None,
         routing_key: format!("rename.{}", scripted.account),
         body: scripted.body.clone(),
@@ -231,11 +231,11 @@ fn message(scripted: &Scripted) -> Request {
 }
 
 /// Listens until so many outcomes were told, or no more come.
-async fn hear(
-    audience: &mut Audience,
+async fn consume_events(
+    audience: &mut EventSubscriber,
     outcomes: usize,
-    watch: &impl Fn(Moment),
-) -> Result<Vec<(Told, Instant)>, DemoError> {
+    watch: &impl Fn(ProgressEvent),
+) -> Result<Vec<(ReceivedEvent, Instant)>, DemoError> {
     let mut heard = Vec::with_capacity(outcomes);
     let mut distinct = std::collections::HashSet::with_capacity(outcomes);
     while distinct.len() < outcomes {
@@ -243,10 +243,10 @@ async fn hear(
             break;
         };
         // What is no event of ours counts as missing in the end.
-        if let Ok(told) = serde_json::from_slice::<Told>(&event?) {
+        if let Ok(told) = serde_json::from_slice::<ReceivedEvent>(&event?) {
             distinct.insert(told.id);
             heard.push((told, Instant::now()));
-            watch(Moment::Heard(distinct.len()));
+            watch(ProgressEvent::Heard(distinct.len()));
         }
     }
     Ok(heard)

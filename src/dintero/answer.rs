@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::http::{Reply, Unread};
-use crate::core::answer::{Answer, Refusal, Silence, User};
+use super::http::{BodyError, HttpReply};
+use crate::core::answer::{ApiResponse, ErrorResponse, TransportError, UserRecord};
 use crate::core::request::Username;
 
 /// The longest wait that `Retry-After` can ask for, as the contract says.
@@ -21,32 +21,35 @@ const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 const CODE_MAX: usize = 64;
 
 /// What a `change_username` came to. `now` is what an absolute `Retry-After` is measured from.
-pub(super) fn to_change_username(reply: Result<Reply, Silence>, now: Timestamp) -> Answer {
+pub(super) fn to_change_username(
+    reply: Result<HttpReply, TransportError>,
+    now: Timestamp,
+) -> ApiResponse {
     let reply = match reply {
         Ok(reply) => reply,
-        Err(silence) => return Answer::Silence(silence),
+        Err(silence) => return ApiResponse::Silence(silence),
     };
     if !reply.is_success() {
-        return Answer::Refused(refusal(&reply, now));
+        return ApiResponse::Refused(refusal(&reply, now));
     }
     match &reply.body {
         Ok(body) => match user(body) {
-            Some(user) => Answer::User(user),
+            Some(user) => ApiResponse::User(user),
             None => garbled(&reply),
         },
-        Err(Unread::TooLong | Unread::Encoded) => garbled(&reply),
-        Err(Unread::Lost(silence)) => Answer::Silence(*silence),
+        Err(BodyError::TooLong | BodyError::Encoded) => garbled(&reply),
+        Err(BodyError::Lost(silence)) => ApiResponse::Silence(*silence),
     }
 }
 
-fn garbled(reply: &Reply) -> Answer {
-    Answer::Garbled {
+fn garbled(reply: &HttpReply) -> ApiResponse {
+    ApiResponse::Malformed {
         status: reply.status,
     }
 }
 
-fn refusal(reply: &Reply, now: Timestamp) -> Refusal {
-    Refusal {
+fn refusal(reply: &HttpReply, now: Timestamp) -> ErrorResponse {
+    ErrorResponse {
         status: reply.status,
         code: reply.body.as_ref().ok().and_then(|body| code(body)),
         retry_after: reply
@@ -57,17 +60,17 @@ fn refusal(reply: &Reply, now: Timestamp) -> Refusal {
 }
 
 /// The user, if the body is one: its name is required, all else may be absent, odd or unknown.
-fn user(body: &[u8]) -> Option<User> {
+fn user(body: &[u8]) -> Option<UserRecord> {
     #[derive(Deserialize)]
-    struct Shape<'a> {
+    struct UserFields<'a> {
         #[serde(borrow)]
         username: Cow<'a, str>,
         #[serde(borrow)]
         id: Option<&'a RawValue>,
     }
-    let Shape { username, id } = serde_json::from_slice(body).ok()?;
+    let UserFields { username, id } = serde_json::from_slice(body).ok()?;
     Username::parse(&username).ok()?;
-    Some(User {
+    Some(UserRecord {
         username: username.into(),
         id: id.and_then(|raw| serde_json::from_str::<Uuid>(raw.get()).ok()),
     })
@@ -76,16 +79,16 @@ fn user(body: &[u8]) -> Option<User> {
 /// `error.code`, if it is a plain word: free text may carry a username and is dropped.
 fn code(body: &[u8]) -> Option<Box<str>> {
     #[derive(Deserialize)]
-    struct Shape<'a> {
+    struct ErrorFields<'a> {
         #[serde(borrow)]
-        error: Inner<'a>,
+        error: ErrorCode<'a>,
     }
     #[derive(Deserialize)]
-    struct Inner<'a> {
+    struct ErrorCode<'a> {
         #[serde(borrow)]
         code: Cow<'a, str>,
     }
-    let Shape { error } = serde_json::from_slice(body).ok()?;
+    let ErrorFields { error } = serde_json::from_slice(body).ok()?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     let fits = (1..=CODE_MAX).contains(&error.code.len()) && error.code.bytes().all(plain);
     fits.then(|| error.code.into())
@@ -116,8 +119,8 @@ mod tests {
 
     const ID: &str = "3c90c3cc-0d44-4b50-8888-8dd25736052a";
 
-    fn reply(status: u16, body: &str) -> Answer {
-        let reply = Reply {
+    fn reply(status: u16, body: &str) -> ApiResponse {
+        let reply = HttpReply {
             status,
             retry_after: None,
             body: Ok(body.to_owned().into()),
@@ -146,7 +149,7 @@ mod tests {
             (&long, &"é".repeat(255), None),
         ] {
             for status in [200, 201] {
-                let expected = Answer::User(User {
+                let expected = ApiResponse::User(UserRecord {
                     username: name.into(),
                     id: id.map(|id| id.parse().unwrap()),
                 });
@@ -171,7 +174,11 @@ mod tests {
             &format!(r#"{{"username":"{}"}}"#, "a".repeat(256)),
         ] {
             for status in [200, 204, 299] {
-                assert_eq!(reply(status, body), Answer::Garbled { status }, "{body}");
+                assert_eq!(
+                    reply(status, body),
+                    ApiResponse::Malformed { status },
+                    "{body}"
+                );
             }
         }
     }
@@ -200,7 +207,7 @@ mod tests {
             ("", None),
         ] {
             for status in [301, 404, 503] {
-                let expected = Answer::Refused(Refusal {
+                let expected = ApiResponse::Refused(ErrorResponse {
                     status,
                     code: code.map(Into::into),
                     retry_after: None,
@@ -244,30 +251,33 @@ mod tests {
     #[test]
     fn what_is_lost_on_the_way_decides_only_when_the_status_does_not() {
         let lost = |status, unread| {
-            let reply = Reply {
+            let reply = HttpReply {
                 status,
                 retry_after: Some(HeaderValue::from_static("5")),
                 body: Err(unread),
             };
             to_change_username(Ok(reply), Timestamp::UNIX_EPOCH)
         };
-        let refused = Answer::Refused(Refusal {
+        let refused = ApiResponse::Refused(ErrorResponse {
             status: 429,
             code: None,
             retry_after: Some(Duration::from_secs(5)),
         });
-        for silence in [Silence::Timeout, Silence::Reset] {
-            assert_eq!(lost(200, Unread::Lost(silence)), Answer::Silence(silence));
-            assert_eq!(lost(429, Unread::Lost(silence)), refused);
+        for silence in [TransportError::Timeout, TransportError::Reset] {
+            assert_eq!(
+                lost(200, BodyError::Lost(silence)),
+                ApiResponse::Silence(silence)
+            );
+            assert_eq!(lost(429, BodyError::Lost(silence)), refused);
         }
-        for unread in [Unread::TooLong, Unread::Encoded] {
-            assert_eq!(lost(200, unread), Answer::Garbled { status: 200 });
+        for unread in [BodyError::TooLong, BodyError::Encoded] {
+            assert_eq!(lost(200, unread), ApiResponse::Malformed { status: 200 });
             assert_eq!(lost(429, unread), refused);
         }
-        let silent = Err(Silence::Connect);
+        let silent = Err(TransportError::Connect);
         assert_eq!(
             to_change_username(silent, Timestamp::UNIX_EPOCH),
-            Answer::Silence(Silence::Connect)
+            ApiResponse::Silence(TransportError::Connect)
         );
     }
 }

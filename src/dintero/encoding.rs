@@ -9,12 +9,12 @@ use bytes::Bytes;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use reqwest::header::HeaderValue;
 
-use super::http::{BODY_MAX, Unread};
+use super::http::{BODY_MAX, BodyError};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// The body as it was before its encoding, which its header names.
-pub(super) fn decoded(body: Bytes, encoding: Option<&HeaderValue>) -> Result<Bytes, Unread> {
+pub(super) fn decoded(body: Bytes, encoding: Option<&HeaderValue>) -> Result<Bytes, BodyError> {
     let body = unfolded(body, encoding)?;
     // Some writers put a byte order mark before their JSON.
     let mark = if body.starts_with(BYTE_ORDER_MARK) {
@@ -25,11 +25,11 @@ pub(super) fn decoded(body: Bytes, encoding: Option<&HeaderValue>) -> Result<Byt
     Ok(body.slice(mark..))
 }
 
-fn unfolded(body: Bytes, encoding: Option<&HeaderValue>) -> Result<Bytes, Unread> {
+fn unfolded(body: Bytes, encoding: Option<&HeaderValue>) -> Result<Bytes, BodyError> {
     let Some(encoding) = encoding else {
         return Ok(body);
     };
-    let encoding = encoding.to_str().map_err(|_| Unread::Encoded)?;
+    let encoding = encoding.to_str().map_err(|_| BodyError::Encoded)?;
     match encoding.trim().to_ascii_lowercase().as_str() {
         "" | "identity" => Ok(body),
         // An empty body is often sent with the header, and not encoded.
@@ -37,23 +37,23 @@ fn unfolded(body: Bytes, encoding: Option<&HeaderValue>) -> Result<Bytes, Unread
         "gzip" | "x-gzip" => unfold(MultiGzDecoder::new(&*body)),
         // With zlib's wrapping, as RFC 9110 has it, or without, as some servers do.
         "deflate" => match unfold(ZlibDecoder::new(&*body)) {
-            Err(Unread::Encoded) => unfold(DeflateDecoder::new(&*body)),
+            Err(BodyError::Encoded) => unfold(DeflateDecoder::new(&*body)),
             unfolded => unfolded,
         },
-        _ => Err(Unread::Encoded),
+        _ => Err(BodyError::Encoded),
     }
 }
 
 /// Reads no further than one byte beyond what is taken: a few bytes may unfold to gigabytes.
-fn unfold(decoder: impl std::io::Read) -> Result<Bytes, Unread> {
+fn unfold(decoder: impl std::io::Read) -> Result<Bytes, BodyError> {
     let mut body = Vec::new();
     let read = decoder.take(BODY_MAX as u64 + 1).read_to_end(&mut body);
     if body.len() > BODY_MAX {
-        return Err(Unread::TooLong);
+        return Err(BodyError::TooLong);
     }
     match read {
         Ok(_) => Ok(body.into()),
-        Err(_) => Err(Unread::Encoded),
+        Err(_) => Err(BodyError::Encoded),
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
         read(GzEncoder::new(body, Compression::best()))
     }
 
-    fn decoded_as(body: Bytes, encoding: &'static str) -> Result<Bytes, Unread> {
+    fn decoded_as(body: Bytes, encoding: &'static str) -> Result<Bytes, BodyError> {
         decoded(body, Some(&HeaderValue::from_static(encoding)))
     }
 
@@ -120,11 +120,11 @@ mod tests {
             (gzip(&gzip(USER)), "gzip, gzip"),
         ] {
             let read = decoded_as(body, encoding);
-            assert_eq!(read, Err(Unread::Encoded), "{encoding}");
+            assert_eq!(read, Err(BodyError::Encoded), "{encoding}");
         }
         let not_text = HeaderValue::from_bytes(b"\xff").unwrap();
         let read = decoded(Bytes::from_static(USER), Some(&not_text));
-        assert_eq!(read, Err(Unread::Encoded));
+        assert_eq!(read, Err(BodyError::Encoded));
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
         // Sixty-four megabytes in some sixty kilobytes.
         let bomb = gzip(&vec![b' '; 64 * 1024 * 1024]);
         assert!(bomb.len() < BODY_MAX * 2, "{}", bomb.len());
-        assert_eq!(decoded_as(bomb, "gzip"), Err(Unread::TooLong));
+        assert_eq!(decoded_as(bomb, "gzip"), Err(BodyError::TooLong));
         let whole = gzip(&vec![b' '; BODY_MAX]);
         assert_eq!(decoded_as(whole, "gzip").unwrap().len(), BODY_MAX);
     }

@@ -5,9 +5,9 @@ use jiff::Timestamp;
 use reqwest::header::HeaderValue;
 
 use super::answer::to_change_username;
-use super::http::{Reply, Unread};
-use super::path::Paths;
-use crate::core::answer::Answer;
+use super::http::{BodyError, HttpReply};
+use super::path::ApiPaths;
+use crate::core::answer::ApiResponse;
 use crate::core::request::{AccountId, Username};
 
 /// What an HTTP reply comes to; without a body, the body was too long.
@@ -17,12 +17,12 @@ pub fn answer(
     retry_after: Option<&[u8]>,
     body: Option<Vec<u8>>,
     now: Timestamp,
-) -> Answer {
-    let reply = Reply {
+) -> ApiResponse {
+    let reply = HttpReply {
         status,
         // What is no header value is stopped by the HTTP client.
         retry_after: retry_after.and_then(|bytes| HeaderValue::from_bytes(bytes).ok()),
-        body: body.map_or(Err(Unread::TooLong), |body| Ok(body.into())),
+        body: body.map_or(Err(BodyError::TooLong), |body| Ok(body.into())),
     };
     to_change_username(Ok(reply), now)
 }
@@ -34,7 +34,7 @@ pub fn urls(
     account: &AccountId,
     username: &Username,
 ) -> Result<(Option<String>, String), String> {
-    let paths = Paths::new(base_url).map_err(|error| error.to_string())?;
+    let paths = ApiPaths::new(base_url).map_err(|error| error.to_string())?;
     let change = paths.change_username(account, username).ok();
     let token = paths.token(account);
     Ok((change.map(String::from), token.into()))

@@ -16,10 +16,10 @@ use reqwest::header::{
 use reqwest::{Method, Request, StatusCode, Url};
 use tokio::time::{Instant, timeout_at};
 
-use super::path::Paths;
-use super::{ClientError, Observer, encoding, proxy, tls};
+use super::path::ApiPaths;
+use super::{CallObserver, ClientError, encoding, proxy, tls};
 use crate::config;
-use crate::core::answer::Silence;
+use crate::core::answer::TransportError;
 
 const USER_AGENT: &str = concat!("rename-worker/", env!("CARGO_PKG_VERSION"));
 
@@ -37,36 +37,36 @@ const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The way to the API.
-pub(super) struct Http {
+pub(super) struct HttpClient {
     client: reqwest::Client,
     timeout: Duration,
-    pub(super) paths: Paths,
-    pub(super) observer: Arc<dyn Observer>,
+    pub(super) paths: ApiPaths,
+    pub(super) observer: Arc<dyn CallObserver>,
 }
 
 /// What came back.
-pub(super) struct Reply {
+pub(super) struct HttpReply {
     pub(super) status: u16,
     pub(super) retry_after: Option<HeaderValue>,
-    pub(super) body: Result<Bytes, Unread>,
+    pub(super) body: Result<Bytes, BodyError>,
 }
 
 /// Why a body was not read whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unread {
+pub(super) enum BodyError {
     TooLong,
     /// Encoded in a way that is not known here, or not as its header says.
     Encoded,
-    Lost(Silence),
+    Lost(TransportError),
 }
 
-impl Http {
+impl HttpClient {
     pub(super) fn new(
-        api: &config::Api,
+        api: &config::ApiSection,
         concurrency: usize,
-        observer: Arc<dyn Observer>,
+        observer: Arc<dyn CallObserver>,
     ) -> Result<Self, ClientError> {
-        let paths = Paths::new(&api.base_url)?;
+        let paths = ApiPaths::new(&api.base_url)?;
         let headers = HeaderMap::from_iter([(ACCEPT, JSON), (ACCEPT_ENCODING, IDENTITY)]);
         let builder = match proxy::to(&api.base_url, api.proxy.as_ref())? {
             Some(proxy) => reqwest::Client::builder().proxy(proxy),
@@ -103,7 +103,7 @@ impl Http {
         authorization: HeaderValue,
         body: Vec<u8>,
         traceparent: Option<HeaderValue>,
-    ) -> Result<Reply, Silence> {
+    ) -> Result<HttpReply, TransportError> {
         let mut request = Request::new(Method::POST, url);
         let headers = request.headers_mut();
         headers.insert(AUTHORIZATION, authorization);
@@ -116,18 +116,18 @@ impl Http {
         let deadline = Instant::now() + self.timeout;
         let mut response = match timeout_at(deadline, self.client.execute(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(silence(&error)),
-            Err(_elapsed) => return Err(Silence::Timeout),
+            Ok(Err(error)) => return Err(transport_error(&error)),
+            Err(_elapsed) => return Err(TransportError::Timeout),
         };
         if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
             // A proxy on the way says so instead of passing the request on.
-            return Err(Silence::Connect);
+            return Err(TransportError::Connect);
         }
         let body = timeout_at(deadline, read(&mut response))
             .await
-            .unwrap_or(Err(Unread::Lost(Silence::Timeout)))
+            .unwrap_or(Err(BodyError::Lost(TransportError::Timeout)))
             .and_then(|body| encoding::decoded(body, response.headers().get(CONTENT_ENCODING)));
-        Ok(Reply {
+        Ok(HttpReply {
             status: response.status().as_u16(),
             retry_after: response.headers_mut().remove(RETRY_AFTER),
             body,
@@ -135,25 +135,25 @@ impl Http {
     }
 }
 
-impl Reply {
+impl HttpReply {
     pub(super) fn is_success(&self) -> bool {
         matches!(self.status, 200..=299)
     }
 }
 
 /// The whole body, without a copy when it came in one piece, as most do.
-async fn read(response: &mut reqwest::Response) -> Result<Bytes, Unread> {
+async fn read(response: &mut reqwest::Response) -> Result<Bytes, BodyError> {
     let announced = response.content_length().unwrap_or(0);
     if announced > BODY_MAX as u64 {
-        return Err(Unread::TooLong);
+        return Err(BodyError::TooLong);
     }
     let Some(first) = chunk(response).await? else {
         return Ok(Bytes::new());
     };
-    let mut whole = Whole::One(first);
+    let mut whole = CappedBody::One(first);
     loop {
         if whole.len() > BODY_MAX {
-            return Err(Unread::TooLong);
+            return Err(BodyError::TooLong);
         }
         match chunk(response).await? {
             Some(next) => whole = whole.with(&next),
@@ -162,17 +162,17 @@ async fn read(response: &mut reqwest::Response) -> Result<Bytes, Unread> {
     }
 }
 
-async fn chunk(response: &mut reqwest::Response) -> Result<Option<Bytes>, Unread> {
+async fn chunk(response: &mut reqwest::Response) -> Result<Option<Bytes>, BodyError> {
     let chunk = response.chunk().await;
-    chunk.map_err(|error| Unread::Lost(silence(&error)))
+    chunk.map_err(|error| BodyError::Lost(transport_error(&error)))
 }
 
-enum Whole {
+enum CappedBody {
     One(Bytes),
     Many(BytesMut),
 }
 
-impl Whole {
+impl CappedBody {
     fn len(&self) -> usize {
         match self {
             Self::One(bytes) => bytes.len(),
@@ -197,15 +197,15 @@ impl Whole {
     }
 }
 
-/// Only what surely happened before the request was sent counts as [`Silence::Connect`]; in doubt
+/// Only what surely happened before the request was sent counts as [`TransportError::Connect`]; in doubt
 /// the request may have been applied.
-fn silence(error: &reqwest::Error) -> Silence {
+fn transport_error(error: &reqwest::Error) -> TransportError {
     // A timeout while connecting is both.
     if error.is_connect() || error.is_builder() {
-        Silence::Connect
+        TransportError::Connect
     } else if error.is_timeout() {
-        Silence::Timeout
+        TransportError::Timeout
     } else {
-        Silence::Reset
+        TransportError::Reset
     }
 }

@@ -1,4 +1,4 @@
-//! The API client: one call in, one [`Answer`] out. The only room that knows reqwest.
+//! The API client: one call in, one [`ApiResponse`] out. The only room that knows reqwest.
 //!
 //! It fetches tokens, encodes names into paths, bounds every wait and every body, and turns what
 //! comes back into facts. What the facts mean, when to try again and how fast to call are `core`'s
@@ -31,26 +31,26 @@ use reqwest::header::HeaderValue;
 use serde::Serialize;
 
 use crate::config;
-use crate::core::answer::{Answer, CallKind, Refusal, Silence};
+use crate::core::answer::{ApiResponse, CallKind, ErrorResponse, TransportError};
 use crate::core::request::{AccountId, Username};
-use http::Http;
+use http::HttpClient;
 pub use proxy::collector_client;
-use token::{Bearer, Tokens};
+use token::{BearerToken, TokenSet};
 
 /// The client. Cheap to clone; clones share connections and tokens.
 #[derive(Clone)]
-pub struct Client {
-    inner: Arc<Inner>,
+pub struct ApiClient {
+    inner: Arc<ClientInner>,
 }
 
-struct Inner {
-    http: Http,
-    tokens: Tokens,
+struct ClientInner {
+    http: HttpClient,
+    tokens: TokenSet,
 }
 
 /// One call to be made.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub struct ApiCall {
     pub kind: CallKind,
     pub account: AccountId,
     /// The current name, which goes into the path.
@@ -62,13 +62,13 @@ pub struct Call {
 }
 
 /// Told of every HTTP exchange, also of those that a call makes by the way.
-pub trait Observer: Send + Sync + 'static {
-    fn call_ended(&self, kind: Kind, status: Status, took: Duration);
+pub trait CallObserver: Send + Sync + 'static {
+    fn call_ended(&self, kind: HttpCallKind, status: HttpStatus, took: Duration);
 }
 
 /// What an exchange was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum HttpCallKind {
     Rename,
     Confirm,
     Token,
@@ -76,7 +76,7 @@ pub enum Kind {
 
 /// How an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Status {
+pub enum HttpStatus {
     Code(u16),
     Timeout,
     Connect,
@@ -103,17 +103,17 @@ pub enum ClientError {
     Http(#[source] reqwest::Error),
 }
 
-impl Client {
+impl ApiClient {
     /// A client for up to `concurrency` calls at once. Connects to nothing yet.
     pub fn new(
-        api: &config::Api,
+        api: &config::ApiSection,
         concurrency: usize,
-        observer: impl Observer,
+        observer: impl CallObserver,
     ) -> Result<Self, ClientError> {
         Ok(Self {
-            inner: Arc::new(Inner {
-                http: Http::new(api, concurrency, Arc::new(observer))?,
-                tokens: Tokens::new(api),
+            inner: Arc::new(ClientInner {
+                http: HttpClient::new(api, concurrency, Arc::new(observer))?,
+                tokens: TokenSet::new(api),
             }),
         })
     }
@@ -122,29 +122,32 @@ impl Client {
     /// had; the answer to that is returned whatever it is.
     ///
     /// Each exchange is bounded by `api.timeout`, so the whole is by four times that.
-    pub async fn change_username(&self, call: &Call) -> Answer {
-        let Inner { http, tokens } = &*self.inner;
+    pub async fn change_username(&self, call: &ApiCall) -> ApiResponse {
+        let ClientInner { http, tokens } = &*self.inner;
         let bearer = match tokens.bearer(http, &call.account).await {
             Ok(bearer) => bearer,
-            Err(none) => return Answer::NoToken(none),
+            Err(none) => return ApiResponse::NoToken(none),
         };
         let answer = self.exchange(call, &bearer).await;
-        if !matches!(answer, Answer::Refused(Refusal { status: 401, .. })) {
+        if !matches!(
+            answer,
+            ApiResponse::Refused(ErrorResponse { status: 401, .. })
+        ) {
             return answer;
         }
         match tokens.renewed(http, &call.account, &bearer).await {
             Ok(Some(renewed)) => self.exchange(call, &renewed).await,
             Ok(None) => answer,
-            Err(none) => Answer::NoToken(none),
+            Err(none) => ApiResponse::NoToken(none),
         }
     }
 
-    async fn exchange(&self, call: &Call, bearer: &Bearer) -> Answer {
+    async fn exchange(&self, call: &ApiCall, bearer: &BearerToken) -> ApiResponse {
         let http = &self.inner.http;
         let Ok(url) = http.paths.change_username(&call.account, &call.username) else {
             return never_sent();
         };
-        let body = serde_json::to_vec(&Body {
+        let body = serde_json::to_vec(&CallBody {
             username: call.new_username.reveal(),
         })
         .expect("a string serialises");
@@ -158,7 +161,7 @@ impl Client {
         let answer = answer::to_change_username(reply, crate::clock::now());
         http.observer.call_ended(
             call.kind.into(),
-            Status::of(&answer, status),
+            HttpStatus::of(&answer, status),
             started.elapsed(),
         );
         answer
@@ -167,8 +170,8 @@ impl Client {
 
 /// A name that no path can carry is refused as the API would have to. Requests are checked when
 /// they are read, so nothing that was published gets here.
-fn never_sent() -> Answer {
-    Answer::Refused(Refusal {
+fn never_sent() -> ApiResponse {
+    ApiResponse::Refused(ErrorResponse {
         status: 400,
         code: Some("username_fits_no_path".into()),
         retry_after: None,
@@ -177,11 +180,11 @@ fn never_sent() -> Answer {
 
 /// The request's body.
 #[derive(Serialize)]
-struct Body<'a> {
+struct CallBody<'a> {
     username: &'a str,
 }
 
-impl Kind {
+impl HttpCallKind {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -192,7 +195,7 @@ impl Kind {
     }
 }
 
-impl From<CallKind> for Kind {
+impl From<CallKind> for HttpCallKind {
     fn from(kind: CallKind) -> Self {
         match kind {
             CallKind::Rename => Self::Rename,
@@ -201,27 +204,29 @@ impl From<CallKind> for Kind {
     }
 }
 
-impl Status {
-    fn of(answer: &Answer, status: u16) -> Self {
+impl HttpStatus {
+    fn of(answer: &ApiResponse, status: u16) -> Self {
         match answer {
-            Answer::Garbled { .. } => Self::Garbled,
-            Answer::Silence(silence) => (*silence).into(),
-            Answer::User(_) | Answer::Refused(_) | Answer::NoToken(_) => Self::Code(status),
+            ApiResponse::Malformed { .. } => Self::Garbled,
+            ApiResponse::Silence(silence) => (*silence).into(),
+            ApiResponse::User(_) | ApiResponse::Refused(_) | ApiResponse::NoToken(_) => {
+                Self::Code(status)
+            }
         }
     }
 }
 
-impl From<Silence> for Status {
-    fn from(silence: Silence) -> Self {
+impl From<TransportError> for HttpStatus {
+    fn from(silence: TransportError) -> Self {
         match silence {
-            Silence::Connect => Self::Connect,
-            Silence::Timeout => Self::Timeout,
-            Silence::Reset => Self::Reset,
+            TransportError::Connect => Self::Connect,
+            TransportError::Timeout => Self::Timeout,
+            TransportError::Reset => Self::Reset,
         }
     }
 }
 
-impl fmt::Display for Status {
+impl fmt::Display for HttpStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "{code}"),
@@ -233,7 +238,7 @@ impl fmt::Display for Status {
     }
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for ApiClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
     }

@@ -15,12 +15,12 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// Where the endpoints are.
-pub(super) struct Paths {
+pub(super) struct ApiPaths {
     /// The base URL and `/accounts/`.
     accounts: Box<str>,
 }
 
-impl Paths {
+impl ApiPaths {
     pub(super) fn new(base_url: &str) -> Result<Self, ClientError> {
         let base = Url::parse(base_url).map_err(|_| ClientError::BaseUrl("is no absolute URL"))?;
         let fault = if !matches!(base.scheme(), "http" | "https") {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     fn path_of(name: &str) -> String {
-        let paths = Paths::new("https://api.dintero.com/v1").unwrap();
+        let paths = ApiPaths::new("https://api.dintero.com/v1").unwrap();
         let account = AccountId::parse("T12345678").unwrap();
         let name = Username::parse(name).unwrap();
         let url = paths.change_username(&account, &name).unwrap();
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn dot_segments_make_no_url() {
-        let paths = Paths::new("http://127.0.0.1:1").unwrap();
+        let paths = ApiPaths::new("http://127.0.0.1:1").unwrap();
         let account = AccountId::parse("P12345678").unwrap();
         for dots in [".", ".."] {
             let name = Username::parse(dots).unwrap();
@@ -131,11 +131,11 @@ mod tests {
             "https://a/v1#x",
         ] {
             assert!(
-                matches!(Paths::new(bad), Err(ClientError::BaseUrl(_))),
+                matches!(ApiPaths::new(bad), Err(ClientError::BaseUrl(_))),
                 "{bad}"
             );
         }
-        let slashed = Paths::new("http://127.0.0.1:8/v1/").unwrap();
+        let slashed = ApiPaths::new("http://127.0.0.1:8/v1/").unwrap();
         assert_eq!(
             slashed
                 .token(&AccountId::parse("P12345678").unwrap())

@@ -35,7 +35,7 @@ pub type CollectorClient = ();
 /// The client for `otlp.endpoint`; none where that is not set.
 #[cfg(feature = "otlp")]
 pub fn collector_client(
-    otlp: &crate::config::Otlp,
+    otlp: &crate::config::OtlpSection,
 ) -> Result<Option<CollectorClient>, ClientError> {
     let Some(endpoint) = &otlp.endpoint else {
         return Ok(None);
@@ -59,7 +59,7 @@ pub fn collector_client(
 /// What stands for the client of `otlp.endpoint`, which this build cannot export to.
 #[cfg(not(feature = "otlp"))]
 pub fn collector_client(
-    otlp: &crate::config::Otlp,
+    otlp: &crate::config::OtlpSection,
 ) -> Result<Option<CollectorClient>, ClientError> {
     Ok(otlp.endpoint.as_ref().map(|_| ()))
 }

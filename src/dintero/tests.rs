@@ -12,34 +12,34 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Call, Client, Kind, Observer, Status};
-use crate::config::{Api, Credentials, Secret, VerifyUser};
-use crate::core::answer::{Answer, CallKind, Refusal, User};
+use super::{ApiCall, ApiClient, CallObserver, HttpCallKind, HttpStatus};
+use crate::config::{ApiSection, CredentialsSection, Secret, VerifyUser};
+use crate::core::answer::{ApiResponse, CallKind, ErrorResponse, UserRecord};
 use crate::core::request::{AccountId, Username};
 
 /// What the client told its observer.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<(Kind, Status)>>>);
+struct ObservedCall(Arc<Mutex<Vec<(HttpCallKind, HttpStatus)>>>);
 
-impl Observer for Told {
-    fn call_ended(&self, kind: Kind, status: Status, _: Duration) {
+impl CallObserver for ObservedCall {
+    fn call_ended(&self, kind: HttpCallKind, status: HttpStatus, _: Duration) {
         self.0.lock().unwrap().push((kind, status));
     }
 }
 
-impl Told {
-    fn all(&self) -> Vec<(Kind, Status)> {
+impl ObservedCall {
+    fn all(&self) -> Vec<(HttpCallKind, HttpStatus)> {
         self.0.lock().unwrap().clone()
     }
 }
 
-fn api(base_url: &str) -> Api {
-    Api {
+fn api(base_url: &str) -> ApiSection {
+    ApiSection {
         base_url: base_url.into(),
         allow_insecure: false,
         ca_file: None,
         proxy: None,
-        credentials: Some(Credentials::Token(Secret::inline("sesame"))),
+        credentials: Some(CredentialsSection::Token(Secret::inline("sesame"))),
         accounts: BTreeMap::new(),
         timeout: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(3),
@@ -48,9 +48,9 @@ fn api(base_url: &str) -> Api {
     }
 }
 
-fn client_of(api: &Api) -> (Client, Told) {
-    let told = Told::default();
-    let client = Client::new(api, 64, told.clone()).unwrap();
+fn client_of(api: &ApiSection) -> (ApiClient, ObservedCall) {
+    let told = ObservedCall::default();
+    let client = ApiClient::new(api, 64, told.clone()).unwrap();
     (client, told)
 }
 
@@ -58,8 +58,8 @@ fn account(id: &str) -> AccountId {
     AccountId::parse(id).unwrap()
 }
 
-fn rename(username: &str, new_username: &str) -> Call {
-    Call {
+fn rename(username: &str, new_username: &str) -> ApiCall {
+    ApiCall {
         kind: CallKind::Rename,
         account: account("T12345678"),
         username: Username::parse(username).unwrap(),
@@ -68,17 +68,17 @@ fn rename(username: &str, new_username: &str) -> Call {
     }
 }
 
-fn user(username: &str) -> Answer {
-    Answer::User(User {
+fn user(username: &str) -> ApiResponse {
+    ApiResponse::User(UserRecord {
         username: username.into(),
         id: None,
     })
 }
 
-fn refused(status: u16) -> Answer {
-    Answer::Refused(Refusal {
+fn refused(status: u16) -> ApiResponse {
+    ApiResponse::Refused(ErrorResponse {
         status,
-        ..Refusal::default()
+        ..ErrorResponse::default()
     })
 }
 

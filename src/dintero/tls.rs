@@ -56,11 +56,11 @@ fn system_roots() -> Result<RootCertStore, ClientError> {
 struct CaFile {
     path: PathBuf,
     provider: Arc<CryptoProvider>,
-    held: Mutex<Held>,
+    held: Mutex<LoadedCa>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct LoadedCa {
     content: Vec<u8>,
     verifier: Arc<WebPkiServerVerifier>,
 }
@@ -72,7 +72,7 @@ impl CaFile {
         Ok(Self {
             path,
             provider,
-            held: Mutex::new(Held { content, verifier }),
+            held: Mutex::new(LoadedCa { content, verifier }),
         })
     }
 
@@ -82,7 +82,7 @@ impl CaFile {
             && content != held.content
             && let Ok(verifier) = verifier(&content, &self.provider)
         {
-            *held = Held { content, verifier };
+            *held = LoadedCa { content, verifier };
         }
         held.verifier.clone()
     }

@@ -14,32 +14,32 @@ use std::time::SystemTime;
 use reqwest::header::HeaderValue;
 use secrecy::ExposeSecret as _;
 
-use super::http::Http;
-use crate::config::{Api, Credentials, Secret};
-use crate::core::answer::NoToken;
+use super::http::HttpClient;
+use crate::config::{ApiSection, CredentialsSection, Secret};
+use crate::core::answer::TokenError;
 use crate::core::request::AccountId;
-use asked::Asked;
+use asked::ClientCredentialsTokens;
 
 /// Every account's tokens.
-pub(super) struct Tokens {
+pub(super) struct TokenSet {
     /// For accounts that have none of their own.
-    default: Option<Source>,
-    accounts: BTreeMap<AccountId, Source>,
+    default: Option<TokenSource>,
+    accounts: BTreeMap<AccountId, TokenSource>,
 }
 
 /// A token as a header, and which one in its source's line it is.
 #[derive(Clone)]
-pub(super) struct Bearer {
+pub(super) struct BearerToken {
     header: HeaderValue,
     generation: u64,
 }
 
-enum Source {
-    Given(Given),
-    Asked(Asked),
+enum TokenSource {
+    Given(StaticToken),
+    Asked(ClientCredentialsTokens),
 }
 
-impl Bearer {
+impl BearerToken {
     fn new(token: &str, generation: u64) -> Option<Self> {
         let mut header = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
         header.set_sensitive(true);
@@ -51,97 +51,104 @@ impl Bearer {
     }
 }
 
-impl Tokens {
-    pub(super) fn new(api: &Api) -> Self {
+impl TokenSet {
+    pub(super) fn new(api: &ApiSection) -> Self {
         let accounts = api.accounts.iter();
         Self {
-            default: api.credentials.as_ref().map(Source::new),
+            default: api.credentials.as_ref().map(TokenSource::new),
             accounts: accounts
-                .map(|(account, credentials)| (account.clone(), Source::new(credentials)))
+                .map(|(account, credentials)| (account.clone(), TokenSource::new(credentials)))
                 .collect(),
         }
     }
 
     /// The account's token, got anew if need be.
-    pub(super) async fn bearer(&self, http: &Http, account: &AccountId) -> Result<Bearer, NoToken> {
+    pub(super) async fn bearer(
+        &self,
+        http: &HttpClient,
+        account: &AccountId,
+    ) -> Result<BearerToken, TokenError> {
         match self.source(account)? {
-            Source::Given(given) => given.current(),
-            Source::Asked(asked) => asked.bearer(http, account).await,
+            TokenSource::Given(given) => given.current(),
+            TokenSource::Asked(asked) => asked.bearer(http, account).await,
         }
     }
 
     /// Another token after `refused` was answered by a 401; none if there is no other to be had.
     pub(super) async fn renewed(
         &self,
-        http: &Http,
+        http: &HttpClient,
         account: &AccountId,
-        refused: &Bearer,
-    ) -> Result<Option<Bearer>, NoToken> {
+        refused: &BearerToken,
+    ) -> Result<Option<BearerToken>, TokenError> {
         match self.source(account)? {
-            Source::Given(given) => given.other_than(refused),
-            Source::Asked(asked) => asked.renewed(http, account, refused).await.map(Some),
+            TokenSource::Given(given) => given.refreshed_if_not(refused),
+            TokenSource::Asked(asked) => asked.renewed(http, account, refused).await.map(Some),
         }
     }
 
-    fn source(&self, account: &AccountId) -> Result<&Source, NoToken> {
+    fn source(&self, account: &AccountId) -> Result<&TokenSource, TokenError> {
         let own = self.accounts.get(account);
-        own.or(self.default.as_ref()).ok_or(NoToken::Missing)
+        own.or(self.default.as_ref()).ok_or(TokenError::Missing)
     }
 }
 
-impl Source {
-    fn new(credentials: &Credentials) -> Self {
+impl TokenSource {
+    fn new(credentials: &CredentialsSection) -> Self {
         match credentials {
-            Credentials::Token(secret) => Self::Given(Given {
+            CredentialsSection::Token(secret) => Self::Given(StaticToken {
                 secret: secret.clone(),
                 read: Mutex::new(None),
             }),
-            Credentials::Client { id, secret } => Self::Asked(Asked::new(id, secret)),
+            CredentialsSection::Client { id, secret } => {
+                Self::Asked(ClientCredentialsTokens::new(id, secret))
+            }
         }
     }
 }
 
 /// A token as it is, inline or in a file.
-struct Given {
+struct StaticToken {
     secret: Secret,
     read: Mutex<Option<ReadToken>>,
 }
 
 struct ReadToken {
-    bearer: Bearer,
+    bearer: BearerToken,
     /// How the file looked when it was read.
-    stamp: Option<Stamp>,
+    stamp: Option<FileVersion>,
 }
 
 /// What tells a file that was written from one that was not: one look at it instead of reading it
 /// at each call. A write that this misses is found by the 401 that follows.
-type Stamp = (SystemTime, u64);
+type FileVersion = (SystemTime, u64);
 
-impl Given {
-    fn current(&self) -> Result<Bearer, NoToken> {
+impl StaticToken {
+    fn current(&self) -> Result<BearerToken, TokenError> {
         let mut read = locked(&self.read);
         let stamp = self.stamp()?;
         match &*read {
             Some(known) if known.stamp == stamp => Ok(known.bearer.clone()),
-            _ => self.read_anew(&mut read, stamp),
+            _ => self.reload(&mut read, stamp),
         }
     }
 
-    fn other_than(&self, refused: &Bearer) -> Result<Option<Bearer>, NoToken> {
+    fn refreshed_if_not(&self, refused: &BearerToken) -> Result<Option<BearerToken>, TokenError> {
         let mut read = locked(&self.read);
         let stamp = self.stamp()?;
-        let bearer = self.read_anew(&mut read, stamp)?;
+        let bearer = self.reload(&mut read, stamp)?;
         Ok((bearer.generation != refused.generation).then_some(bearer))
     }
 
-    fn read_anew(
+    fn reload(
         &self,
         read: &mut Option<ReadToken>,
-        stamp: Option<Stamp>,
-    ) -> Result<Bearer, NoToken> {
-        let secret = self.secret.read().map_err(|_| NoToken::Missing)?;
+        stamp: Option<FileVersion>,
+    ) -> Result<BearerToken, TokenError> {
+        let secret = self.secret.read().map_err(|_| TokenError::Missing)?;
         let generation = read.as_ref().map_or(0, |known| known.bearer.generation);
-        let mut bearer = Bearer::new(secret.expose_secret(), generation).ok_or(NoToken::Missing)?;
+        let mut bearer =
+            BearerToken::new(secret.expose_secret(), generation).ok_or(TokenError::Missing)?;
         if let Some(known) = read
             && known.bearer.header != bearer.header
         {
@@ -154,11 +161,11 @@ impl Given {
         Ok(bearer)
     }
 
-    fn stamp(&self) -> Result<Option<Stamp>, NoToken> {
+    fn stamp(&self) -> Result<Option<FileVersion>, TokenError> {
         let Secret::File(path) = &self.secret else {
             return Ok(None);
         };
-        let seen = std::fs::metadata(path).map_err(|_| NoToken::Missing)?;
+        let seen = std::fs::metadata(path).map_err(|_| TokenError::Missing)?;
         let written = seen.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         Ok(Some((written, seen.len())))
     }
@@ -175,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_bearer_never_prints() {
-        let bearer = Bearer::new("hush", 0).unwrap();
+        let bearer = BearerToken::new("hush", 0).unwrap();
         assert!(!format!("{:?}", bearer.header()).contains("hush"));
     }
 }

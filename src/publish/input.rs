@@ -10,11 +10,11 @@ use std::path::Path;
 use crate::wire::request::BODY_MAX;
 
 /// What cannot be read twice is kept in memory up to here, in bytes: about a million requests.
-const KEPT_MAX: u64 = 256 * 1024 * 1024;
+const STDIN_BUFFER_MAX: u64 = 256 * 1024 * 1024;
 
 /// Requests, one a line.
 #[derive(Debug)]
-pub enum Input {
+pub enum RequestInput {
     File(File),
     Kept(Vec<u8>),
 }
@@ -32,18 +32,18 @@ pub enum BadInput {
 
 /// One line.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct InputLine {
     /// From 1, blank lines counted.
     pub number: u64,
     /// At most one byte more than a request may have; then the rest of the line is left out.
     pub text: Vec<u8>,
 }
 
-impl Input {
+impl RequestInput {
     /// The file at a path; `-` is standard input.
     pub fn open(path: &Path) -> Result<Self, BadInput> {
         if path.as_os_str() == "-" {
-            return Self::keep("standard input", io::stdin().lock());
+            return Self::buffer_stdin("standard input", io::stdin().lock());
         }
         let name = path.display().to_string();
         let file = File::open(path)
@@ -52,23 +52,23 @@ impl Input {
         match file {
             (true, file) => Ok(Self::File(file)),
             // A pipe can be read only once.
-            (false, pipe) => Self::keep(&name, pipe),
+            (false, pipe) => Self::buffer_stdin(&name, pipe),
         }
     }
 
-    fn keep(name: &str, from: impl Read) -> Result<Self, BadInput> {
+    fn buffer_stdin(name: &str, from: impl Read) -> Result<Self, BadInput> {
         let mut kept = Vec::new();
-        from.take(KEPT_MAX + 1)
+        from.take(STDIN_BUFFER_MAX + 1)
             .read_to_end(&mut kept)
             .map_err(|error| BadInput::Unreadable(name.to_owned(), error))?;
-        if kept.len() as u64 > KEPT_MAX {
+        if kept.len() as u64 > STDIN_BUFFER_MAX {
             return Err(BadInput::TooLarge(name.to_owned()));
         }
         Ok(Self::Kept(kept))
     }
 
     /// The lines, from the first on, however often.
-    pub fn lines(&mut self) -> io::Result<Lines<Box<dyn BufRead + '_>>> {
+    pub fn lines(&mut self) -> io::Result<InputLines<Box<dyn BufRead + '_>>> {
         let from: Box<dyn BufRead> = match self {
             Self::File(file) => {
                 file.seek(SeekFrom::Start(0))?;
@@ -76,27 +76,27 @@ impl Input {
             }
             Self::Kept(kept) => Box::new(Cursor::new(kept)),
         };
-        Ok(Lines { from, number: 0 })
+        Ok(InputLines { from, number: 0 })
     }
 }
 
 /// The lines that are not blank.
 #[derive(Debug)]
-pub struct Lines<R> {
+pub struct InputLines<R> {
     from: R,
     number: u64,
 }
 
-impl<R: BufRead> Iterator for Lines<R> {
-    type Item = io::Result<Line>;
+impl<R: BufRead> Iterator for InputLines<R> {
+    type Item = io::Result<InputLine>;
 
-    fn next(&mut self) -> Option<io::Result<Line>> {
+    fn next(&mut self) -> Option<io::Result<InputLine>> {
         loop {
             match self.read() {
                 Ok(None) => return None,
                 Ok(Some(text)) if text.trim_ascii().is_empty() => {}
                 Ok(Some(text)) => {
-                    return Some(Ok(Line {
+                    return Some(Ok(InputLine {
                         number: self.number,
                         text,
                     }));
@@ -107,7 +107,7 @@ impl<R: BufRead> Iterator for Lines<R> {
     }
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: BufRead> InputLines<R> {
     /// The next line, blank or not, without its end.
     fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
@@ -139,11 +139,11 @@ mod tests {
     use super::*;
 
     fn lines(text: &[u8]) -> Vec<(u64, Vec<u8>)> {
-        let lines = Lines {
+        let lines = InputLines {
             from: text,
             number: 0,
         };
-        let line = |line: io::Result<Line>| line.map(|line| (line.number, line.text)).unwrap();
+        let line = |line: io::Result<InputLine>| line.map(|line| (line.number, line.text)).unwrap();
         lines.map(line).collect()
     }
 
@@ -178,11 +178,11 @@ mod tests {
     fn a_file_can_be_read_again() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"a\nb\n").unwrap();
-        let mut input = Input::open(file.path()).unwrap();
+        let mut input = RequestInput::open(file.path()).unwrap();
         for _ in 0..2 {
             assert_eq!(input.lines().unwrap().count(), 2);
         }
-        let missing = Input::open(Path::new("/nowhere/at/all")).unwrap_err();
+        let missing = RequestInput::open(Path::new("/nowhere/at/all")).unwrap_err();
         assert!(missing.to_string().contains("/nowhere/at/all"));
     }
 }

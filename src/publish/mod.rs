@@ -7,6 +7,8 @@ mod input;
 mod prepare;
 mod send;
 
-pub use input::{BadInput, Input, Line, Lines};
-pub use prepare::{Defaults, Prepared, prepare};
-pub use send::{Checked, Rules, Sent, Step, Stop, Why, check, send};
+pub use input::{BadInput, InputLine, InputLines, RequestInput};
+pub use prepare::{PreparedRequest, RequestDefaults, prepare};
+pub use send::{
+    CheckedRequest, PublishOptions, PublishStop, PublishSummary, SendEvent, StopReason, check, send,
+};

@@ -13,43 +13,47 @@ use crate::wire::timestamp;
 
 /// For requests that do not say it themselves.
 #[derive(Debug, Clone, Default)]
-pub struct Defaults {
+pub struct RequestDefaults {
     pub requested_by: Option<String>,
     pub not_after: Option<String>,
 }
 
 /// A request that may be sent.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedRequest {
     pub request: RenameRequest,
     pub body: Vec<u8>,
 }
 
 /// The request, or everything that is wrong with it, with JSON pointers and without names.
-pub fn prepare(line: &[u8], defaults: &Defaults, now: Timestamp) -> Result<Prepared, Box<str>> {
+pub fn prepare(
+    line: &[u8],
+    defaults: &RequestDefaults,
+    now: Timestamp,
+) -> Result<PreparedRequest, Box<str>> {
     // What is too long already is told so by the check.
     let body = if line.len() > BODY_MAX {
         line.to_vec()
     } else {
-        filled(line.trim_ascii(), defaults, now)
+        apply_defaults(line.trim_ascii(), defaults, now)
     };
     match request::read(&body, None, &NoHeaders) {
-        Ok(request) => Ok(Prepared { request, body }),
+        Ok(request) => Ok(PreparedRequest { request, body }),
         Err(unreadable) => Err(unreadable.detail),
     }
 }
 
 /// The object with what it lacks put before its first field; anything else as it is.
-fn filled(line: &[u8], defaults: &Defaults, now: Timestamp) -> Vec<u8> {
+fn apply_defaults(line: &[u8], defaults: &RequestDefaults, now: Timestamp) -> Vec<u8> {
     let Some((b'{', rest)) = line.split_first() else {
         return line.to_vec();
     };
-    let Ok(given) = serde_json::from_slice::<Given>(line) else {
+    let Ok(given) = serde_json::from_slice::<PresentFields>(line) else {
         return line.to_vec();
     };
     let mut body = Vec::with_capacity(line.len() + 128);
-    let mut put = |name: &str, given: Present, value: Option<String>| {
-        if let (Present(false), Some(value)) = (given, value) {
+    let mut put = |name: &str, given: PresentMember, value: Option<String>| {
+        if let (PresentMember(false), Some(value)) = (given, value) {
             body.push(if body.is_empty() { b'{' } else { b',' });
             // Text is always JSON, and writing to memory does not fail.
             let _ = serde_json::to_writer(&mut body, name);
@@ -65,7 +69,7 @@ fn filled(line: &[u8], defaults: &Defaults, now: Timestamp) -> Vec<u8> {
     put(
         "requested_at",
         given.requested_at,
-        Some(timestamp::print(now)),
+        Some(timestamp::format(now)),
     );
     put(
         "requested_by",
@@ -85,22 +89,22 @@ fn filled(line: &[u8], defaults: &Defaults, now: Timestamp) -> Vec<u8> {
 
 /// Which of the fields that can be filled in are there.
 #[derive(Deserialize)]
-struct Given {
+struct PresentFields {
     #[serde(default)]
-    request_id: Present,
+    request_id: PresentMember,
     #[serde(default)]
-    requested_at: Present,
+    requested_at: PresentMember,
     #[serde(default)]
-    requested_by: Present,
+    requested_by: PresentMember,
     #[serde(default)]
-    not_after: Present,
+    not_after: PresentMember,
 }
 
 /// True for any value, null as well.
 #[derive(Clone, Copy, Default)]
-struct Present(bool);
+struct PresentMember(bool);
 
-impl<'de> Deserialize<'de> for Present {
+impl<'de> Deserialize<'de> for PresentMember {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         IgnoredAny::deserialize(from).map(|_| Self(true))
     }
@@ -116,14 +120,14 @@ mod tests {
     const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
     const LINE: &str = r#"{"account_id":"T12345678","username":"ola","new_username":"nils"}"#;
 
-    fn defaults() -> Defaults {
-        Defaults {
+    fn defaults() -> RequestDefaults {
+        RequestDefaults {
             requested_by: Some("crm \"7\"".to_owned()),
             not_after: Some("2027-01-16T08:00:00Z".to_owned()),
         }
     }
 
-    fn prepared(line: &str) -> Result<Prepared, Box<str>> {
+    fn prepared(line: &str) -> Result<PreparedRequest, Box<str>> {
         prepare(line.as_bytes(), &defaults(), NOW)
     }
 

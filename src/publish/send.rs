@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
-use super::input::Input;
-use super::prepare::{Defaults, Prepared, prepare};
-use crate::broker::{Publication, Request, RequestPublisher, Waiting};
+use super::input::RequestInput;
+use super::prepare::{PreparedRequest, RequestDefaults, prepare};
+use crate::broker::{PublishResult, PublishWait, RequestMessage, RequestPublisher};
 use crate::clock;
 
 /// Requests on their way at once: enough to hide the time that a confirm takes.
@@ -23,8 +23,8 @@ const WATCH: Duration = Duration::from_millis(500);
 
 /// Which lines are sent, and how they are filled in.
 #[derive(Debug, Clone)]
-pub struct Rules {
-    pub defaults: Defaults,
+pub struct PublishOptions {
+    pub defaults: RequestDefaults,
     /// Lines before it are passed over.
     pub from_line: u64,
     /// Lines that are not valid are passed over.
@@ -32,27 +32,27 @@ pub struct Rules {
 }
 
 /// A line's number, and the request in it or all that is wrong with it.
-pub type Checked = (u64, Result<Prepared, Box<str>>);
+pub type CheckedRequest = (u64, Result<PreparedRequest, Box<str>>);
 
 /// What came of sending.
 #[derive(Debug)]
-pub struct Sent {
+pub struct PublishSummary {
     pub confirmed: u64,
     /// Sent and not confirmed when it stopped: the broker may have them or not.
     pub unconfirmed: u64,
-    pub stop: Option<Stop>,
+    pub stop: Option<PublishStop>,
 }
 
 /// Not everything was sent.
 #[derive(Debug)]
-pub struct Stop {
-    pub why: Why,
+pub struct PublishStop {
+    pub why: StopReason,
     /// The first line that was not confirmed; it and later ones may have been published.
     pub at: u64,
 }
 
 #[derive(Debug)]
-pub enum Why {
+pub enum StopReason {
     /// No queue took it.
     Returned,
     /// The broker would not take it.
@@ -60,7 +60,7 @@ pub enum Why {
     /// The connection ended; the publisher knows why.
     Lost,
     /// Somebody asked for the end, perhaps while nothing was confirmed.
-    Interrupted(Option<Waiting>),
+    Interrupted(Option<PublishWait>),
     /// A line that was valid no longer is: the file was written to.
     Changed,
     Unreadable(io::Error),
@@ -68,23 +68,23 @@ pub enum Why {
 
 /// How far sending is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum SendEvent {
     /// So many are confirmed.
     Confirmed(u64),
     /// Nothing is confirmed for now, for this reason.
-    Waiting(Waiting),
+    Waiting(PublishWait),
 }
 
 /// Every line that the rules want, looked at.
 pub fn check(
-    input: &mut Input,
-    rules: &Rules,
-) -> io::Result<impl Iterator<Item = io::Result<Checked>>> {
+    input: &mut RequestInput,
+    rules: &PublishOptions,
+) -> io::Result<impl Iterator<Item = io::Result<CheckedRequest>>> {
     let wanted = input.lines()?.filter(|line| {
         let number = line.as_ref().map(|line| line.number);
         number.map_or(true, |number| number >= rules.from_line)
     });
-    let checked = |line: super::Line| {
+    let checked = |line: super::InputLine| {
         let request = prepare(&line.text, &rules.defaults, clock::now());
         (line.number, request)
     };
@@ -95,16 +95,16 @@ pub fn check(
 /// when `interrupt` comes nothing more is begun.
 pub async fn send(
     publisher: &RequestPublisher,
-    input: &mut Input,
-    rules: &Rules,
-    progress: impl Fn(Step),
+    input: &mut RequestInput,
+    rules: &PublishOptions,
+    progress: impl Fn(SendEvent),
     interrupt: impl Future<Output = ()>,
-) -> Sent {
-    let mut sending = Sending::new(rules);
+) -> PublishSummary {
+    let mut sending = PublishRun::new(rules);
     let mut lines = match check(input, rules) {
         Ok(lines) => lines,
         Err(error) => {
-            sending.stop(Why::Unreadable(error));
+            sending.stop(StopReason::Unreadable(error));
             return sending.end();
         }
     };
@@ -122,27 +122,27 @@ pub async fn send(
             told = under_way.next() => match told {
                 None => return sending.end(),
                 Some((line, publication)) => {
-                    sending.told(line, &publication);
-                    progress(Step::Confirmed(sending.confirmed));
+                    sending.on_result(line, &publication);
+                    progress(SendEvent::Confirmed(sending.confirmed));
                 }
             },
             () = &mut interrupt => break,
             _ = watch.tick() => {
                 if let Some(waiting) = publisher.waiting() {
-                    progress(Step::Waiting(waiting));
+                    progress(SendEvent::Waiting(waiting));
                 }
             }
         }
     }
     let waiting = publisher.waiting();
-    sending.stop(Why::Interrupted(waiting));
+    sending.stop(StopReason::Interrupted(waiting));
     if waiting.is_some() {
         // Nothing will come, and who asked for the end does not want to wait for it.
         return sending.end();
     }
     let rest = async {
         while let Some((line, publication)) = under_way.next().await {
-            sending.told(line, &publication);
+            sending.on_result(line, &publication);
         }
     };
     // What is not confirmed by then is told by its line.
@@ -151,7 +151,7 @@ pub async fn send(
 }
 
 /// How far sending has come.
-struct Sending {
+struct PublishRun {
     skip_invalid: bool,
     /// The line after the last that was read.
     next_line: u64,
@@ -160,11 +160,11 @@ struct Sending {
     /// Lines that were sent and are not confirmed, failed ones as well.
     unconfirmed: BTreeSet<u64>,
     confirmed: u64,
-    why: Option<Why>,
+    why: Option<StopReason>,
 }
 
-impl Sending {
-    fn new(rules: &Rules) -> Self {
+impl PublishRun {
+    fn new(rules: &PublishOptions) -> Self {
         Self {
             skip_invalid: rules.skip_invalid,
             next_line: rules.from_line,
@@ -181,14 +181,14 @@ impl Sending {
     }
 
     /// Takes what was read next; a request in it is to be sent.
-    fn next(&mut self, line: Option<io::Result<Checked>>) -> Option<(u64, Prepared)> {
+    fn next(&mut self, line: Option<io::Result<CheckedRequest>>) -> Option<(u64, PreparedRequest)> {
         match line {
             None => self.read = true,
-            Some(Err(error)) => self.stop(Why::Unreadable(error)),
+            Some(Err(error)) => self.stop(StopReason::Unreadable(error)),
             Some(Ok((line, Err(_)))) if self.skip_invalid => self.next_line = line + 1,
             Some(Ok((line, Err(_)))) => {
                 self.next_line = line;
-                self.stop(Why::Changed);
+                self.stop(StopReason::Changed);
             }
             Some(Ok((line, Ok(prepared)))) => {
                 self.next_line = line + 1;
@@ -199,41 +199,43 @@ impl Sending {
         None
     }
 
-    fn told(&mut self, line: u64, publication: &Publication) {
+    fn on_result(&mut self, line: u64, publication: &PublishResult) {
         match publication {
-            Publication::Confirmed(_) => {
+            PublishResult::Confirmed(_) => {
                 self.confirmed += 1;
                 self.unconfirmed.remove(&line);
             }
-            Publication::Returned => self.stop(Why::Returned),
-            Publication::Refused => self.stop(Why::Refused),
-            Publication::Lost => self.stop(Why::Lost),
+            PublishResult::Returned => self.stop(StopReason::Returned),
+            PublishResult::Refused => self.stop(StopReason::Refused),
+            PublishResult::Lost => self.stop(StopReason::Lost),
         }
     }
 
     /// The first reason is kept.
-    fn stop(&mut self, why: Why) {
+    fn stop(&mut self, why: StopReason) {
         self.why.get_or_insert(why);
     }
 
-    fn end(mut self) -> Sent {
+    fn end(mut self) -> PublishSummary {
         // Asked to end when all was sent, and all was confirmed after all: nothing is left undone.
-        if self.read && self.unconfirmed.is_empty() && matches!(self.why, Some(Why::Interrupted(_)))
+        if self.read
+            && self.unconfirmed.is_empty()
+            && matches!(self.why, Some(StopReason::Interrupted(_)))
         {
             self.why = None;
         }
         let at = self.unconfirmed.first().copied().unwrap_or(self.next_line);
-        Sent {
+        PublishSummary {
             confirmed: self.confirmed,
             unconfirmed: self.unconfirmed.len() as u64,
-            stop: self.why.map(|why| Stop { why, at }),
+            stop: self.why.map(|why| PublishStop { why, at }),
         }
     }
 }
 
-fn message(prepared: Prepared) -> Request {
-    let Prepared { request, body } = prepared;
-    Request {
+fn message(prepared: PreparedRequest) -> RequestMessage {
+    let PreparedRequest { request, body } = prepared;
+    RequestMessage {
         exchange: None,
         routing_key: format!("rename.{}", request.account_id),
         body,
@@ -249,21 +251,21 @@ fn message(prepared: Prepared) -> Request {
 mod tests {
     use super::*;
 
-    fn rules(from_line: u64, skip_invalid: bool) -> Rules {
-        Rules {
-            defaults: Defaults::default(),
+    fn rules(from_line: u64, skip_invalid: bool) -> PublishOptions {
+        PublishOptions {
+            defaults: RequestDefaults::default(),
             from_line,
             skip_invalid,
         }
     }
 
     /// Sending that has read this many of ten valid lines, and whatever else there is.
-    fn sending(skip_invalid: bool, read: u64, last: Option<&str>) -> Sending {
+    fn sending(skip_invalid: bool, read: u64, last: Option<&str>) -> PublishRun {
         let line = r#"{"account_id":"T12345678","username":"a","new_username":"b"}"#;
         let lines: Vec<&str> = (0..read).map(|_| line).chain(last).collect();
         let rules = rules(1, skip_invalid);
-        let mut sending = Sending::new(&rules);
-        let mut input = Input::Kept(lines.join("\n").into_bytes());
+        let mut sending = PublishRun::new(&rules);
+        let mut input = RequestInput::Kept(lines.join("\n").into_bytes());
         for line in check(&mut input, &rules).unwrap() {
             sending.next(Some(line));
         }
@@ -272,7 +274,7 @@ mod tests {
 
     #[test]
     fn lines_before_the_first_wanted_are_passed_over() {
-        let mut input = Input::Kept(b"1\n\n2\n3".to_vec());
+        let mut input = RequestInput::Kept(b"1\n\n2\n3".to_vec());
         for (from, wanted) in [(1, vec![1, 3, 4]), (3, vec![3, 4]), (5, vec![])] {
             let rules = rules(from, false);
             let checked = check(&mut input, &rules).unwrap();
@@ -285,12 +287,12 @@ mod tests {
     fn the_place_to_go_on_is_the_first_line_that_is_not_confirmed() {
         let mut sending = sending(false, 10, None);
         for line in [1, 2, 4, 5] {
-            let confirmed = Publication::Refused;
-            sending.told(line, &confirmed);
+            let confirmed = PublishResult::Refused;
+            sending.on_result(line, &confirmed);
         }
         assert!(!sending.goes_on());
         let stop = sending.end().stop.unwrap();
-        assert!(matches!(stop.why, Why::Refused));
+        assert!(matches!(stop.why, StopReason::Refused));
         assert_eq!(stop.at, 1);
     }
 
@@ -299,7 +301,7 @@ mod tests {
         let mut changed = sending(false, 3, Some("{}"));
         changed.unconfirmed.clear();
         let stop = changed.end().stop.unwrap();
-        assert!(matches!(stop.why, Why::Changed));
+        assert!(matches!(stop.why, StopReason::Changed));
         assert_eq!(stop.at, 4);
         let skipped = sending(true, 3, Some("{}"));
         assert!(skipped.goes_on());
@@ -314,7 +316,7 @@ mod tests {
             while sending.unconfirmed.len() > left {
                 sending.unconfirmed.pop_first();
             }
-            sending.stop(Why::Interrupted(None));
+            sending.stop(StopReason::Interrupted(None));
             let sent = sending.end();
             assert_eq!(
                 (sent.stop.is_some(), sent.unconfirmed),
@@ -326,8 +328,11 @@ mod tests {
     #[test]
     fn the_first_reason_is_told() {
         let mut sending = sending(false, 3, None);
-        sending.told(2, &Publication::Returned);
-        sending.told(3, &Publication::Lost);
-        assert!(matches!(sending.end().stop.unwrap().why, Why::Returned));
+        sending.on_result(2, &PublishResult::Returned);
+        sending.on_result(3, &PublishResult::Lost);
+        assert!(matches!(
+            sending.end().stop.unwrap().why,
+            StopReason::Returned
+        ));
     }
 }

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::fault::{Body, Garbage, RetryAfter};
-use super::table::User;
+use super::fault::{FaultBody, MalformedBody, RetryAfter};
+use super::table::SandboxUser;
 use crate::core::request::AccountId;
 
-pub(super) type Answer = Response<HttpBody>;
+pub(super) type SandboxResponse = Response<HttpBody>;
 
 /// Who created the sandbox's users.
 const CREATED_BY: Uuid = Uuid::from_u128(0x5a0d_b0c5_0000_4000_8000_0000_0000_0001);
@@ -23,69 +23,69 @@ const HTML: &str = "<!doctype html><title>Sandbox</title><h1>The gateway has som
 
 /// The documented user, but for the fields of deleted ones.
 #[derive(Serialize)]
-struct Shown<'a> {
+struct UserBody<'a> {
     username: &'a str,
     id: Uuid,
     created_at: Timestamp,
     created_by: Uuid,
     updated_at: Timestamp,
-    links: [Link<'a>; 2],
-    mfa: Mfa<'a>,
+    links: [UserLink<'a>; 2],
+    mfa: MfaFields<'a>,
 }
 
 #[derive(Serialize)]
-struct Link<'a> {
+struct UserLink<'a> {
     rel: &'a str,
     href: String,
 }
 
 #[derive(Serialize)]
-struct Mfa<'a> {
+struct MfaFields<'a> {
     challenge_type: &'a str,
     oob_channels: [&'a str; 1],
 }
 
 #[derive(Serialize)]
-struct Bare<'a> {
+struct UserResponse<'a> {
     username: &'a str,
 }
 
 #[derive(Serialize)]
-struct Wrapped<'a> {
-    error: Error<'a>,
+struct ErrorEnvelope<'a> {
+    error: ErrorDetails<'a>,
 }
 
 #[derive(Serialize)]
-struct Error<'a> {
+struct ErrorDetails<'a> {
     code: &'a str,
     message: &'a str,
     errors: &'a [String],
 }
 
-pub(super) fn user(account: &AccountId, user: &User, bare: bool) -> Answer {
+pub(super) fn user(account: &AccountId, user: &SandboxUser, bare: bool) -> SandboxResponse {
     if bare {
         return bare_user(&user.username);
     }
     let id = user.id;
     json(
         StatusCode::OK,
-        &Shown {
+        &UserBody {
             username: &user.username,
             id,
             created_at: user.created_at,
             created_by: CREATED_BY,
             updated_at: user.updated_at,
             links: [
-                Link {
+                UserLink {
                     rel: "customers_user",
                     href: format!("https://api.dintero.com/v1/accounts/{account}/users/{id}"),
                 },
-                Link {
+                UserLink {
                     rel: "phone_number",
                     href: "tel:+4799999999".to_owned(),
                 },
             ],
-            mfa: Mfa {
+            mfa: MfaFields {
                 challenge_type: "oob",
                 oob_channels: ["sms"],
             },
@@ -93,27 +93,36 @@ pub(super) fn user(account: &AccountId, user: &User, bare: bool) -> Answer {
     )
 }
 
-fn bare_user(username: &str) -> Answer {
-    json(StatusCode::OK, &Bare { username })
+fn bare_user(username: &str) -> SandboxResponse {
+    json(StatusCode::OK, &UserResponse { username })
 }
 
 /// An error in Dintero's shape.
-pub(super) fn error(status: StatusCode, code: &str, message: &str, errors: &[String]) -> Answer {
-    let error = Error {
+pub(super) fn error(
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    errors: &[String],
+) -> SandboxResponse {
+    let error = ErrorDetails {
         code,
         message,
         errors,
     };
-    json(status, &Wrapped { error })
+    json(status, &ErrorEnvelope { error })
 }
 
-pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> SandboxResponse {
     // Of ours, nothing can fail to be JSON.
     let body = serde_json::to_vec(value).unwrap_or_default();
     answer(status, "application/json", body)
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+fn answer(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> SandboxResponse {
     let mut answer = Response::new(HttpBody::from(body.into()));
     *answer.status_mut() = status;
     let content_type = HeaderValue::from_static(content_type);
@@ -124,12 +133,16 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>
 }
 
 /// A fault's status.
-pub(super) fn fault(status: u16, body: Body, retry_after: Option<RetryAfter>) -> Answer {
+pub(super) fn fault(
+    status: u16,
+    body: FaultBody,
+    retry_after: Option<RetryAfter>,
+) -> SandboxResponse {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = match body {
-        Body::Json => error(status, "sandbox_fault", "a fault that was asked for", &[]),
-        Body::Html => answer(status, "text/html", HTML),
-        Body::Empty => answer(status, "text/plain", Bytes::new()),
+        FaultBody::Json => error(status, "sandbox_fault", "a fault that was asked for", &[]),
+        FaultBody::Html => answer(status, "text/html", HTML),
+        FaultBody::Empty => answer(status, "text/plain", Bytes::new()),
     };
     if let Some(retry_after) = retry_after {
         let value = match retry_after {
@@ -151,17 +164,17 @@ fn http_date(seconds: u32) -> Option<HeaderValue> {
 }
 
 /// A 200 that is no user of the wanted name.
-pub(super) fn garbage(garbage: Garbage, wanted: &str) -> Answer {
+pub(super) fn garbage(garbage: MalformedBody, wanted: &str) -> SandboxResponse {
     match garbage {
-        Garbage::Html => answer(StatusCode::OK, "text/html", HTML),
-        Garbage::Truncated => answer(StatusCode::OK, "application/json", half_user(wanted)),
-        Garbage::OtherName => bare_user("somebody.else@example.com"),
-        Garbage::Flood => answer(StatusCode::OK, "application/json", vec![b' '; FLOOD]),
+        MalformedBody::Html => answer(StatusCode::OK, "text/html", HTML),
+        MalformedBody::Truncated => answer(StatusCode::OK, "application/json", half_user(wanted)),
+        MalformedBody::OtherName => bare_user("somebody.else@example.com"),
+        MalformedBody::Flood => answer(StatusCode::OK, "application/json", vec![b' '; FLOOD]),
     }
 }
 
 /// A 200 whose connection breaks in the middle of the body.
-pub(super) fn cut(wanted: &str) -> Answer {
+pub(super) fn cut(wanted: &str) -> SandboxResponse {
     let half = half_user(wanted);
     let promised = HeaderValue::from(half.len() * 2);
     let broken = Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
@@ -178,7 +191,7 @@ pub(super) fn cut(wanted: &str) -> Answer {
 
 /// The beginning of a user, past its name.
 fn half_user(username: &str) -> Vec<u8> {
-    let mut json = serde_json::to_vec(&Bare { username }).unwrap_or_default();
+    let mut json = serde_json::to_vec(&UserResponse { username }).unwrap_or_default();
     json.pop();
     json.extend_from_slice(br#","created_at":"2023-11"#);
     json

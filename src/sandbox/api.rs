@@ -13,41 +13,41 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::answers::{self, Answer};
-use super::calls::{Begun, CallKind, Told};
-use super::door::At;
-use super::fault::Kind;
-use super::faults::Strike;
-use super::route::Route;
-use super::table::Rename;
-use super::{Shared, control, locked};
+use super::answers::{self, SandboxResponse};
+use super::calls::{CallGuard, CallOutcome, SandboxCallKind};
+use super::door::RequestContext;
+use super::fault::FaultKind;
+use super::faults::FaultHit;
+use super::route::SandboxRoute;
+use super::table::AppliedRename;
+use super::{SandboxState, control, locked};
 use crate::core::request::{AccountId, BadUsername, Username};
 
 /// The longest body read: a name of 255 characters is 3 KiB when each is escaped as two `\uXXXX`.
 const BODY_MAX: usize = 16 * 1024;
 
 /// The endpoint, and `/_sandbox` beside it.
-pub(super) fn routes() -> Router<At> {
+pub(super) fn routes() -> Router<RequestContext> {
     control::routes().fallback(answer)
 }
 
-async fn answer(State(at): State<At>, request: Request) -> Answer {
+async fn answer(State(at): State<RequestContext>, request: Request) -> SandboxResponse {
     let (head, body) = request.into_parts();
-    match Route::of(&head.method, head.uri.path()) {
-        Route::ChangeUsername { account, username } => {
+    match SandboxRoute::of(&head.method, head.uri.path()) {
+        SandboxRoute::ChangeUsername { account, username } => {
             change_username(&at, account, &username, &head.headers, body).await
         }
-        Route::Token { account } => token(&at, account, &head.headers, body).await,
-        Route::NotPost => {
+        SandboxRoute::Token { account } => token(&at, account, &head.headers, body).await,
+        SandboxRoute::NotPost => {
             let told = StatusCode::METHOD_NOT_ALLOWED;
             let answer = other(&at, told, "method_not_allowed", "only POST is taken here");
             with_header(answer, header::ALLOW, "POST")
         }
-        Route::NotText => {
+        SandboxRoute::NotText => {
             let told = StatusCode::BAD_REQUEST;
             other(&at, told, "invalid_request", "the username is not UTF-8")
         }
-        Route::Unknown => {
+        SandboxRoute::Unknown => {
             let told = StatusCode::NOT_FOUND;
             other(&at, told, "not_found", "there is nothing at this path")
         }
@@ -55,30 +55,30 @@ async fn answer(State(at): State<At>, request: Request) -> Answer {
 }
 
 /// What is no call of Dintero's; no fault strikes it.
-fn other(at: &At, status: StatusCode, code: &str, message: &str) -> Answer {
-    let begun = at.shared.calls.begin(CallKind::Other);
-    begun.end(Told::Status(status.as_u16()));
+fn other(at: &RequestContext, status: StatusCode, code: &str, message: &str) -> SandboxResponse {
+    let begun = at.shared.calls.begin(SandboxCallKind::Other);
+    begun.end(CallOutcome::Status(status.as_u16()));
     answers::error(status, code, message, &[])
 }
 
 async fn change_username(
-    at: &At,
+    at: &RequestContext,
     account: &str,
     username: &str,
     headers: &HeaderMap,
     body: HttpBody,
-) -> Answer {
+) -> SandboxResponse {
     let body = axum::body::to_bytes(body, BODY_MAX).await;
     let wanted = body.as_ref().map_or(Err(TOO_LONG), |body| new_name(body));
     let kind = if wanted.as_deref() == Ok(username) {
-        CallKind::Confirm
+        SandboxCallKind::Confirm
     } else {
-        CallKind::Rename
+        SandboxCallKind::Rename
     };
     let begun = at.shared.calls.begin(kind);
-    let strike = at.shared.faults.strike(kind, account, Some(username));
+    let strike = at.shared.faults.apply(kind, account, Some(username));
     at.shared.latency.pass().await;
-    let call = Call {
+    let call = SandboxCall {
         account,
         bearer: bearer(headers),
         wanted: wanted.as_deref().unwrap_or(username),
@@ -87,14 +87,22 @@ async fn change_username(
     conclude(at, begun, strike, &call, rename).await
 }
 
-async fn token(at: &At, account: &str, headers: &HeaderMap, body: HttpBody) -> Answer {
+async fn token(
+    at: &RequestContext,
+    account: &str,
+    headers: &HeaderMap,
+    body: HttpBody,
+) -> SandboxResponse {
     let body = axum::body::to_bytes(body, BODY_MAX)
         .await
         .unwrap_or_default();
-    let begun = at.shared.calls.begin(CallKind::Token);
-    let strike = at.shared.faults.strike(CallKind::Token, account, None);
+    let begun = at.shared.calls.begin(SandboxCallKind::Token);
+    let strike = at
+        .shared
+        .faults
+        .apply(SandboxCallKind::Token, account, None);
     at.shared.latency.pass().await;
-    let call = Call {
+    let call = SandboxCall {
         account,
         bearer: None,
         wanted: "",
@@ -104,7 +112,7 @@ async fn token(at: &At, account: &str, headers: &HeaderMap, body: HttpBody) -> A
 }
 
 /// What a fault needs to know of a call.
-struct Call<'a> {
+struct SandboxCall<'a> {
     account: &'a str,
     bearer: Option<&'a str>,
     /// The name that a true answer would carry.
@@ -113,46 +121,46 @@ struct Call<'a> {
 
 /// Does what was asked and answers it, or what the fault wants instead.
 async fn conclude(
-    at: &At,
-    begun: Begun<'_>,
-    strike: Option<Strike>,
-    call: &Call<'_>,
-    act: impl Fn() -> Answer,
-) -> Answer {
+    at: &RequestContext,
+    begun: CallGuard<'_>,
+    strike: Option<FaultHit>,
+    call: &SandboxCall<'_>,
+    act: impl Fn() -> SandboxResponse,
+) -> SandboxResponse {
     let Some(mut strike) = strike else {
         return told(begun, act());
     };
     let applied = strike.applied.then(&act);
     match strike.kind {
-        Kind::Status {
+        FaultKind::Status {
             status,
             body,
             retry_after,
         } => told(begun, answers::fault(status, body, retry_after)),
-        Kind::Slow(delay) => {
+        FaultKind::Slow(delay) => {
             tokio::time::sleep(delay).await;
             told(begun, applied.unwrap_or_else(act))
         }
-        Kind::Gate => {
+        FaultKind::Gate => {
             // It can't fail: the faults outlive every call.
             let _ = strike.changes.changed().await;
             told(begun, applied.unwrap_or_else(act))
         }
-        Kind::Timeout(time) => {
-            begun.end(Told::Silence);
+        FaultKind::Timeout(time) => {
+            begun.end(CallOutcome::Silence);
             tokio::time::sleep(time).await;
-            match at.break_line().await {}
+            match at.abort_connection().await {}
         }
-        Kind::Reset | Kind::Refuse => {
-            begun.end(Told::Reset);
-            match at.break_line().await {}
+        FaultKind::Reset | FaultKind::Refuse => {
+            begun.end(CallOutcome::Reset);
+            match at.abort_connection().await {}
         }
-        Kind::Cut => {
-            begun.end(Told::Reset);
+        FaultKind::Cut => {
+            begun.end(CallOutcome::Reset);
             answers::cut(call.wanted)
         }
-        Kind::Garbage(garbage) => told(begun, answers::garbage(garbage, call.wanted)),
-        Kind::Expired => {
+        FaultKind::Garbage(garbage) => told(begun, answers::garbage(garbage, call.wanted)),
+        FaultKind::Expired => {
             if let Some(token) = call.bearer {
                 at.shared.tokens.expire(token);
             }
@@ -161,8 +169,8 @@ async fn conclude(
     }
 }
 
-fn told(begun: Begun<'_>, answer: Answer) -> Answer {
-    begun.end(Told::Status(answer.status().as_u16()));
+fn told(begun: CallGuard<'_>, answer: SandboxResponse) -> SandboxResponse {
+    begun.end(CallOutcome::Status(answer.status().as_u16()));
     answer
 }
 
@@ -187,11 +195,11 @@ fn new_name(body: &Bytes) -> Result<Cow<'_, str>, &'static str> {
 
 /// The true answer to `change_username`.
 fn rename(
-    shared: &Shared,
-    call: &Call<'_>,
+    shared: &SandboxState,
+    call: &SandboxCall<'_>,
     username: &str,
     wanted: &Result<Cow<'_, str>, &'static str>,
-) -> Answer {
+) -> SandboxResponse {
     let good = |token| shared.tokens.is_good(token, call.account, Instant::now());
     match call.bearer {
         None => return unauthorized("a Bearer token is needed"),
@@ -212,16 +220,16 @@ fn rename(
     let renamed = locked(&shared.table).rename(&account, username, wanted, now);
     // The names in these messages are on purpose: a caller that logs them shows it in its tests.
     match renamed {
-        Rename::Applied(user) | Rename::Same(user) => {
+        AppliedRename::Applied(user) | AppliedRename::Same(user) => {
             answers::user(&account, &user, shared.bare_users)
         }
-        Rename::UnknownUser => answers::error(
+        AppliedRename::UnknownUser => answers::error(
             StatusCode::NOT_FOUND,
             "user_not_found",
             &format!("there is no user {username}"),
             &[],
         ),
-        Rename::NameTaken => answers::error(
+        AppliedRename::NameTaken => answers::error(
             StatusCode::CONFLICT,
             "username_taken",
             &format!("the username {wanted} is taken"),
@@ -231,7 +239,7 @@ fn rename(
 }
 
 #[derive(Deserialize)]
-struct Grant<'a> {
+struct GrantForm<'a> {
     #[serde(borrow)]
     grant_type: Cow<'a, str>,
     #[serde(borrow)]
@@ -239,7 +247,12 @@ struct Grant<'a> {
 }
 
 /// The true answer to Get Token.
-fn grant(shared: &Shared, account: &str, headers: &HeaderMap, body: &Bytes) -> Answer {
+fn grant(
+    shared: &SandboxState,
+    account: &str,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> SandboxResponse {
     let Ok(account) = AccountId::parse(account) else {
         return invalid(BAD_ACCOUNT);
     };
@@ -250,7 +263,7 @@ fn grant(shared: &Shared, account: &str, headers: &HeaderMap, body: &Bytes) -> A
             "Basic",
         );
     };
-    let Ok(grant) = serde_json::from_slice::<Grant<'_>>(body) else {
+    let Ok(grant) = serde_json::from_slice::<GrantForm<'_>>(body) else {
         return invalid("the body is no JSON object with `grant_type` and `audience`");
     };
     if grant.grant_type != "client_credentials" {
@@ -274,7 +287,7 @@ fn grant(shared: &Shared, account: &str, headers: &HeaderMap, body: &Bytes) -> A
 
 const BAD_ACCOUNT: &str = "the account id is P or T and eight digits";
 
-fn invalid(wrong: &str) -> Answer {
+fn invalid(wrong: &str) -> SandboxResponse {
     answers::error(
         StatusCode::BAD_REQUEST,
         "invalid_request",
@@ -283,12 +296,16 @@ fn invalid(wrong: &str) -> Answer {
     )
 }
 
-fn unauthorized(wrong: &str) -> Answer {
+fn unauthorized(wrong: &str) -> SandboxResponse {
     let answer = answers::error(StatusCode::UNAUTHORIZED, "unauthorized", wrong, &[]);
     with_header(answer, header::WWW_AUTHENTICATE, "Bearer")
 }
 
-fn with_header(mut answer: Answer, name: header::HeaderName, value: &'static str) -> Answer {
+fn with_header(
+    mut answer: SandboxResponse,
+    name: header::HeaderName,
+    value: &'static str,
+) -> SandboxResponse {
     let value = header::HeaderValue::from_static(value);
     answer.headers_mut().insert(name, value);
     answer

@@ -11,7 +11,7 @@ use super::locked;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum CallKind {
+pub enum SandboxCallKind {
     Rename,
     /// A self-rename.
     Confirm,
@@ -22,7 +22,7 @@ pub enum CallKind {
 
 /// What a caller was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Told {
+pub enum CallOutcome {
     Status(u16),
     /// The connection was broken, before an answer or within it.
     Reset,
@@ -32,7 +32,7 @@ pub enum Told {
     Abandoned,
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for CallOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "{status}"),
@@ -43,7 +43,7 @@ impl fmt::Display for Told {
     }
 }
 
-impl Serialize for Told {
+impl Serialize for CallOutcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -51,17 +51,17 @@ impl Serialize for Told {
 
 /// The counts at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Calls {
-    pub ended: BTreeMap<CallKind, BTreeMap<Told, u64>>,
+pub struct CallLog {
+    pub ended: BTreeMap<SandboxCallKind, BTreeMap<CallOutcome, u64>>,
     /// Calls begun and not yet ended; one that waits at a gate or in a latency is here.
     pub in_flight: u64,
     pub most_in_flight: u64,
 }
 
-impl Calls {
+impl CallLog {
     /// Calls of this kind that were told this.
     #[must_use]
-    pub fn told(&self, kind: CallKind, told: Told) -> u64 {
+    pub fn told(&self, kind: SandboxCallKind, told: CallOutcome) -> u64 {
         let of_kind = self.ended.get(&kind);
         of_kind
             .and_then(|of_kind| of_kind.get(&told))
@@ -71,13 +71,13 @@ impl Calls {
 
     /// Calls of this kind that were answered with this status.
     #[must_use]
-    pub fn status(&self, kind: CallKind, status: u16) -> u64 {
-        self.told(kind, Told::Status(status))
+    pub fn status(&self, kind: SandboxCallKind, status: u16) -> u64 {
+        self.told(kind, CallOutcome::Status(status))
     }
 
     /// Ended calls of this kind.
     #[must_use]
-    pub fn of(&self, kind: CallKind) -> u64 {
+    pub fn of(&self, kind: SandboxCallKind) -> u64 {
         self.ended.get(&kind).map_or(0, |told| told.values().sum())
     }
 
@@ -89,33 +89,33 @@ impl Calls {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Counter {
-    calls: Mutex<Calls>,
+pub(super) struct CallCounter {
+    calls: Mutex<CallLog>,
     changed: Notify,
 }
 
-impl Counter {
+impl CallCounter {
     /// Counts a call in; what it returns counts it out.
-    pub(super) fn begin(&self, kind: CallKind) -> Begun<'_> {
+    pub(super) fn begin(&self, kind: SandboxCallKind) -> CallGuard<'_> {
         {
             let calls = &mut *locked(&self.calls);
             calls.in_flight += 1;
             calls.most_in_flight = calls.most_in_flight.max(calls.in_flight);
         }
         self.changed.notify_waiters();
-        Begun {
+        CallGuard {
             counter: self,
             kind,
-            told: Told::Abandoned,
+            told: CallOutcome::Abandoned,
         }
     }
 
-    pub(super) fn now(&self) -> Calls {
+    pub(super) fn now(&self) -> CallLog {
         locked(&self.calls).clone()
     }
 
     /// Waits until the counts are such.
-    pub(super) async fn until(&self, mut such: impl FnMut(&Calls) -> bool) -> Calls {
+    pub(super) async fn until(&self, mut such: impl FnMut(&CallLog) -> bool) -> CallLog {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -130,19 +130,19 @@ impl Counter {
 
 /// A call under way. Dropped untold, its caller has gone away.
 #[derive(Debug)]
-pub(super) struct Begun<'a> {
-    counter: &'a Counter,
-    kind: CallKind,
-    told: Told,
+pub(super) struct CallGuard<'a> {
+    counter: &'a CallCounter,
+    kind: SandboxCallKind,
+    told: CallOutcome,
 }
 
-impl Begun<'_> {
-    pub(super) fn end(mut self, told: Told) {
+impl CallGuard<'_> {
+    pub(super) fn end(mut self, told: CallOutcome) {
         self.told = told;
     }
 }
 
-impl Drop for Begun<'_> {
+impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
         {
             let calls = &mut *locked(&self.counter.calls);
@@ -160,17 +160,20 @@ mod tests {
 
     #[test]
     fn a_call_is_in_flight_until_it_is_told_and_abandoned_when_it_never_is() {
-        let counter = Counter::default();
-        let first = counter.begin(CallKind::Rename);
-        let second = counter.begin(CallKind::Rename);
+        let counter = CallCounter::default();
+        let first = counter.begin(SandboxCallKind::Rename);
+        let second = counter.begin(SandboxCallKind::Rename);
         assert_eq!(counter.now().in_flight, 2);
-        first.end(Told::Status(200));
+        first.end(CallOutcome::Status(200));
         drop(second);
         let calls = counter.now();
         assert_eq!((calls.in_flight, calls.most_in_flight), (0, 2));
-        assert_eq!(calls.status(CallKind::Rename, 200), 1);
-        assert_eq!(calls.told(CallKind::Rename, Told::Abandoned), 1);
-        assert_eq!((calls.of(CallKind::Rename), calls.total()), (2, 2));
+        assert_eq!(calls.status(SandboxCallKind::Rename, 200), 1);
+        assert_eq!(
+            calls.told(SandboxCallKind::Rename, CallOutcome::Abandoned),
+            1
+        );
+        assert_eq!((calls.of(SandboxCallKind::Rename), calls.total()), (2, 2));
         insta::assert_snapshot!(
             serde_json::to_string(&calls).unwrap(),
             @r#"{"ended":{"rename":{"200":1,"abandoned":1}},"in_flight":0,"most_in_flight":2}"#
@@ -179,17 +182,19 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_for_calls_is_woken_by_the_last_of_them() {
-        let counter = Counter::default();
-        let wait = counter.until(|calls| calls.of(CallKind::Token) == 3);
+        let counter = CallCounter::default();
+        let wait = counter.until(|calls| calls.of(SandboxCallKind::Token) == 3);
         let ((), calls) = tokio::join!(
             async {
                 for _ in 0..3 {
-                    counter.begin(CallKind::Token).end(Told::Reset);
+                    counter
+                        .begin(SandboxCallKind::Token)
+                        .end(CallOutcome::Reset);
                     tokio::task::yield_now().await;
                 }
             },
             wait
         );
-        assert_eq!(calls.told(CallKind::Token, Told::Reset), 3);
+        assert_eq!(calls.told(SandboxCallKind::Token, CallOutcome::Reset), 3);
     }
 }

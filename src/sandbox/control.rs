@@ -11,10 +11,10 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::door::At;
-use super::fault::{Fault, Kind};
+use super::door::RequestContext;
+use super::fault::{ApiFault, FaultKind};
 use super::locked;
-use super::table::Seed;
+use super::table::NewUser;
 
 /// The longest body taken here: a few hundred thousand users to seed.
 const BODY_MAX: usize = 64 * 1024 * 1024;
@@ -29,7 +29,7 @@ PUT  /_sandbox/faults            a JSON array of faults, such as [\"503=0.05\", 
 POST /_sandbox/tokens/expire     revokes every token that was issued
 ";
 
-pub(super) fn routes() -> Router<At> {
+pub(super) fn routes() -> Router<RequestContext> {
     Router::new()
         .route("/_sandbox", get(async || HELP))
         .route("/_sandbox/ledger", get(ledger))
@@ -41,12 +41,15 @@ pub(super) fn routes() -> Router<At> {
 }
 
 #[derive(Deserialize)]
-struct After {
+struct PageCursor {
     #[serde(default)]
     after: u64,
 }
 
-async fn ledger(State(at): State<At>, Query(After { after }): Query<After>) -> Response {
+async fn ledger(
+    State(at): State<RequestContext>,
+    Query(PageCursor { after }): Query<PageCursor>,
+) -> Response {
     let after = usize::try_from(after).unwrap_or(usize::MAX);
     let entries = {
         let table = locked(&at.shared.table);
@@ -55,18 +58,18 @@ async fn ledger(State(at): State<At>, Query(After { after }): Query<After>) -> R
     lines(&entries)
 }
 
-async fn calls(State(at): State<At>) -> Response {
+async fn calls(State(at): State<RequestContext>) -> Response {
     Json(at.shared.calls.now()).into_response()
 }
 
-async fn users(State(at): State<At>) -> Response {
+async fn users(State(at): State<RequestContext>) -> Response {
     let users = locked(&at.shared.table).all();
     lines(&users)
 }
 
-async fn seed(State(at): State<At>, body: Bytes) -> Response {
+async fn seed(State(at): State<RequestContext>, body: Bytes) -> Response {
     let seeds = serde_json::Deserializer::from_slice(&body)
-        .into_iter::<Seed>()
+        .into_iter::<NewUser>()
         .collect::<Result<Vec<_>, _>>();
     let seeds = match seeds {
         Ok(seeds) => seeds,
@@ -81,11 +84,11 @@ async fn seed(State(at): State<At>, body: Bytes) -> Response {
     Json(json!({ "seeded": count })).into_response()
 }
 
-async fn faults(State(at): State<At>) -> Response {
+async fn faults(State(at): State<RequestContext>) -> Response {
     Json(at.shared.faults.in_force()).into_response()
 }
 
-async fn set_faults(State(at): State<At>, body: Bytes) -> Response {
+async fn set_faults(State(at): State<RequestContext>, body: Bytes) -> Response {
     let texts: Vec<String> = match serde_json::from_slice(&body) {
         Ok(texts) => texts,
         Err(wrong) => return refused(&format!("a JSON array of faults is wanted: {wrong}")),
@@ -93,10 +96,12 @@ async fn set_faults(State(at): State<At>, body: Bytes) -> Response {
     let faults = texts
         .iter()
         .map(|text| text.parse())
-        .collect::<Result<Vec<Fault>, _>>();
+        .collect::<Result<Vec<ApiFault>, _>>();
     match faults {
         Err(wrong) => refused(&wrong.to_string()),
-        Ok(faults) if at.can_refuse && faults.iter().any(|fault| fault.kind == Kind::Refuse) => {
+        Ok(faults)
+            if at.can_refuse && faults.iter().any(|fault| fault.kind == FaultKind::Refuse) =>
+        {
             refused("`refuse` would cut off this answer too: ask at the control address")
         }
         Ok(faults) => {
@@ -106,7 +111,7 @@ async fn set_faults(State(at): State<At>, body: Bytes) -> Response {
     }
 }
 
-async fn expire(State(at): State<At>) -> Response {
+async fn expire(State(at): State<RequestContext>) -> Response {
     Json(json!({ "expired": at.shared.tokens.expire_issued() })).into_response()
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, StartError};
+use super::{SandboxStartError, SandboxState};
 
 /// Connections open at once at one door; far more than any worker's pool, far less than a process
 /// may have files open.
@@ -32,16 +32,16 @@ const AGAIN: Duration = Duration::from_millis(10);
 
 /// What a handler knows: everything shared, and the connection it answers on.
 #[derive(Debug, Clone)]
-pub(super) struct At {
-    pub shared: Arc<Shared>,
+pub(super) struct RequestContext {
+    pub shared: Arc<SandboxState>,
     /// Whether this is the door that a fault can close.
     pub can_refuse: bool,
     line: CancellationToken,
 }
 
-impl At {
+impl RequestContext {
     /// Breaks the connection; the handler is dropped with it.
-    pub(super) async fn break_line(&self) -> Infallible {
+    pub(super) async fn abort_connection(&self) -> Infallible {
         self.line.cancel();
         std::future::pending().await
     }
@@ -49,15 +49,15 @@ impl At {
 
 /// Whether a door is refusing now; what it is to be is the faults' word.
 #[derive(Debug)]
-pub(super) struct State(watch::Sender<bool>);
+pub(super) struct ConnectionState(watch::Sender<bool>);
 
-impl Default for State {
+impl Default for ConnectionState {
     fn default() -> Self {
         Self(watch::Sender::new(false))
     }
 }
 
-impl State {
+impl ConnectionState {
     pub(super) async fn until(&self, refusing: bool) {
         // It can't fail: the sender is ours.
         let _ = self.0.subscribe().wait_for(|now| *now == refusing).await;
@@ -65,33 +65,35 @@ impl State {
 }
 
 /// A loopback listener.
-pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener, SandboxStartError> {
     if !address.ip().is_loopback() {
-        return Err(StartError::NotLoopback(address));
+        return Err(SandboxStartError::NotLoopback(address));
     }
     let listening = TcpListener::bind(address).await;
-    listening.map_err(|source| StartError::Listen { address, source })
+    listening.map_err(|source| SandboxStartError::Listen { address, source })
 }
 
-pub(super) fn address(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+pub(super) fn address(listener: &TcpListener) -> Result<SocketAddr, SandboxStartError> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    listener.local_addr().map_err(|source| StartError::Listen {
-        address: any,
-        source,
-    })
+    listener
+        .local_addr()
+        .map_err(|source| SandboxStartError::Listen {
+            address: any,
+            source,
+        })
 }
 
-pub(super) struct Door {
-    pub routes: Router<At>,
-    pub shared: Arc<Shared>,
+pub(super) struct SandboxListener {
+    pub routes: Router<RequestContext>,
+    pub shared: Arc<SandboxState>,
     pub closing: CancellationToken,
     /// When to refuse; none for a door that never does.
     pub refusing: Option<watch::Receiver<bool>>,
 }
 
-impl Door {
+impl SandboxListener {
     /// Serves until `closing`, then ends what is under way.
-    pub(super) async fn keep(mut self, listener: TcpListener) {
+    pub(super) async fn serve(mut self, listener: TcpListener) {
         let Ok(address) = listener.local_addr() else {
             return;
         };
@@ -117,7 +119,7 @@ impl Door {
                 }
                 Some(_) = lines.join_next() => {}
                 accepted = listener.accept(), if lines.len() < LINES_MAX => match accepted {
-                    Ok((stream, _)) => { lines.spawn(self.line(stream)); }
+                    Ok((stream, _)) => { lines.spawn(self.serve_connection(stream)); }
                     Err(_) => tokio::time::sleep(AGAIN).await,
                 },
             }
@@ -133,9 +135,9 @@ impl Door {
     }
 
     /// One connection's life.
-    fn line(&self, stream: TcpStream) -> impl Future<Output = ()> + use<> {
+    fn serve_connection(&self, stream: TcpStream) -> impl Future<Output = ()> + use<> {
         let broken = CancellationToken::new();
-        let routes = self.routes.clone().with_state(At {
+        let routes = self.routes.clone().with_state(RequestContext {
             shared: Arc::clone(&self.shared),
             can_refuse: self.refusing.is_some(),
             line: broken.clone(),

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::calls::CallKind;
+use super::calls::SandboxCallKind;
 use crate::core::request::AccountId;
 
 /// What `slow` waits when `delay` is not given: longer than any healthy call, shorter than a
@@ -17,10 +17,10 @@ pub(super) const SILENT: Duration = Duration::from_mins(2);
 
 /// Something that goes wrong.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Fault {
-    pub kind: Kind,
-    pub often: Often,
-    pub on: On,
+pub struct ApiFault {
+    pub kind: FaultKind,
+    pub often: Frequency,
+    pub on: CallFilter,
     pub account: Option<AccountId>,
     /// Only calls about a current name that begins so.
     pub prefix: Option<Box<str>>,
@@ -29,11 +29,11 @@ pub struct Fault {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum FaultKind {
     /// Answers this status, whatever was asked.
     Status {
         status: u16,
-        body: Body,
+        body: FaultBody,
         retry_after: Option<RetryAfter>,
     },
     /// Waits, then answers truly.
@@ -45,7 +45,7 @@ pub enum Kind {
     /// Breaks the connection in the middle of a 200's body.
     Cut,
     /// A 200 that is no user.
-    Garbage(Garbage),
+    Garbage(MalformedBody),
     /// 401, and the token in the call is revoked.
     Expired,
     /// Waits until the faults are changed, then answers truly.
@@ -55,7 +55,7 @@ pub enum Kind {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Body {
+pub enum FaultBody {
     Json,
     Html,
     Empty,
@@ -69,7 +69,7 @@ pub enum RetryAfter {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Garbage {
+pub enum MalformedBody {
     Html,
     Truncated,
     OtherName,
@@ -77,7 +77,7 @@ pub enum Garbage {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Often {
+pub enum Frequency {
     Always,
     /// This share of the calls, 0 to 1.
     Share(f64),
@@ -87,7 +87,7 @@ pub enum Often {
 
 /// Which calls can be struck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum On {
+pub enum CallFilter {
     /// Renames and confirms.
     Call,
     Rename,
@@ -97,13 +97,13 @@ pub enum On {
 }
 
 /// Ways to say a fault in Rust; the notation says the same.
-impl Fault {
+impl ApiFault {
     #[must_use]
-    pub const fn new(kind: Kind) -> Self {
+    pub const fn new(kind: FaultKind) -> Self {
         Self {
             kind,
-            often: Often::Always,
-            on: On::Call,
+            often: Frequency::Always,
+            on: CallFilter::Call,
             account: None,
             prefix: None,
             applied: false,
@@ -112,9 +112,9 @@ impl Fault {
 
     #[must_use]
     pub const fn status(status: u16) -> Self {
-        Self::new(Kind::Status {
+        Self::new(FaultKind::Status {
             status,
-            body: Body::Json,
+            body: FaultBody::Json,
             retry_after: None,
         })
     }
@@ -122,28 +122,28 @@ impl Fault {
     /// The rename takes effect and its answer is lost with the connection.
     #[must_use]
     pub fn lost() -> Self {
-        Self::new(Kind::Reset).applied()
+        Self::new(FaultKind::Reset).applied()
     }
 
     #[must_use]
     pub fn outage() -> Self {
-        Self::status(503).on(On::All)
+        Self::status(503).on(CallFilter::All)
     }
 
     #[must_use]
     pub fn share(mut self, share: f64) -> Self {
-        self.often = Often::Share(share.clamp(0.0, 1.0));
+        self.often = Frequency::Share(share.clamp(0.0, 1.0));
         self
     }
 
     #[must_use]
     pub fn next(mut self, count: u32) -> Self {
-        self.often = Often::Next(count);
+        self.often = Frequency::Next(count);
         self
     }
 
     #[must_use]
-    pub fn on(mut self, on: On) -> Self {
+    pub fn on(mut self, on: CallFilter) -> Self {
         self.on = on;
         self
     }
@@ -167,13 +167,18 @@ impl Fault {
     }
 
     /// Whether a call is of those that this fault can strike.
-    pub(super) fn concerns(&self, kind: CallKind, account: &str, username: Option<&str>) -> bool {
+    pub(super) fn matches(
+        &self,
+        kind: SandboxCallKind,
+        account: &str,
+        username: Option<&str>,
+    ) -> bool {
         let kind_fits = match self.on {
-            On::All => true,
-            On::Call => matches!(kind, CallKind::Rename | CallKind::Confirm),
-            On::Rename => kind == CallKind::Rename,
-            On::Confirm => kind == CallKind::Confirm,
-            On::Token => kind == CallKind::Token,
+            CallFilter::All => true,
+            CallFilter::Call => matches!(kind, SandboxCallKind::Rename | SandboxCallKind::Confirm),
+            CallFilter::Rename => kind == SandboxCallKind::Rename,
+            CallFilter::Confirm => kind == SandboxCallKind::Confirm,
+            CallFilter::Token => kind == SandboxCallKind::Token,
         };
         kind_fits
             && self

@@ -9,14 +9,14 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::calls::CallKind;
-use super::fault::{Fault, Kind, Often};
+use super::calls::SandboxCallKind;
+use super::fault::{ApiFault, FaultKind, Frequency};
 use super::locked;
 
 /// What happens to a call instead of its true answer.
 #[derive(Debug)]
-pub(super) struct Strike {
-    pub kind: Kind,
+pub(super) struct FaultHit {
+    pub kind: FaultKind,
     /// What was asked for takes effect first.
     pub applied: bool,
     /// Tells the next change of the faults; it opens a gate.
@@ -33,8 +33,8 @@ pub struct FaultInForce {
 }
 
 #[derive(Debug)]
-pub(super) struct Faults {
-    drawn: Mutex<Drawn>,
+pub(super) struct FaultTable {
+    drawn: Mutex<DrawnFault>,
     /// Most runs of a benchmark have none: then no lock is taken.
     none: AtomicBool,
     /// Grows with each change, under the lock of `drawn`.
@@ -43,15 +43,15 @@ pub(super) struct Faults {
 }
 
 #[derive(Debug)]
-struct Drawn {
-    rules: Vec<(Fault, u64)>,
+struct DrawnFault {
+    rules: Vec<(ApiFault, u64)>,
     rng: SmallRng,
 }
 
-impl Faults {
-    pub(super) fn new(seed: u64, faults: Vec<Fault>) -> Self {
+impl FaultTable {
+    pub(super) fn new(seed: u64, faults: Vec<ApiFault>) -> Self {
         let new = Self {
-            drawn: Mutex::new(Drawn {
+            drawn: Mutex::new(DrawnFault {
                 rules: Vec::new(),
                 rng: SmallRng::seed_from_u64(seed),
             }),
@@ -64,8 +64,8 @@ impl Faults {
     }
 
     /// Puts these in the place of all before, and opens the gate to calls that wait at one.
-    pub(super) fn set(&self, faults: Vec<Fault>) {
-        let refusing = faults.iter().any(|fault| fault.kind == Kind::Refuse);
+    pub(super) fn set(&self, faults: Vec<ApiFault>) {
+        let refusing = faults.iter().any(|fault| fault.kind == FaultKind::Refuse);
         let none = faults.is_empty();
         {
             let mut drawn = locked(&self.drawn);
@@ -88,30 +88,30 @@ impl Faults {
     }
 
     /// The first fault that concerns the call and strikes it, if any does.
-    pub(super) fn strike(
+    pub(super) fn apply(
         &self,
-        kind: CallKind,
+        kind: SandboxCallKind,
         account: &str,
         username: Option<&str>,
-    ) -> Option<Strike> {
+    ) -> Option<FaultHit> {
         if self.none.load(Ordering::Acquire) {
             return None;
         }
         let drawn = &mut *locked(&self.drawn);
         let (fault, struck) = drawn.rules.iter_mut().find(|(fault, _)| {
-            fault.kind != Kind::Refuse
-                && fault.concerns(kind, account, username)
+            fault.kind != FaultKind::Refuse
+                && fault.matches(kind, account, username)
                 && match fault.often {
-                    Often::Always => true,
-                    Often::Share(share) => drawn.rng.random::<f64>() < share,
-                    Often::Next(left) => left > 0,
+                    Frequency::Always => true,
+                    Frequency::Share(share) => drawn.rng.random::<f64>() < share,
+                    Frequency::Next(left) => left > 0,
                 }
         })?;
         *struck += 1;
-        if let Often::Next(left) = &mut fault.often {
+        if let Frequency::Next(left) = &mut fault.often {
             *left -= 1;
         }
-        Some(Strike {
+        Some(FaultHit {
             kind: fault.kind,
             applied: fault.applied,
             // Under the lock, so that the change that put this fault in force is not told again.
@@ -130,18 +130,18 @@ mod tests {
 
     const ACCOUNT: &str = "T12345678";
 
-    fn faults(seed: u64, texts: &[&str]) -> Faults {
-        Faults::new(
+    fn faults(seed: u64, texts: &[&str]) -> FaultTable {
+        FaultTable::new(
             seed,
             texts.iter().map(|text| text.parse().unwrap()).collect(),
         )
     }
 
-    fn strikes(faults: &Faults, calls: usize) -> Vec<bool> {
+    fn strikes(faults: &FaultTable, calls: usize) -> Vec<bool> {
         (0..calls)
             .map(|_| {
                 faults
-                    .strike(CallKind::Rename, ACCOUNT, Some("ola"))
+                    .apply(SandboxCallKind::Rename, ACCOUNT, Some("ola"))
                     .is_some()
             })
             .collect()
@@ -171,70 +171,23 @@ mod tests {
 
     #[test]
     fn a_fault_strikes_only_whom_it_concerns() {
+        use SandboxCallKind::{Confirm, Rename, Token};
         let other = "P00000001";
         for (text, kind, account, username, struck) in [
-            ("503", CallKind::Token, ACCOUNT, None, false),
-            ("503", CallKind::Confirm, ACCOUNT, Some("ola"), true),
-            ("503,on=all", CallKind::Token, ACCOUNT, None, true),
-            (
-                "503,on=token",
-                CallKind::Rename,
-                ACCOUNT,
-                Some("ola"),
-                false,
-            ),
-            (
-                "503,on=rename",
-                CallKind::Confirm,
-                ACCOUNT,
-                Some("ola"),
-                false,
-            ),
-            (
-                "503,on=confirm",
-                CallKind::Confirm,
-                ACCOUNT,
-                Some("ola"),
-                true,
-            ),
-            (
-                "503,account=T12345678",
-                CallKind::Rename,
-                other,
-                Some("ola"),
-                false,
-            ),
-            (
-                "503,account=T12345678",
-                CallKind::Rename,
-                ACCOUNT,
-                Some("ola"),
-                true,
-            ),
-            (
-                "503,prefix=ol",
-                CallKind::Rename,
-                ACCOUNT,
-                Some("ola"),
-                true,
-            ),
-            (
-                "503,prefix=kari",
-                CallKind::Rename,
-                ACCOUNT,
-                Some("ola"),
-                false,
-            ),
-            (
-                "503,on=all,prefix=ol",
-                CallKind::Token,
-                ACCOUNT,
-                None,
-                false,
-            ),
-            ("refuse", CallKind::Rename, ACCOUNT, Some("ola"), false),
+            ("503", Token, ACCOUNT, None, false),
+            ("503", Confirm, ACCOUNT, Some("ola"), true),
+            ("503,on=all", Token, ACCOUNT, None, true),
+            ("503,on=token", Rename, ACCOUNT, Some("ola"), false),
+            ("503,on=rename", Confirm, ACCOUNT, Some("ola"), false),
+            ("503,on=confirm", Confirm, ACCOUNT, Some("ola"), true),
+            ("503,account=T12345678", Rename, other, Some("ola"), false),
+            ("503,account=T12345678", Rename, ACCOUNT, Some("ola"), true),
+            ("503,prefix=ol", Rename, ACCOUNT, Some("ola"), true),
+            ("503,prefix=kari", Rename, ACCOUNT, Some("ola"), false),
+            ("503,on=all,prefix=ol", Token, ACCOUNT, None, false),
+            ("refuse", Rename, ACCOUNT, Some("ola"), false),
         ] {
-            let told = faults(1, &[text]).strike(kind, account, username);
+            let told = faults(1, &[text]).apply(kind, account, username);
             assert_eq!(told.is_some(), struck, "{text} {kind:?}");
         }
     }
@@ -243,9 +196,9 @@ mod tests {
     fn the_first_fault_that_strikes_wins() {
         let faults = faults(1, &["503=x1", "reset=x1"]);
         let mut kinds = Vec::new();
-        while let Some(strike) = faults.strike(CallKind::Rename, ACCOUNT, None) {
+        while let Some(strike) = faults.apply(SandboxCallKind::Rename, ACCOUNT, None) {
             kinds.push(strike.kind);
         }
-        assert_eq!(kinds, [Fault::status(503).kind, Kind::Reset]);
+        assert_eq!(kinds, [ApiFault::status(503).kind, FaultKind::Reset]);
     }
 }

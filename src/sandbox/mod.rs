@@ -28,18 +28,20 @@ use secrecy::SecretString;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use self::calls::{CallKind, Calls, Told};
-pub use self::fault::{Body, Fault, Garbage, Kind, Often, On, RetryAfter};
+pub use self::calls::{CallLog, CallOutcome, SandboxCallKind};
+pub use self::fault::{
+    ApiFault, CallFilter, FaultBody, FaultKind, Frequency, MalformedBody, RetryAfter,
+};
 pub use self::faults::FaultInForce;
 pub use self::notation::{BadFault, KEYS, KINDS};
 pub use self::people::people;
-pub use self::table::{LedgerEntry, Seed, User};
-pub use self::tokens::Client;
+pub use self::table::{LedgerEntry, NewUser, SandboxUser};
+pub use self::tokens::OAuthClient;
 
-use self::calls::Counter;
-use self::faults::Faults;
-use self::table::Table;
-use self::tokens::Tokens;
+use self::calls::CallCounter;
+use self::faults::FaultTable;
+use self::table::UserStore;
+use self::tokens::IssuedTokens;
 use crate::core::request::AccountId;
 
 /// The client that is known when none is named.
@@ -55,15 +57,15 @@ pub struct SandboxOptions {
     pub listen: SocketAddr,
     /// Where `/_sandbox/…` is served as well, so that it can be reached while `listen` is refusing.
     pub control: SocketAddr,
-    pub users: Vec<Seed>,
+    pub users: Vec<NewUser>,
     /// Answers carry `username` and nothing else of a user.
     pub bare_users: bool,
-    pub clients: Vec<Client>,
+    pub clients: Vec<OAuthClient>,
     /// Tokens that are good for every account and for ever.
     pub tokens: Vec<SecretString>,
     pub token_lifetime: Duration,
-    pub faults: Vec<Fault>,
-    pub latency: Latency,
+    pub faults: Vec<ApiFault>,
+    pub latency: LatencyRange,
     /// Of the ids drawn and of the faults' shares: the same seed, the same run.
     pub seed: u64,
 }
@@ -76,7 +78,7 @@ impl Default for SandboxOptions {
             control: any,
             users: Vec::new(),
             bare_users: false,
-            clients: vec![Client {
+            clients: vec![OAuthClient {
                 id: CLIENT_ID.to_owned(),
                 secret: CLIENT_SECRET.into(),
                 account: None,
@@ -84,7 +86,7 @@ impl Default for SandboxOptions {
             tokens: Vec::new(),
             token_lifetime: TOKEN_LIFETIME,
             faults: Vec::new(),
-            latency: Latency::default(),
+            latency: LatencyRange::default(),
             seed: 1,
         }
     }
@@ -92,7 +94,7 @@ impl Default for SandboxOptions {
 
 /// How long every call takes at least, drawn evenly between the two.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Latency {
+pub struct LatencyRange {
     pub least: Duration,
     pub most: Duration,
 }
@@ -101,7 +103,7 @@ pub struct Latency {
 #[error("a latency is a time such as 20ms, or two such as 20ms-80ms")]
 pub struct BadLatency;
 
-impl FromStr for Latency {
+impl FromStr for LatencyRange {
     type Err = BadLatency;
 
     fn from_str(text: &str) -> Result<Self, BadLatency> {
@@ -117,7 +119,7 @@ impl FromStr for Latency {
     }
 }
 
-impl Latency {
+impl LatencyRange {
     async fn pass(self) {
         if self.most > Duration::ZERO {
             let time = rand::rng().random_range(self.least..=self.most);
@@ -128,7 +130,7 @@ impl Latency {
 
 /// Why no sandbox was started.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum SandboxStartError {
     #[error(
         "{0} is not a loopback address; the sandbox trusts whoever reaches it, so it stays on this machine"
     )]
@@ -143,7 +145,7 @@ pub enum StartError {
 /// A running sandbox. It stops when this is dropped; [`Sandbox::shutdown`] also waits for the end.
 #[derive(Debug)]
 pub struct Sandbox {
-    shared: Arc<Shared>,
+    shared: Arc<SandboxState>,
     base_url: String,
     control_url: String,
     doors: [JoinHandle<()>; 2],
@@ -152,20 +154,20 @@ pub struct Sandbox {
 
 /// What every call sees.
 #[derive(Debug)]
-struct Shared {
-    table: Mutex<Table>,
-    tokens: Tokens,
-    faults: Faults,
-    calls: Counter,
-    latency: Latency,
+struct SandboxState {
+    table: Mutex<UserStore>,
+    tokens: IssuedTokens,
+    faults: FaultTable,
+    calls: CallCounter,
+    latency: LatencyRange,
     bare_users: bool,
     /// Of the endpoint.
-    door: door::State,
+    door: door::ConnectionState,
 }
 
-impl Shared {
+impl SandboxState {
     /// Puts these faults in the place of all before, and returns when they are in force.
-    async fn set_faults(&self, faults: Vec<Fault>) {
+    async fn set_faults(&self, faults: Vec<ApiFault>) {
         self.faults.set(faults);
         self.settled().await;
     }
@@ -178,40 +180,40 @@ impl Shared {
 }
 
 impl Sandbox {
-    pub async fn start(options: SandboxOptions) -> Result<Self, StartError> {
+    pub async fn start(options: SandboxOptions) -> Result<Self, SandboxStartError> {
         let listener = door::listen(options.listen).await?;
         let control = door::listen(options.control).await?;
         let (address, control_address) = (door::address(&listener)?, door::address(&control)?);
-        let mut table = Table::new(options.seed);
+        let mut table = UserStore::new(options.seed);
         let now = crate::clock::now();
         for seed in options.users {
             table.put(seed, now);
         }
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SandboxState {
             table: Mutex::new(table),
-            tokens: Tokens::new(options.token_lifetime, options.clients, &options.tokens),
-            faults: Faults::new(options.seed, options.faults),
-            calls: Counter::default(),
+            tokens: IssuedTokens::new(options.token_lifetime, options.clients, &options.tokens),
+            faults: FaultTable::new(options.seed, options.faults),
+            calls: CallCounter::default(),
             latency: options.latency,
             bare_users: options.bare_users,
-            door: door::State::default(),
+            door: door::ConnectionState::default(),
         });
         let closing = CancellationToken::new();
-        let endpoint = door::Door {
+        let endpoint = door::SandboxListener {
             routes: api::routes(),
             shared: Arc::clone(&shared),
             closing: closing.clone(),
             refusing: Some(shared.faults.refusing()),
         };
-        let aside = door::Door {
+        let aside = door::SandboxListener {
             routes: control::routes(),
             shared: Arc::clone(&shared),
             closing: closing.clone(),
             refusing: None,
         };
         let doors = [
-            tokio::spawn(endpoint.keep(listener)),
-            tokio::spawn(aside.keep(control)),
+            tokio::spawn(endpoint.serve(listener)),
+            tokio::spawn(aside.serve(control)),
         ];
         let sandbox = Self {
             shared,
@@ -244,29 +246,29 @@ impl Sandbox {
 
     /// Every user, in no order, each with its id.
     #[must_use]
-    pub fn users(&self) -> Vec<Seed> {
+    pub fn users(&self) -> Vec<NewUser> {
         locked(&self.shared.table).all()
     }
 
     #[must_use]
-    pub fn user(&self, account: &AccountId, username: &str) -> Option<User> {
+    pub fn user(&self, account: &AccountId, username: &str) -> Option<SandboxUser> {
         locked(&self.shared.table).get(account, username).cloned()
     }
 
     /// Lets users be there. Who bears a name already stays, with the id that is given, if any.
-    pub fn seed(&self, users: impl IntoIterator<Item = Seed>) -> Vec<User> {
+    pub fn seed(&self, users: impl IntoIterator<Item = NewUser>) -> Vec<SandboxUser> {
         let mut table = locked(&self.shared.table);
         let now = crate::clock::now();
         users.into_iter().map(|seed| table.put(seed, now)).collect()
     }
 
     /// Takes a user away, as if deleted behind the caller's back.
-    pub fn remove(&self, account: &AccountId, username: &str) -> Option<User> {
+    pub fn remove(&self, account: &AccountId, username: &str) -> Option<SandboxUser> {
         locked(&self.shared.table).remove(account, username)
     }
 
     /// Puts these faults in the place of all before, and returns when they are in force.
-    pub async fn set_faults(&self, faults: impl IntoIterator<Item = Fault>) {
+    pub async fn set_faults(&self, faults: impl IntoIterator<Item = ApiFault>) {
         self.shared.set_faults(faults.into_iter().collect()).await;
     }
 
@@ -276,12 +278,12 @@ impl Sandbox {
     }
 
     #[must_use]
-    pub fn calls(&self) -> Calls {
+    pub fn calls(&self) -> CallLog {
         self.shared.calls.now()
     }
 
     /// Waits until the counts of calls are such.
-    pub async fn calls_until(&self, such: impl FnMut(&Calls) -> bool) -> Calls {
+    pub async fn calls_until(&self, such: impl FnMut(&CallLog) -> bool) -> CallLog {
         self.shared.calls.until(such).await
     }
 
@@ -300,7 +302,7 @@ impl Sandbox {
     }
 
     /// Puts these clients in the place of all before; tokens they got stay good.
-    pub fn set_clients(&self, clients: Vec<Client>) {
+    pub fn set_clients(&self, clients: Vec<OAuthClient>) {
         self.shared.tokens.set_clients(clients);
     }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::fault::{Body, Fault, Garbage, Kind, Often, On, RetryAfter, SILENT, SLOW};
+use super::fault::{
+    ApiFault, CallFilter, FaultBody, FaultKind, Frequency, MalformedBody, RetryAfter, SILENT, SLOW,
+};
 use crate::core::request::AccountId;
 
 /// The kinds and what they do.
@@ -73,7 +75,7 @@ pub enum BadFault {
     Misplaced(&'static str),
 }
 
-impl FromStr for Fault {
+impl FromStr for ApiFault {
     type Err = BadFault;
 
     fn from_str(text: &str) -> Result<Self, BadFault> {
@@ -90,14 +92,14 @@ impl FromStr for Fault {
             };
             fault.set(key, value)?;
         }
-        if fault.kind == Kind::Refuse && fault != Self::new(Kind::Refuse) {
+        if fault.kind == FaultKind::Refuse && fault != Self::new(FaultKind::Refuse) {
             return Err(BadFault::Misplaced("a share, a count or a key"));
         }
         Ok(fault)
     }
 }
 
-impl Fault {
+impl ApiFault {
     /// Sets what one `key[=value]` says.
     fn set(&mut self, key: &str, value: Option<&str>) -> Result<(), BadFault> {
         match (key, value) {
@@ -112,15 +114,19 @@ impl Fault {
             }
             ("applied", None) => self.applied = true,
             ("delay", Some(value)) => match &mut self.kind {
-                Kind::Slow(delay) => *delay = time_from(value).ok_or(BadFault::Value("delay"))?,
+                FaultKind::Slow(delay) => {
+                    *delay = time_from(value).ok_or(BadFault::Value("delay"))?;
+                }
                 _ => return Err(BadFault::Misplaced("delay")),
             },
             ("for", Some(value)) => match &mut self.kind {
-                Kind::Timeout(time) => *time = time_from(value).ok_or(BadFault::Value("for"))?,
+                FaultKind::Timeout(time) => {
+                    *time = time_from(value).ok_or(BadFault::Value("for"))?;
+                }
                 _ => return Err(BadFault::Misplaced("for")),
             },
             ("body", Some(value)) => match &mut self.kind {
-                Kind::Status { body, .. } => {
+                FaultKind::Status { body, .. } => {
                     *body = body_from(value).ok_or(BadFault::Value("body"))?;
                 }
                 _ => return Err(BadFault::Misplaced("body")),
@@ -137,7 +143,7 @@ impl Fault {
     }
 
     fn set_retry(&mut self, key: &'static str, value: Option<RetryAfter>) -> Result<(), BadFault> {
-        let Kind::Status { retry_after, .. } = &mut self.kind else {
+        let FaultKind::Status { retry_after, .. } = &mut self.kind else {
             return Err(BadFault::Misplaced(key));
         };
         *retry_after = Some(value.ok_or(BadFault::Value(key))?);
@@ -167,56 +173,56 @@ fn split_often(word: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn kind_from(word: &str) -> Result<Fault, BadFault> {
+fn kind_from(word: &str) -> Result<ApiFault, BadFault> {
     Ok(match word {
-        "slow" => Fault::new(Kind::Slow(SLOW)),
-        "timeout" => Fault::new(Kind::Timeout(SILENT)),
-        "late" => Fault::new(Kind::Timeout(SILENT)).applied(),
-        "reset" => Fault::new(Kind::Reset),
-        "lost" => Fault::lost(),
-        "cut" => Fault::new(Kind::Cut),
-        "garbage" => Fault::new(Kind::Garbage(Garbage::Html)),
-        "truncated" => Fault::new(Kind::Garbage(Garbage::Truncated)),
-        "other-name" => Fault::new(Kind::Garbage(Garbage::OtherName)),
-        "flood" => Fault::new(Kind::Garbage(Garbage::Flood)),
-        "expired" => Fault::new(Kind::Expired),
-        "gate" => Fault::new(Kind::Gate),
-        "outage" => Fault::outage(),
-        "refuse" => Fault::new(Kind::Refuse),
+        "slow" => ApiFault::new(FaultKind::Slow(SLOW)),
+        "timeout" => ApiFault::new(FaultKind::Timeout(SILENT)),
+        "late" => ApiFault::new(FaultKind::Timeout(SILENT)).applied(),
+        "reset" => ApiFault::new(FaultKind::Reset),
+        "lost" => ApiFault::lost(),
+        "cut" => ApiFault::new(FaultKind::Cut),
+        "garbage" => ApiFault::new(FaultKind::Garbage(MalformedBody::Html)),
+        "truncated" => ApiFault::new(FaultKind::Garbage(MalformedBody::Truncated)),
+        "other-name" => ApiFault::new(FaultKind::Garbage(MalformedBody::OtherName)),
+        "flood" => ApiFault::new(FaultKind::Garbage(MalformedBody::Flood)),
+        "expired" => ApiFault::new(FaultKind::Expired),
+        "gate" => ApiFault::new(FaultKind::Gate),
+        "outage" => ApiFault::outage(),
+        "refuse" => ApiFault::new(FaultKind::Refuse),
         number => match number.parse() {
-            Ok(status @ 200..=599) => Fault::status(status),
+            Ok(status @ 200..=599) => ApiFault::status(status),
             _ => return Err(BadFault::Kind(number.to_owned())),
         },
     })
 }
 
-fn often_from(text: &str) -> Result<Often, BadFault> {
+fn often_from(text: &str) -> Result<Frequency, BadFault> {
     let often = match text.strip_prefix('x') {
-        Some(count) => count.parse().map(Often::Next).ok(),
+        Some(count) => count.parse().map(Frequency::Next).ok(),
         None => match text.parse::<f64>() {
-            Ok(share) if (0.0..=1.0).contains(&share) => Some(Often::Share(share)),
+            Ok(share) if (0.0..=1.0).contains(&share) => Some(Frequency::Share(share)),
             _ => None,
         },
     };
     often.ok_or_else(|| BadFault::Often(text.to_owned()))
 }
 
-fn on_from(text: &str) -> Option<On> {
+fn on_from(text: &str) -> Option<CallFilter> {
     Some(match text {
-        "call" => On::Call,
-        "rename" => On::Rename,
-        "confirm" => On::Confirm,
-        "token" => On::Token,
-        "all" => On::All,
+        "call" => CallFilter::Call,
+        "rename" => CallFilter::Rename,
+        "confirm" => CallFilter::Confirm,
+        "token" => CallFilter::Token,
+        "all" => CallFilter::All,
         _ => return None,
     })
 }
 
-fn body_from(text: &str) -> Option<Body> {
+fn body_from(text: &str) -> Option<FaultBody> {
     Some(match text {
-        "json" => Body::Json,
-        "html" => Body::Html,
-        "empty" => Body::Empty,
+        "json" => FaultBody::Json,
+        "html" => FaultBody::Html,
+        "empty" => FaultBody::Empty,
         _ => return None,
     })
 }
@@ -225,34 +231,34 @@ fn time_from(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ApiFault {
     /// The notation again: parsing it gives an equal fault.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            Kind::Status { status, .. } => write!(f, "{status}")?,
-            Kind::Slow(_) => f.write_str("slow")?,
-            Kind::Timeout(_) => f.write_str("timeout")?,
-            Kind::Reset => f.write_str("reset")?,
-            Kind::Cut => f.write_str("cut")?,
-            Kind::Garbage(Garbage::Html) => f.write_str("garbage")?,
-            Kind::Garbage(Garbage::Truncated) => f.write_str("truncated")?,
-            Kind::Garbage(Garbage::OtherName) => f.write_str("other-name")?,
-            Kind::Garbage(Garbage::Flood) => f.write_str("flood")?,
-            Kind::Expired => f.write_str("expired")?,
-            Kind::Gate => f.write_str("gate")?,
-            Kind::Refuse => f.write_str("refuse")?,
+            FaultKind::Status { status, .. } => write!(f, "{status}")?,
+            FaultKind::Slow(_) => f.write_str("slow")?,
+            FaultKind::Timeout(_) => f.write_str("timeout")?,
+            FaultKind::Reset => f.write_str("reset")?,
+            FaultKind::Cut => f.write_str("cut")?,
+            FaultKind::Garbage(MalformedBody::Html) => f.write_str("garbage")?,
+            FaultKind::Garbage(MalformedBody::Truncated) => f.write_str("truncated")?,
+            FaultKind::Garbage(MalformedBody::OtherName) => f.write_str("other-name")?,
+            FaultKind::Garbage(MalformedBody::Flood) => f.write_str("flood")?,
+            FaultKind::Expired => f.write_str("expired")?,
+            FaultKind::Gate => f.write_str("gate")?,
+            FaultKind::Refuse => f.write_str("refuse")?,
         }
         match self.often {
-            Often::Always => {}
-            Often::Share(share) => write!(f, "={share}")?,
-            Often::Next(count) => write!(f, "=x{count}")?,
+            Frequency::Always => {}
+            Frequency::Share(share) => write!(f, "={share}")?,
+            Frequency::Next(count) => write!(f, "=x{count}")?,
         }
         f.write_str(match self.on {
-            On::Call => "",
-            On::Rename => ",on=rename",
-            On::Confirm => ",on=confirm",
-            On::Token => ",on=token",
-            On::All => ",on=all",
+            CallFilter::Call => "",
+            CallFilter::Rename => ",on=rename",
+            CallFilter::Confirm => ",on=confirm",
+            CallFilter::Token => ",on=token",
+            CallFilter::All => ",on=all",
         })?;
         if let Some(account) = &self.account {
             write!(f, ",account={account}")?;
@@ -267,16 +273,16 @@ impl fmt::Display for Fault {
     }
 }
 
-impl Kind {
+impl FaultKind {
     fn fmt_details(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status {
                 body, retry_after, ..
             } => {
                 f.write_str(match body {
-                    Body::Json => "",
-                    Body::Html => ",body=html",
-                    Body::Empty => ",body=empty",
+                    FaultBody::Json => "",
+                    FaultBody::Html => ",body=html",
+                    FaultBody::Empty => ",body=empty",
                 })?;
                 match retry_after {
                     None => Ok(()),
@@ -307,28 +313,28 @@ mod tests {
 
     use super::*;
 
-    fn fault(text: &str) -> Fault {
+    fn fault(text: &str) -> ApiFault {
         text.parse().unwrap()
     }
 
     #[test]
     fn the_notation_says_what_how_often_and_for_whom() {
-        assert_eq!(fault("503"), Fault::status(503));
-        assert_eq!(fault("503=0.05"), Fault::status(503).share(0.05));
-        assert_eq!(fault("503=x3"), Fault::status(503).next(3));
+        assert_eq!(fault("503"), ApiFault::status(503));
+        assert_eq!(fault("503=0.05"), ApiFault::status(503).share(0.05));
+        assert_eq!(fault("503=x3"), ApiFault::status(503).next(3));
         assert_eq!(fault("503x3"), fault("503=x3"));
-        assert_eq!(fault("lost"), Fault::new(Kind::Reset).applied());
-        assert_eq!(fault("outage"), Fault::status(503).on(On::All));
+        assert_eq!(fault("lost"), ApiFault::new(FaultKind::Reset).applied());
+        assert_eq!(fault("outage"), ApiFault::status(503).on(CallFilter::All));
         assert_eq!(
             fault("429=1,retry-after=7,body=html,on=rename,account=T12345678,prefix=a%2Cb"),
-            Fault {
-                kind: Kind::Status {
+            ApiFault {
+                kind: FaultKind::Status {
                     status: 429,
-                    body: Body::Html,
+                    body: FaultBody::Html,
                     retry_after: Some(RetryAfter::Seconds(7)),
                 },
-                often: Often::Share(1.0),
-                on: On::Rename,
+                often: Frequency::Share(1.0),
+                on: CallFilter::Rename,
                 account: Some(AccountId::parse("T12345678").unwrap()),
                 prefix: Some("a,b".into()),
                 applied: false,
@@ -336,7 +342,7 @@ mod tests {
         );
         assert_eq!(
             fault("slow,delay=250ms").kind,
-            Kind::Slow(Duration::from_millis(250))
+            FaultKind::Slow(Duration::from_millis(250))
         );
     }
 
@@ -358,36 +364,40 @@ mod tests {
             "lost,applied=1",
         ]
         .into_iter()
-        .map(|text| format!("{text:?}: {}", text.parse::<Fault>().unwrap_err()))
+        .map(|text| format!("{text:?}: {}", text.parse::<ApiFault>().unwrap_err()))
         .collect();
         insta::assert_snapshot!(told.join("\n"));
     }
 
-    fn any_kind() -> impl Strategy<Value = Kind> {
+    fn any_kind() -> impl Strategy<Value = FaultKind> {
         let retry_after = prop_oneof![
             Just(None),
             any::<u32>().prop_map(|n| Some(RetryAfter::Seconds(n))),
             any::<u32>().prop_map(|n| Some(RetryAfter::Date(n))),
         ];
-        let body = prop_oneof![Just(Body::Json), Just(Body::Html), Just(Body::Empty)];
+        let body = prop_oneof![
+            Just(FaultBody::Json),
+            Just(FaultBody::Html),
+            Just(FaultBody::Empty)
+        ];
         prop_oneof![
             (200_u16..600, body, retry_after).prop_map(|(status, body, retry_after)| {
-                Kind::Status {
+                FaultKind::Status {
                     status,
                     body,
                     retry_after,
                 }
             }),
-            (0_u64..10_000_000).prop_map(|ms| Kind::Slow(Duration::from_millis(ms))),
-            (0_u64..10_000_000).prop_map(|ms| Kind::Timeout(Duration::from_millis(ms))),
-            Just(Kind::Reset),
-            Just(Kind::Cut),
-            Just(Kind::Garbage(Garbage::Html)),
-            Just(Kind::Garbage(Garbage::Truncated)),
-            Just(Kind::Garbage(Garbage::OtherName)),
-            Just(Kind::Garbage(Garbage::Flood)),
-            Just(Kind::Expired),
-            Just(Kind::Gate),
+            (0_u64..10_000_000).prop_map(|ms| FaultKind::Slow(Duration::from_millis(ms))),
+            (0_u64..10_000_000).prop_map(|ms| FaultKind::Timeout(Duration::from_millis(ms))),
+            Just(FaultKind::Reset),
+            Just(FaultKind::Cut),
+            Just(FaultKind::Garbage(MalformedBody::Html)),
+            Just(FaultKind::Garbage(MalformedBody::Truncated)),
+            Just(FaultKind::Garbage(MalformedBody::OtherName)),
+            Just(FaultKind::Garbage(MalformedBody::Flood)),
+            Just(FaultKind::Expired),
+            Just(FaultKind::Gate),
         ]
     }
 
@@ -396,16 +406,16 @@ mod tests {
         fn a_fault_written_down_reads_the_same(
             kind in any_kind(),
             often in prop_oneof![
-                Just(Often::Always),
-                (0.0..=1.0).prop_map(Often::Share),
-                any::<u32>().prop_map(Often::Next),
+                Just(Frequency::Always),
+                (0.0..=1.0).prop_map(Frequency::Share),
+                any::<u32>().prop_map(Frequency::Next),
             ],
-            on in prop::sample::select(vec![On::Call, On::Rename, On::Confirm, On::Token, On::All]),
+            on in prop::sample::select(vec![CallFilter::Call, CallFilter::Rename, CallFilter::Confirm, CallFilter::Token, CallFilter::All]),
             account in prop::option::of("[PT][0-9]{8}"),
             prefix in prop::option::of(any::<String>()),
             applied in any::<bool>(),
         ) {
-            let fault = Fault {
+            let fault = ApiFault {
                 kind,
                 often,
                 on,
@@ -413,7 +423,7 @@ mod tests {
                 prefix: prefix.map(Into::into),
                 applied,
             };
-            prop_assert_eq!(fault.to_string().parse::<Fault>(), Ok(fault));
+            prop_assert_eq!(fault.to_string().parse::<ApiFault>(), Ok(fault));
         }
     }
 }

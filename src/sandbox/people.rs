@@ -1,7 +1,7 @@
 //! Believable users, the same ones each time: mostly e-mail addresses, some telephone numbers, some
 //! names with letters that a path must encode.
 
-use super::table::Seed;
+use super::table::NewUser;
 use crate::core::request::AccountId;
 
 const FIRST: [&str; 32] = [
@@ -49,9 +49,9 @@ const LAST: [&str; 31] = [
 const STEP: usize = 611;
 
 /// This many users of an account, no two of one name.
-pub fn people(account: &AccountId, count: usize) -> impl Iterator<Item = Seed> {
+pub fn people(account: &AccountId, count: usize) -> impl Iterator<Item = NewUser> {
     let account = account.clone();
-    (0..count).map(move |index| Seed {
+    (0..count).map(move |index| NewUser {
         account_id: account.clone(),
         username: username(index).into(),
         id: None,

@@ -9,7 +9,7 @@ use axum::http::Method;
 use percent_encoding::percent_decode_str;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Route<'a> {
+pub(super) enum SandboxRoute<'a> {
     ChangeUsername {
         account: &'a str,
         username: Cow<'a, str>,
@@ -24,7 +24,7 @@ pub(super) enum Route<'a> {
     Unknown,
 }
 
-impl<'a> Route<'a> {
+impl<'a> SandboxRoute<'a> {
     /// Reads the path as it came, still encoded.
     pub(super) fn of(method: &Method, path: &'a str) -> Self {
         let route = Self::of_path(path).unwrap_or(Self::Unknown);
@@ -58,8 +58,8 @@ mod tests {
 
     use super::*;
 
-    fn change(username: &str) -> Route<'_> {
-        Route::ChangeUsername {
+    fn change(username: &str) -> SandboxRoute<'_> {
+        SandboxRoute::ChangeUsername {
             account: "T12345678",
             username: username.into(),
         }
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn only_the_two_paths_are_routes() {
-        let token = Route::Token {
+        let token = SandboxRoute::Token {
             account: "T12345678",
         };
         for (path, route) in [
@@ -90,43 +90,52 @@ mod tests {
             ),
             (
                 "/v1/accounts/T12345678/auth/users/%2E/change_username",
-                Route::Unknown,
+                SandboxRoute::Unknown,
             ),
             (
                 "/v1/accounts/T12345678/auth/users/../change_username",
-                Route::Unknown,
+                SandboxRoute::Unknown,
             ),
             (
                 "/v1/accounts/T12345678/auth/users//change_username",
-                Route::Unknown,
+                SandboxRoute::Unknown,
             ),
             (
                 "/v1/accounts/T12345678/auth/users/a/b/change_username",
-                Route::Unknown,
+                SandboxRoute::Unknown,
             ),
             (
                 "/v1/accounts/T12345678/auth/users/%FF/change_username",
-                Route::NotText,
+                SandboxRoute::NotText,
             ),
             (
                 "/v1/accounts/T12345678/auth/users/ola/change_username/",
-                Route::Unknown,
+                SandboxRoute::Unknown,
             ),
-            ("/v1/accounts/T12345678/auth/users/ola", Route::Unknown),
-            ("/v1/accounts/T12345678/auth/token/", Route::Unknown),
-            ("/v1/accounts/T12345678%2Fauth%2Ftoken", Route::Unknown),
-            ("/accounts/T12345678/auth/token", Route::Unknown),
-            ("/", Route::Unknown),
+            (
+                "/v1/accounts/T12345678/auth/users/ola",
+                SandboxRoute::Unknown,
+            ),
+            ("/v1/accounts/T12345678/auth/token/", SandboxRoute::Unknown),
+            (
+                "/v1/accounts/T12345678%2Fauth%2Ftoken",
+                SandboxRoute::Unknown,
+            ),
+            ("/accounts/T12345678/auth/token", SandboxRoute::Unknown),
+            ("/", SandboxRoute::Unknown),
         ] {
-            assert_eq!(Route::of(&Method::POST, path), route, "{path}");
+            assert_eq!(SandboxRoute::of(&Method::POST, path), route, "{path}");
         }
     }
 
     #[test]
     fn another_method_is_told_apart_from_another_path() {
         let path = "/v1/accounts/T12345678/auth/users/ola/change_username";
-        assert_eq!(Route::of(&Method::GET, path), Route::NotPost);
-        assert_eq!(Route::of(&Method::GET, "/v1/nothing"), Route::Unknown);
+        assert_eq!(SandboxRoute::of(&Method::GET, path), SandboxRoute::NotPost);
+        assert_eq!(
+            SandboxRoute::of(&Method::GET, "/v1/nothing"),
+            SandboxRoute::Unknown
+        );
     }
 
     proptest! {
@@ -138,7 +147,7 @@ mod tests {
         ) {
             let segment = utf8_percent_encode(&name, NON_ALPHANUMERIC);
             let path = format!("/v1/accounts/T12345678/auth/users/{segment}/change_username");
-            prop_assert_eq!(Route::of(&Method::POST, &path), change(&name));
+            prop_assert_eq!(SandboxRoute::of(&Method::POST, &path), change(&name));
         }
     }
 }

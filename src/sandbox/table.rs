@@ -14,7 +14,7 @@ use crate::core::request::{AccountId, Username};
 
 /// A user to be there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seed {
+pub struct NewUser {
     #[serde(serialize_with = "account_out", deserialize_with = "account_in")]
     pub account_id: AccountId,
     #[serde(deserialize_with = "username_in")]
@@ -26,7 +26,7 @@ pub struct Seed {
 
 /// A user who is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
+pub struct SandboxUser {
     pub username: Box<str>,
     pub id: Uuid,
     pub created_at: Timestamp,
@@ -48,22 +48,22 @@ pub struct LedgerEntry {
 
 /// What came of a rename.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Rename {
-    Applied(User),
+pub(super) enum AppliedRename {
+    Applied(SandboxUser),
     /// From a name to itself: nothing changed.
-    Same(User),
+    Same(SandboxUser),
     UnknownUser,
     NameTaken,
 }
 
 #[derive(Debug)]
-pub(super) struct Table {
-    accounts: HashMap<AccountId, HashMap<Box<str>, User>>,
+pub(super) struct UserStore {
+    accounts: HashMap<AccountId, HashMap<Box<str>, SandboxUser>>,
     ledger: Vec<LedgerEntry>,
     rng: SmallRng,
 }
 
-impl Table {
+impl UserStore {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             accounts: HashMap::new(),
@@ -73,33 +73,35 @@ impl Table {
     }
 
     /// Lets a user be there. Who bears the name already stays, with the id that is given, if any.
-    pub(super) fn put(&mut self, seed: Seed, at: Timestamp) -> User {
+    pub(super) fn put(&mut self, seed: NewUser, at: Timestamp) -> SandboxUser {
         let rng = &mut self.rng;
         let id = seed.id;
         let users = self.accounts.entry(seed.account_id).or_default();
-        let user = users.entry(seed.username.clone()).or_insert_with(|| User {
-            username: seed.username,
-            id: uuid::Builder::from_random_bytes(rng.random()).into_uuid(),
-            created_at: at,
-            updated_at: at,
-        });
+        let user = users
+            .entry(seed.username.clone())
+            .or_insert_with(|| SandboxUser {
+                username: seed.username,
+                id: uuid::Builder::from_random_bytes(rng.random()).into_uuid(),
+                created_at: at,
+                updated_at: at,
+            });
         if let Some(id) = id {
             user.id = id;
         }
         user.clone()
     }
 
-    pub(super) fn remove(&mut self, account: &AccountId, username: &str) -> Option<User> {
+    pub(super) fn remove(&mut self, account: &AccountId, username: &str) -> Option<SandboxUser> {
         self.accounts.get_mut(account)?.remove(username)
     }
 
-    pub(super) fn get(&self, account: &AccountId, username: &str) -> Option<&User> {
+    pub(super) fn get(&self, account: &AccountId, username: &str) -> Option<&SandboxUser> {
         self.accounts.get(account)?.get(username)
     }
 
     /// Every user as a seed, in no order.
-    pub(super) fn all(&self) -> Vec<Seed> {
-        let one = |account: &AccountId, user: &User| Seed {
+    pub(super) fn all(&self) -> Vec<NewUser> {
+        let one = |account: &AccountId, user: &SandboxUser| NewUser {
             account_id: account.clone(),
             username: user.username.clone(),
             id: Some(user.id),
@@ -120,24 +122,24 @@ impl Table {
         from: &str,
         to: &str,
         at: Timestamp,
-    ) -> Rename {
+    ) -> AppliedRename {
         let Some(users) = self.accounts.get_mut(account) else {
-            return Rename::UnknownUser;
+            return AppliedRename::UnknownUser;
         };
         if from == to {
             return match users.get(from) {
-                Some(user) => Rename::Same(user.clone()),
-                None => Rename::UnknownUser,
+                Some(user) => AppliedRename::Same(user.clone()),
+                None => AppliedRename::UnknownUser,
             };
         }
         if !users.contains_key(from) {
-            return Rename::UnknownUser;
+            return AppliedRename::UnknownUser;
         }
         if users.contains_key(to) {
-            return Rename::NameTaken;
+            return AppliedRename::NameTaken;
         }
         let Some(mut user) = users.remove(from) else {
-            return Rename::UnknownUser;
+            return AppliedRename::UnknownUser;
         };
         let from = std::mem::replace(&mut user.username, to.into());
         user.updated_at = at;
@@ -150,7 +152,7 @@ impl Table {
             to: to.into(),
             at,
         });
-        Rename::Applied(user)
+        AppliedRename::Applied(user)
     }
 }
 
@@ -180,8 +182,8 @@ mod tests {
         AccountId::parse(id).unwrap()
     }
 
-    fn seed(account_id: &str, username: &str) -> Seed {
-        Seed {
+    fn seed(account_id: &str, username: &str) -> NewUser {
+        NewUser {
             account_id: account(account_id),
             username: username.into(),
             id: None,
@@ -189,8 +191,8 @@ mod tests {
     }
 
     /// `T00000001` with ola and kari, `T00000002` with ola.
-    fn table() -> (Table, AccountId) {
-        let mut table = Table::new(1);
+    fn table() -> (UserStore, AccountId) {
+        let mut table = UserStore::new(1);
         for (account_id, username) in [
             ("T00000001", "ola"),
             ("T00000001", "kari"),
@@ -207,7 +209,7 @@ mod tests {
         let id = table.get(&account, "ola").unwrap().id;
         let at = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(60);
         let renamed = table.rename(&account, "ola", "nils", at);
-        let Rename::Applied(user) = renamed else {
+        let AppliedRename::Applied(user) = renamed else {
             panic!("{renamed:?}")
         };
         assert_eq!(
@@ -231,11 +233,11 @@ mod tests {
         let at = Timestamp::UNIX_EPOCH;
         let ola = table.get(&account, "ola").unwrap().clone();
         for (from, to, told) in [
-            ("nobody", "nils", Rename::UnknownUser),
-            ("nobody", "kari", Rename::UnknownUser),
-            ("nobody", "nobody", Rename::UnknownUser),
-            ("ola", "kari", Rename::NameTaken),
-            ("ola", "ola", Rename::Same(ola)),
+            ("nobody", "nils", AppliedRename::UnknownUser),
+            ("nobody", "kari", AppliedRename::UnknownUser),
+            ("nobody", "nobody", AppliedRename::UnknownUser),
+            ("ola", "kari", AppliedRename::NameTaken),
+            ("ola", "ola", AppliedRename::Same(ola)),
         ] {
             assert_eq!(table.rename(&account, from, to, at), told, "{from} to {to}");
         }
@@ -248,7 +250,7 @@ mod tests {
         let at = Timestamp::UNIX_EPOCH;
         for (from, to) in [("kari", "k"), ("ola", "kari"), ("k", "ola")] {
             let told = table.rename(&account, from, to, at);
-            assert!(matches!(told, Rename::Applied(_)), "{from} to {to}");
+            assert!(matches!(told, AppliedRename::Applied(_)), "{from} to {to}");
         }
         let seqs: Vec<u64> = table.ledger().iter().map(|entry| entry.seq).collect();
         assert_eq!(seqs, [1, 2, 3]);
@@ -260,7 +262,7 @@ mod tests {
         let before = table.get(&account("T00000001"), "ola").unwrap().id;
         let kept = table.put(seed("T00000001", "ola"), Timestamp::UNIX_EPOCH);
         assert_eq!(kept.id, before);
-        let given = Seed {
+        let given = NewUser {
             id: Some(Uuid::nil()),
             ..seed("T00000001", "ola")
         };

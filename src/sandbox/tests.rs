@@ -14,12 +14,12 @@ const ACCOUNT: &str = "T12345678";
 const TOKEN: &str = "a-fixed-token";
 
 /// A sandbox with ola and kari, and a client that has a token for it.
-struct Stage {
+struct SandboxFixture {
     sandbox: Sandbox,
     http: reqwest::Client,
 }
 
-impl Stage {
+impl SandboxFixture {
     async fn start() -> Self {
         Self::with(SandboxOptions::default()).await
     }
@@ -76,8 +76,8 @@ impl Stage {
     }
 }
 
-fn seed(username: &str) -> Seed {
-    Seed {
+fn seed(username: &str) -> NewUser {
+    NewUser {
         account_id: AccountId::parse(ACCOUNT).unwrap(),
         username: username.into(),
         id: None,
@@ -95,7 +95,7 @@ fn pair(from: &str, to: &str) -> (String, String) {
 
 #[tokio::test]
 async fn a_rename_answers_the_documented_user() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     let (status, mut user) = stage.rename("ola", "nils").await;
     assert_eq!(status, 200);
     for field in ["created_at", "updated_at"] {
@@ -109,7 +109,7 @@ async fn a_rename_answers_the_documented_user() {
 #[tokio::test]
 async fn a_bare_user_is_a_name_and_nothing_else() {
     let bare_users = true;
-    let stage = Stage::with(SandboxOptions {
+    let stage = SandboxFixture::with(SandboxOptions {
         bare_users,
         ..SandboxOptions::default()
     })
@@ -120,7 +120,7 @@ async fn a_bare_user_is_a_name_and_nothing_else() {
 
 #[tokio::test]
 async fn unknown_and_taken_names_are_refused_and_a_self_rename_changes_nothing() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     for (from, to, status, code) in [
         ("nobody", "nils", 404, json!("user_not_found")),
         ("nobody", "nobody", 404, json!("user_not_found")),
@@ -136,14 +136,14 @@ async fn unknown_and_taken_names_are_refused_and_a_self_rename_changes_nothing()
     }
     assert_eq!(stage.applied(), []);
     let calls = stage.sandbox.calls();
-    assert_eq!(calls.status(CallKind::Confirm, 200), 1);
-    assert_eq!(calls.status(CallKind::Confirm, 404), 1);
-    assert_eq!(calls.of(CallKind::Rename), 2);
+    assert_eq!(calls.status(SandboxCallKind::Confirm, 200), 1);
+    assert_eq!(calls.status(SandboxCallKind::Confirm, 404), 1);
+    assert_eq!(calls.of(SandboxCallKind::Rename), 2);
 }
 
 #[tokio::test]
 async fn what_is_no_valid_request_is_refused_and_told_why() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     let base = stage.sandbox.base_url();
     let account = |id: &str| format!("{base}/accounts/{id}/auth/users/ola/change_username");
     let long = "x".repeat(256);
@@ -170,7 +170,7 @@ async fn what_is_no_valid_request_is_refused_and_told_why() {
 
 #[tokio::test]
 async fn other_paths_and_methods_are_not_there() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     let base = stage.sandbox.base_url();
     for (path, get, post) in [
         ("/accounts/T12345678/auth/users/ola", 404, 404),
@@ -195,7 +195,7 @@ async fn other_paths_and_methods_are_not_there() {
 
 #[tokio::test]
 async fn get_token_gives_a_token_that_works_until_it_is_expired() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     let (status, token) = stage.get_token(CLIENT_ID, CLIENT_SECRET).await;
     assert_eq!((status, &token["expires_in"]), (200, &json!(86_400)));
     let rename = async |from: &str, to: &str| {
@@ -213,7 +213,7 @@ async fn get_token_gives_a_token_that_works_until_it_is_expired() {
 
 #[tokio::test]
 async fn without_a_good_token_nothing_is_done() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     let body = json!({ "username": "nils" });
     let call = || stage.http.post(stage.path("ola")).json(&body);
     for call in [
@@ -231,7 +231,7 @@ async fn without_a_good_token_nothing_is_done() {
 
 #[tokio::test]
 async fn a_status_fault_answers_in_the_place_of_the_api() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     stage
         .faults(&[
             "503=x1",
@@ -266,7 +266,7 @@ async fn a_status_fault_answers_in_the_place_of_the_api() {
 
 #[tokio::test]
 async fn retry_after_can_be_a_date() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     stage.faults(&["429,retry-date=90"]).await;
     let answer = stage.try_rename("ola", "nils").await.unwrap();
     let date = answer.headers()["retry-after"].to_str().unwrap();
@@ -277,7 +277,7 @@ async fn retry_after_can_be_a_date() {
 
 #[tokio::test]
 async fn a_broken_connection_is_seen_as_one_whether_or_not_the_rename_was_applied() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     for (fault, from, to, applied) in [
         ("reset=x1", "ola", "nils", 0),
         ("lost=x1", "ola", "nils", 1),
@@ -296,7 +296,13 @@ async fn a_broken_connection_is_seen_as_one_whether_or_not_the_rename_was_applie
         );
         assert_eq!(stage.applied().len(), applied, "{fault}");
     }
-    assert_eq!(stage.sandbox.calls().told(CallKind::Rename, Told::Reset), 4);
+    assert_eq!(
+        stage
+            .sandbox
+            .calls()
+            .told(SandboxCallKind::Rename, CallOutcome::Reset),
+        4
+    );
     assert_eq!(
         stage.rename("nils", "ola").await.0,
         200,
@@ -306,19 +312,22 @@ async fn a_broken_connection_is_seen_as_one_whether_or_not_the_rename_was_applie
 
 #[tokio::test]
 async fn silence_lasts_and_then_breaks_the_connection() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     stage.faults(&["late=x1,for=20ms"]).await;
     stage.try_rename("ola", "nils").await.unwrap_err();
     assert_eq!(stage.applied(), [pair("ola", "nils")]);
     assert_eq!(
-        stage.sandbox.calls().told(CallKind::Rename, Told::Silence),
+        stage
+            .sandbox
+            .calls()
+            .told(SandboxCallKind::Rename, CallOutcome::Silence),
         1
     );
 }
 
 #[tokio::test]
 async fn garbage_is_a_200_that_is_no_user_of_the_wanted_name() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     for (fault, least) in [
         ("garbage", 1),
         ("truncated", 1),
@@ -338,7 +347,7 @@ async fn garbage_is_a_200_that_is_no_user_of_the_wanted_name() {
 
 #[tokio::test]
 async fn an_expired_token_stays_expired_and_a_fixed_one_is_struck_once() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     let (_, token) = stage.get_token(CLIENT_ID, CLIENT_SECRET).await;
     for (token, statuses) in [
         (token["access_token"].as_str().unwrap(), [401, 401]),
@@ -359,7 +368,7 @@ async fn an_expired_token_stays_expired_and_a_fixed_one_is_struck_once() {
 
 #[tokio::test]
 async fn a_gate_holds_calls_until_the_faults_are_changed() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     stage.faults(&["gate"]).await;
     let held = async { tokio::join!(stage.rename("ola", "nils"), stage.rename("kari", "k")) };
     let opened = async {
@@ -376,20 +385,20 @@ async fn a_gate_holds_calls_until_the_faults_are_changed() {
 
 #[tokio::test]
 async fn a_caller_that_goes_away_is_counted_and_its_rename_not_applied() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     stage.faults(&["gate"]).await;
     tokio::select! {
         _ = stage.rename("ola", "nils") => panic!("the gate is closed"),
         _ = stage.sandbox.calls_until(|calls| calls.in_flight == 1) => {}
     }
-    let gone = |calls: &Calls| calls.told(CallKind::Rename, Told::Abandoned) == 1;
+    let gone = |calls: &CallLog| calls.told(SandboxCallKind::Rename, CallOutcome::Abandoned) == 1;
     stage.sandbox.calls_until(gone).await;
     assert_eq!(stage.applied(), []);
 }
 
 #[tokio::test]
 async fn while_refusing_no_connection_is_made_and_the_port_stays_ours() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     assert_eq!(stage.rename("ola", "nils").await.0, 200);
     stage.faults(&["refuse"]).await;
     for _ in 0..3 {
@@ -404,7 +413,7 @@ async fn while_refusing_no_connection_is_made_and_the_port_stays_ours() {
 
 #[tokio::test]
 async fn an_outage_takes_get_token_too() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     stage.faults(&["outage"]).await;
     assert_eq!(stage.rename("ola", "nils").await.0, 503);
     assert_eq!(stage.get_token(CLIENT_ID, CLIENT_SECRET).await.0, 503);
@@ -412,7 +421,7 @@ async fn an_outage_takes_get_token_too() {
 
 #[tokio::test]
 async fn the_paths_under_sandbox_tell_and_set_what_the_handle_does() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     let url = |path: &str| format!("{}{path}", stage.sandbox.control_url());
     let seeds = "{\"account_id\":\"P00000001\",\"username\":\"per\"}\n\n{\"account_id\":\"P00000001\",\"username\":\"pål\",\"id\":\"3c90c3cc-0d44-4b50-8888-8dd25736052a\"}";
     let send =
@@ -471,16 +480,19 @@ async fn only_loopback_is_listened_on() {
         ..SandboxOptions::default()
     };
     let refused = Sandbox::start(options).await.unwrap_err();
-    assert!(matches!(refused, StartError::NotLoopback(_)), "{refused}");
+    assert!(
+        matches!(refused, SandboxStartError::NotLoopback(_)),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
 async fn shutting_down_lets_calls_under_way_end_and_breaks_off_those_that_do_not() {
-    let stage = Stage::start().await;
+    let stage = SandboxFixture::start().await;
     stage
         .faults(&["timeout,prefix=kari", "slow,prefix=ola,delay=50ms"])
         .await;
-    let Stage { sandbox, http } = stage;
+    let SandboxFixture { sandbox, http } = stage;
     let base = sandbox.base_url().to_owned();
     let rename = async |from: &str| {
         let url = format!("{base}/accounts/{ACCOUNT}/auth/users/{from}/change_username");
@@ -488,8 +500,8 @@ async fn shutting_down_lets_calls_under_way_end_and_breaks_off_those_that_do_not
         call.json(&json!({ "username": "new" })).send().await
     };
     let close = async {
-        let begun = |calls: &Calls| {
-            calls.in_flight == 1 && calls.told(CallKind::Rename, Told::Silence) == 1
+        let begun = |calls: &CallLog| {
+            calls.in_flight == 1 && calls.told(SandboxCallKind::Rename, CallOutcome::Silence) == 1
         };
         sandbox.calls_until(begun).await;
         sandbox.shutdown().await;
@@ -509,8 +521,8 @@ fn a_latency_is_a_time_or_two() {
         ("80ms - 20ms", Err(BadLatency)),
         ("soon", Err(BadLatency)),
     ] {
-        let latency = latency.map(|(least, most)| Latency { least, most });
-        assert_eq!(text.parse::<Latency>(), latency, "{text}");
+        let latency = latency.map(|(least, most)| LatencyRange { least, most });
+        assert_eq!(text.parse::<LatencyRange>(), latency, "{text}");
     }
 }
 
@@ -520,7 +532,7 @@ fn any_username_can_be_renamed_to_any_other_through_real_http() {
         .enable_all()
         .build()
         .unwrap();
-    let stage = runtime.block_on(Stage::start());
+    let stage = runtime.block_on(SandboxFixture::start());
     let name = any::<String>().prop_filter("no path carries it", |name| {
         !matches!(&**name, "" | "." | "..") && name.chars().count() <= 255
     });

@@ -19,7 +19,7 @@ const SWEEP_AT: usize = 1024;
 
 /// A client that Get Token knows.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct OAuthClient {
     pub id: String,
     pub secret: SecretString,
     /// Only this account's tokens are given to it.
@@ -27,31 +27,35 @@ pub struct Client {
 }
 
 #[derive(Debug)]
-pub(super) struct Tokens {
+pub(super) struct IssuedTokens {
     lifetime: Duration,
-    known: Mutex<Known>,
+    known: Mutex<IssuedToken>,
 }
 
 #[derive(Debug)]
-struct Known {
-    clients: Vec<Client>,
-    good: HashMap<Box<str>, Good>,
+struct IssuedToken {
+    clients: Vec<OAuthClient>,
+    good: HashMap<Box<str>, TokenGrant>,
 }
 
 /// For what a token is good.
 #[derive(Debug)]
-struct Good {
+struct TokenGrant {
     /// None: for every account.
     account: Option<AccountId>,
     /// None: for ever.
     until: Option<Instant>,
 }
 
-impl Tokens {
-    pub(super) fn new(lifetime: Duration, clients: Vec<Client>, fixed: &[SecretString]) -> Self {
+impl IssuedTokens {
+    pub(super) fn new(
+        lifetime: Duration,
+        clients: Vec<OAuthClient>,
+        fixed: &[SecretString],
+    ) -> Self {
         let tokens = Self {
             lifetime,
-            known: Mutex::new(Known {
+            known: Mutex::new(IssuedToken {
                 clients,
                 good: HashMap::new(),
             }),
@@ -66,13 +70,13 @@ impl Tokens {
         self.lifetime
     }
 
-    pub(super) fn set_clients(&self, clients: Vec<Client>) {
+    pub(super) fn set_clients(&self, clients: Vec<OAuthClient>) {
         locked(&self.known).clients = clients;
     }
 
     /// Takes a token as good for every account and for ever.
     pub(super) fn accept(&self, token: &SecretString) {
-        let good = Good {
+        let good = TokenGrant {
             account: None,
             until: None,
         };
@@ -101,7 +105,7 @@ impl Tokens {
                 .retain(|_, good| good.until.is_none_or(|until| now < until));
         }
         let token = format!("sandbox.{}", Uuid::new_v4().simple());
-        let good = Good {
+        let good = TokenGrant {
             account: Some(account.clone()),
             until: Some(now + self.lifetime),
         };
@@ -147,13 +151,13 @@ mod tests {
         AccountId::parse(id).unwrap()
     }
 
-    fn tokens(only: Option<&str>) -> Tokens {
-        let client = Client {
+    fn tokens(only: Option<&str>) -> IssuedTokens {
+        let client = OAuthClient {
             id: "crm".to_owned(),
             secret: "hush".into(),
             account: only.map(account),
         };
-        Tokens::new(Duration::from_mins(1), vec![client], &["fixed".into()])
+        IssuedTokens::new(Duration::from_mins(1), vec![client], &["fixed".into()])
     }
 
     #[test]

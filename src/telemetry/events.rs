@@ -18,24 +18,24 @@ use uuid::Uuid;
 use super::logged_names::LoggedNames;
 use super::metrics::{EventType, Metrics, UndeliverableCause};
 use crate::clock;
-use crate::core::fault_log::{FaultLine, LineLimit, OutageLog, Recovery};
-use crate::core::machine::{CallReport, Deferral, Destination, Ended, Note};
+use crate::core::fault_log::{FaultLine, FaultRecovery, LineLimit, OutageLog};
+use crate::core::machine::{CallReport, DeferralNote, Destination, Observation, RequestEnded};
 use crate::core::outcome::{Outcome, Reason};
-use crate::core::policy::hold::Cause;
+use crate::core::policy::hold::HoldCause;
 use crate::core::removal::RemovalCause;
 use crate::core::request::{AccountId, RenameRequest};
 
 /// Tells logs and metrics.
 #[derive(Debug, Clone)]
-pub struct Reporter {
+pub struct EventReporter {
     metrics: Metrics,
     names: LoggedNames,
-    lines: Lines,
+    lines: RepeatedLines,
 }
 
 /// Which lines are due.
 #[derive(Debug, Clone, Default)]
-struct Lines {
+struct RepeatedLines {
     broker: OutageLog,
     /// The API, or our credentials for it.
     api: OutageLog,
@@ -51,8 +51,8 @@ struct Lines {
 
 /// A request has ended and its outcome is with the broker.
 #[derive(Debug)]
-pub struct RequestEnded<'a> {
-    pub ended: &'a Ended,
+pub struct RequestRecord<'a> {
+    pub ended: &'a RequestEnded,
     /// Nothing where the message was no valid request.
     pub request: Option<&'a RenameRequest>,
     /// As far as they could be read, also of what was no valid request.
@@ -63,13 +63,13 @@ pub struct RequestEnded<'a> {
     pub now: Timestamp,
 }
 
-impl Reporter {
+impl EventReporter {
     #[must_use]
     pub fn new(metrics: Metrics, names: LoggedNames) -> Self {
         Self {
             metrics,
             names,
-            lines: Lines::default(),
+            lines: RepeatedLines::default(),
         }
     }
 
@@ -79,8 +79,8 @@ impl Reporter {
     }
 
     /// One line an outcome.
-    pub fn request_ended(&self, end: &RequestEnded<'_>) {
-        let RequestEnded { ended, request, .. } = end;
+    pub fn request_ended(&self, end: &RequestRecord<'_>) {
+        let RequestRecord { ended, request, .. } = end;
         let took = between(ended.first_receipt_at, end.now);
         let age = end.asked_at.map(|at| between(at, end.now));
         self.metrics.outcome(&ended.outcome, took, age);
@@ -123,22 +123,22 @@ impl Reporter {
         }
     }
 
-    pub fn note(&mut self, note: Note) {
+    pub fn note(&mut self, note: Observation) {
         match note {
-            Note::Deferred(deferral) => self.deferred(&deferral),
-            Note::Confirmation(result) => self.metrics.confirmation(result),
-            Note::Held(cause, answer) | Note::ProbeFailed(cause, answer) => {
+            Observation::Deferred(deferral) => self.deferred(&deferral),
+            Observation::Confirmation(result) => self.metrics.confirmation(result),
+            Observation::Held(cause, answer) | Observation::ProbeFailed(cause, answer) => {
                 self.holding(cause, &answer);
             }
-            Note::Resumed => {
+            Observation::Resumed => {
                 self.metrics.set_hold(None);
-                if let Some(Recovery { lasted }) = self.lines.api.recovered(clock::now()) {
+                if let Some(FaultRecovery { lasted }) = self.lines.api.recovered(clock::now()) {
                     api_answers_again(lasted);
                 } else {
                     debug!("the API answers again; consuming");
                 }
             }
-            Note::TakesNew(false) => {
+            Observation::TakesNew(false) => {
                 if let Some(left_out) = self.lines.deferred_too_many.admit(clock::now()) {
                     warn!(
                         left_out = unless_none(left_out),
@@ -147,8 +147,8 @@ impl Reporter {
                     );
                 }
             }
-            Note::TakesNew(true) => debug!("new requests are taken again"),
-            Note::AccountHeld(cause, CallReport { gist, account }) => {
+            Observation::TakesNew(true) => debug!("new requests are taken again"),
+            Observation::AccountHeld(cause, CallReport { gist, account }) => {
                 if let Some(left_out) = self.lines.account_held.admit(clock::now()) {
                     warn!(
                         account = account.as_str(),
@@ -160,7 +160,7 @@ impl Reporter {
                     );
                 }
             }
-            Note::AccountResumed(cause, CallReport { gist, account }) => info!(
+            Observation::AccountResumed(cause, CallReport { gist, account }) => info!(
                 account = account.as_str(),
                 cause = cause.as_str(),
                 answer = %gist,
@@ -169,7 +169,7 @@ impl Reporter {
         }
     }
 
-    fn deferred(&self, deferral: &Deferral) {
+    fn deferred(&self, deferral: &DeferralNote) {
         let delay = match deferral.destination {
             Destination::Tail => Duration::ZERO,
             Destination::Ladder { step, wait } => {
@@ -190,9 +190,9 @@ impl Reporter {
     }
 
     /// The worker holds, or a probe has failed.
-    fn holding(&mut self, cause: Cause, CallReport { gist, account }: &CallReport) {
+    fn holding(&mut self, cause: HoldCause, CallReport { gist, account }: &CallReport) {
         self.metrics.set_hold(Some(cause));
-        let needs_action = cause == Cause::Credentials;
+        let needs_action = cause == HoldCause::Credentials;
         let line = self.lines.api.failed(needs_action, clock::now());
         let (cause_label, account) = (cause.as_str(), account.as_str());
         match line {
@@ -220,13 +220,14 @@ impl Reporter {
         }
     }
 
-    pub fn event_not_published(&mut self, kind: EventType) {
+    pub fn event_not_published(&mut self, kind: EventType, request: Option<Uuid>) {
         self.metrics.event_publish_failed(kind);
         if let Some(left_out) = self.lines.event_not_published.admit(clock::now()) {
             warn!(
                 event = kind.as_str(),
+                request_id = request.map(tracing::field::display),
                 left_out = unless_none(left_out),
-                "the broker did not take an event; trying again"
+                "the broker rejected an event; retrying"
             );
         }
     }
@@ -235,12 +236,13 @@ impl Reporter {
         self.metrics.dead_letter(reason);
     }
 
-    pub fn not_stored(&mut self, what: &'static str) {
+    pub fn not_stored(&mut self, what: &'static str, request: Option<Uuid>) {
         if let Some(left_out) = self.lines.not_stored.admit(clock::now()) {
             warn!(
                 what,
+                request_id = request.map(tracing::field::display),
                 left_out = unless_none(left_out),
-                "the broker did not take a message; the request is kept, trying again"
+                "the broker rejected the copy or dead letter of a request, which is kept; retrying"
             );
         }
     }
@@ -284,7 +286,7 @@ impl Reporter {
         }
         let was_away = self.lines.broker.is_away();
         match self.lines.broker.recovered(clock::now()) {
-            Some(Recovery { lasted }) => broker_is_back(lasted),
+            Some(FaultRecovery { lasted }) => broker_is_back(lasted),
             None if was_away => debug!(epoch, "connected to the broker"),
             None => info!(epoch, "connected to the broker"),
         }
@@ -333,7 +335,7 @@ impl Reporter {
     pub fn blocked(&mut self, blocked: bool) {
         let now = clock::now();
         if !blocked {
-            if let Some(Recovery { lasted }) = self.lines.alarm.recovered(now) {
+            if let Some(FaultRecovery { lasted }) = self.lines.alarm.recovered(now) {
                 alarm_is_over(lasted);
             } else {
                 debug!("the broker takes messages again");
@@ -356,13 +358,13 @@ impl Reporter {
     /// Time has passed: a recovery may be due that did not last before. Called whenever the
     /// worker's loop turns.
     pub fn tick(&mut self, now: Timestamp) {
-        if let Some(Recovery { lasted }) = self.lines.broker.tick(now) {
+        if let Some(FaultRecovery { lasted }) = self.lines.broker.tick(now) {
             broker_is_back(lasted);
         }
-        if let Some(Recovery { lasted }) = self.lines.api.tick(now) {
+        if let Some(FaultRecovery { lasted }) = self.lines.api.tick(now) {
             api_answers_again(lasted);
         }
-        if let Some(Recovery { lasted }) = self.lines.alarm.tick(now) {
+        if let Some(FaultRecovery { lasted }) = self.lines.alarm.tick(now) {
             alarm_is_over(lasted);
         }
     }
@@ -412,17 +414,17 @@ fn unless_none(count: u64) -> Option<u64> {
     (count > 0).then_some(count)
 }
 
-const fn why_account_held(cause: Cause) -> &'static str {
+const fn why_account_held(cause: HoldCause) -> &'static str {
     match cause {
-        Cause::Api => "its calls fail again and again",
-        Cause::Credentials => "the API refuses its credentials",
+        HoldCause::Api => "its calls fail again and again",
+        HoldCause::Credentials => "the API refuses its credentials",
     }
 }
 
-const fn why_held(cause: Cause) -> &'static str {
+const fn why_held(cause: HoldCause) -> &'static str {
     match cause {
-        Cause::Api => "the API fails again and again; holding, and probing it",
-        Cause::Credentials => {
+        HoldCause::Api => "the API fails again and again; holding, and probing it",
+        HoldCause::Credentials => {
             "the API refuses our credentials; holding, and probing it: check api.token or \
              api.client_id and api.client_secret"
         }

@@ -18,18 +18,19 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use self::repeats::Repeats;
-use crate::config::{Log, LogFormat};
+use self::repeats::RepeatFilter;
+use crate::config::{LogFormat, LogSection};
 use crate::wire::visible::EscapingWriter;
 
 /// What these say only matters when it is a warning, unless somebody asks. That traces are not
 /// taken, nobody else tells.
-const QUIET: &str = "tower=warn,opentelemetry=warn,opentelemetry_sdk=warn,opentelemetry-otlp=error";
+const DEPENDENCY_DIRECTIVES: &str =
+    "tower=warn,opentelemetry=warn,opentelemetry_sdk=warn,opentelemetry-otlp=error";
 
 /// The libraries whose lines may show what goes over the wire: bodies, names in a path, passwords.
 /// Whatever `log.level` asks for, more than this does not come. lapin's own crates tell nothing: they
 /// tell each connection error at error level, and we tell the same better.
-const HUSHED: [(&str, LevelFilter); 9] = [
+const MAX_LEVEL_BY_TARGET: [(&str, LevelFilter); 9] = [
     ("lapin", LevelFilter::OFF),
     // And amq_protocol_tcp, amq_protocol_uri and so on.
     ("amq_protocol", LevelFilter::OFF),
@@ -65,10 +66,10 @@ pub struct LogGuard {
 }
 
 /// Sets the process's log up; does nothing where one is set up already, as in tests.
-pub fn init(log: &Log) -> Result<LogGuard, BadLevel> {
+pub fn init(log: &LogSection) -> Result<LogGuard, BadLevel> {
     let registry = tracing_subscriber::registry()
         .with(filter(&log.level)?)
-        .with(Repeats::default());
+        .with(RepeatFilter::default());
     let is_terminal = std::io::stderr().is_terminal();
     let text = match log.format {
         LogFormat::Auto => is_terminal,
@@ -119,12 +120,12 @@ fn filter<S>(level: &str) -> Result<impl Layer<S> + use<S>, BadLevel>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let asked = EnvFilter::try_new(format!("{QUIET},{level}"))?;
-    Ok(asked.and_then(filter_fn(may_be_told)))
+    let asked = EnvFilter::try_new(format!("{DEPENDENCY_DIRECTIVES},{level}"))?;
+    Ok(asked.and_then(filter_fn(is_allowed)))
 }
 
-fn may_be_told(line: &Metadata<'_>) -> bool {
-    let mut hushed = HUSHED.iter();
+fn is_allowed(line: &Metadata<'_>) -> bool {
+    let mut hushed = MAX_LEVEL_BY_TARGET.iter();
     hushed
         .find(|(library, _)| line.target().starts_with(library))
         .is_none_or(|(_, most)| line.level() <= most)
@@ -141,9 +142,9 @@ mod tests {
 
     /// Notes where each line comes from.
     #[derive(Clone, Default)]
-    struct Heard(Arc<Mutex<Vec<(String, Level)>>>);
+    struct RecordingLayer(Arc<Mutex<Vec<(String, Level)>>>);
 
-    impl<S: Subscriber> Layer<S> for Heard {
+    impl<S: Subscriber> Layer<S> for RecordingLayer {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
             let line = event.metadata();
             let heard = (line.target().to_owned(), *line.level());
@@ -152,7 +153,7 @@ mod tests {
     }
 
     fn heard_at(level: &str) -> Vec<(String, Level)> {
-        let heard = Heard::default();
+        let heard = RecordingLayer::default();
         let registry = tracing_subscriber::registry();
         let log = registry.with(filter(level).unwrap()).with(heard.clone());
         tracing::subscriber::with_default(log, || {

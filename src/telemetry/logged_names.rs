@@ -6,7 +6,7 @@ use ring::hmac::{self, HMAC_SHA256, Key};
 use ring::rand::SystemRandom;
 use secrecy::ExposeSecret as _;
 
-use crate::config::{Log, SecretError, Usernames};
+use crate::config::{LogSection, SecretError, UsernameLogging};
 
 /// The length of a hash in bytes: 2^32 different names before two are likely to share one, and
 /// short enough to be read out.
@@ -29,11 +29,11 @@ pub struct BadHashKey(#[from] SecretError);
 impl LoggedNames {
     /// Reads the key, once: a key that changed while the worker runs would give one name two hashes
     /// in one log.
-    pub fn new(log: &Log) -> Result<Self, BadHashKey> {
+    pub fn new(log: &LogSection) -> Result<Self, BadHashKey> {
         Ok(match log.usernames {
-            Usernames::Hidden => Self::Hidden,
-            Usernames::Shown => Self::Shown,
-            Usernames::Hashed => Self::Hashed(match &log.hash_key {
+            UsernameLogging::Hidden => Self::Hidden,
+            UsernameLogging::Shown => Self::Shown,
+            UsernameLogging::Hashed => Self::Hashed(match &log.hash_key {
                 Some(key) => NameHasher::keyed(key.read()?.expose_secret()),
                 None => NameHasher::with_random_key(),
             }),
@@ -97,8 +97,8 @@ mod tests {
 
     const NAME: &str = "ola@example.com";
 
-    fn log(usernames: Usernames, hash_key: Option<Secret>) -> Log {
-        Log {
+    fn log(usernames: UsernameLogging, hash_key: Option<Secret>) -> LogSection {
+        LogSection {
             usernames,
             hash_key,
             ..Settings::default().log
@@ -106,7 +106,7 @@ mod tests {
     }
 
     fn hashed(key: Option<Secret>) -> String {
-        let names = LoggedNames::new(&log(Usernames::Hashed, key)).unwrap();
+        let names = LoggedNames::new(&log(UsernameLogging::Hashed, key)).unwrap();
         names.of(NAME).unwrap()
     }
 
@@ -118,7 +118,7 @@ mod tests {
         // Stays as it is, or searches in older logs find nothing:
         // printf %s ola@example.com | openssl dgst -sha256 -hmac 'a key for the tests'
         assert_eq!(hashed(key()), "f6f8e6f5e5007bce");
-        let names = LoggedNames::new(&log(Usernames::Hashed, key())).unwrap();
+        let names = LoggedNames::new(&log(UsernameLogging::Hashed, key())).unwrap();
         assert_ne!(names.of("ola@example.org"), names.of(NAME));
     }
 
@@ -127,7 +127,7 @@ mod tests {
         let (one, another) = (hashed(None), hashed(None));
         assert_ne!(one, another);
         assert_eq!(one.len(), 2 * HASH_LEN);
-        let names = LoggedNames::new(&log(Usernames::Hashed, None)).unwrap();
+        let names = LoggedNames::new(&log(UsernameLogging::Hashed, None)).unwrap();
         assert_eq!(names.of(NAME), names.of(NAME));
     }
 
@@ -136,7 +136,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         let key = || Some(Secret::File(path.clone()));
-        let error = LoggedNames::new(&log(Usernames::Hashed, key())).unwrap_err();
+        let error = LoggedNames::new(&log(UsernameLogging::Hashed, key())).unwrap_err();
         assert!(
             error.to_string().starts_with("log.hash_key_file: "),
             "{error}"
@@ -148,17 +148,17 @@ mod tests {
         );
         // Who hashes nothing needs no key.
         std::fs::remove_file(&path).unwrap();
-        LoggedNames::new(&log(Usernames::Hidden, key())).unwrap();
+        LoggedNames::new(&log(UsernameLogging::Hidden, key())).unwrap();
     }
 
     #[test]
     fn names_appear_as_asked_and_the_key_never() {
         let key = || Some(Secret::inline("hush-hush"));
         let of = |usernames| LoggedNames::new(&log(usernames, key())).unwrap().of(NAME);
-        assert_eq!(of(Usernames::Hidden), None);
-        assert_eq!(of(Usernames::Shown).as_deref(), Some(NAME));
-        let names = LoggedNames::new(&log(Usernames::Hashed, key())).unwrap();
-        let printed = format!("{names:?} {:?}", log(Usernames::Hashed, key()));
+        assert_eq!(of(UsernameLogging::Hidden), None);
+        assert_eq!(of(UsernameLogging::Shown).as_deref(), Some(NAME));
+        let names = LoggedNames::new(&log(UsernameLogging::Hashed, key())).unwrap();
+        let printed = format!("{names:?} {:?}", log(UsernameLogging::Hashed, key()));
         assert!(!printed.contains("hush"), "{printed}");
         assert!(!names.of(NAME).unwrap().contains("ola"));
     }

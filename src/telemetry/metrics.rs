@@ -17,32 +17,32 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
 
-pub use self::calls::{Call, CallStatus};
-use self::families::Families;
-pub use self::family::Given;
-use self::labels::{Build, Delay, EndWhy, Redelivered};
-pub use self::labels::{End, EventType, UndeliverableCause};
+pub use self::calls::{CallLabel, CallStatus};
+use self::families::MetricFamilies;
+pub use self::family::StaticLabels;
+use self::labels::{BuildLabels, DelayLabel, ReasonLabel, RedeliveredLabel};
+pub use self::labels::{EventType, OutcomeLabel, UndeliverableCause};
 use crate::core::outcome::{Outcome, Reason};
-use crate::core::policy::hold::Cause;
+use crate::core::policy::hold::HoldCause;
 use crate::core::verdict::Confirmation;
 
 /// The worker's metrics; clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    shared: Arc<Shared>,
+    shared: Arc<MetricsInner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct MetricsInner {
     registry: Registry,
-    families: Families,
+    families: MetricFamilies,
     /// How many dropped log lines the counter has by now.
     log_lines_dropped: AtomicU64,
 }
 
 /// What has happened since the start, for `/status` and summaries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct RequestCounts {
     pub consumed: u64,
     pub renamed: u64,
     pub already_applied: u64,
@@ -56,13 +56,13 @@ pub struct Counts {
 
 impl Metrics {
     /// All of them, every series at zero.
-    pub fn new(given: &Given) -> prometheus::Result<Self> {
+    pub fn new(given: &StaticLabels) -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let families = Families::register(&registry, given)?;
+        let families = MetricFamilies::register(&registry, given)?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
-        families.build_info.set(Build, 1);
+        families.build_info.set(BuildLabels, 1);
         Ok(Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(MetricsInner {
                 registry,
                 families,
                 log_lines_dropped: AtomicU64::new(0),
@@ -73,7 +73,7 @@ impl Metrics {
     pub fn consumed(&self, redelivered: bool) {
         self.all()
             .requests_consumed_total
-            .inc(Redelivered(redelivered));
+            .inc(RedeliveredLabel(redelivered));
     }
 
     /// A request was received that no worker had seen before (neither redelivered nor deferred).
@@ -91,15 +91,15 @@ impl Metrics {
     /// A request has ended: `took` since its first receipt, `age` since it was asked for.
     pub fn outcome(&self, outcome: &Outcome, took: Duration, age: Option<Duration>) {
         let all = self.all();
-        all.outcomes_total.inc(EndWhy::from(outcome));
+        all.outcomes_total.inc(ReasonLabel::from(outcome));
         all.request_duration_seconds
-            .observe(End::from(outcome), took);
+            .observe(OutcomeLabel::from(outcome), took);
         if let Some(age) = age {
             all.request_age_seconds.observe((), age);
         }
     }
 
-    pub fn api_call(&self, kind: impl Into<Call>, status: CallStatus, took: Duration) {
+    pub fn api_call(&self, kind: impl Into<CallLabel>, status: CallStatus, took: Duration) {
         let (all, kind) = (self.all(), kind.into());
         all.api_calls_total.inc((kind, status));
         all.api_call_duration_seconds.observe(kind, took);
@@ -111,7 +111,7 @@ impl Metrics {
 
     /// A request was moved to the ladder's step of this index.
     pub fn deferred(&self, step: usize) {
-        self.all().deferrals_total.inc(Delay(step));
+        self.all().deferrals_total.inc(DelayLabel(step));
     }
 
     pub fn event_published(&self, kind: EventType) {
@@ -151,13 +151,13 @@ impl Metrics {
     }
 
     /// The worker holds for this cause, or not at all.
-    pub fn set_hold(&self, cause: Option<Cause>) {
-        for each in Cause::ALL {
+    pub fn set_hold(&self, cause: Option<HoldCause>) {
+        for each in HoldCause::ALL {
             self.all().hold.set(each, i64::from(cause == Some(each)));
         }
     }
 
-    pub fn set_accounts_held(&self, cause: Cause, accounts: i64) {
+    pub fn set_accounts_held(&self, cause: HoldCause, accounts: i64) {
         self.all().accounts_held.set(cause, accounts);
     }
 
@@ -169,13 +169,13 @@ impl Metrics {
         self.all().broker_reconnects_total.inc(());
     }
 
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> RequestCounts {
         let all = self.all();
         let (renamed, already_applied) = (
-            all.outcomes_total.get(EndWhy::Renamed),
-            all.outcomes_total.get(EndWhy::AlreadyApplied),
+            all.outcomes_total.get(ReasonLabel::Renamed),
+            all.outcomes_total.get(ReasonLabel::AlreadyApplied),
         );
-        Counts {
+        RequestCounts {
             consumed: all.requests_consumed_total.total(),
             renamed,
             already_applied,
@@ -206,7 +206,7 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.shared.registry.gather())
     }
 
-    fn all(&self) -> &Families {
+    fn all(&self) -> &MetricFamilies {
         &self.shared.families
     }
 }

@@ -25,8 +25,8 @@ use uuid::Uuid;
 use self::context::TraceContext;
 pub use self::otlp::{BadExporter, HttpClient};
 use self::otlp::{Exporter, Span};
-use crate::config::{AmqpUrl, Ladder, Settings};
-use crate::core::answer::{Answer, CallKind, NoToken, Silence};
+use crate::config::{AmqpUrl, RetryDelays, Settings};
+use crate::core::answer::{ApiResponse, CallKind, TokenError, TransportError};
 use crate::core::outcome::Outcome;
 use crate::core::request::{AccountId, RenameRequest};
 
@@ -35,20 +35,20 @@ const TEMPLATE: &str = "/accounts/{aid}/auth/users/{username}/change_username";
 const CALL: &str = "POST /accounts/{aid}/auth/users/{username}/change_username";
 
 /// How long the last spans may take to be sent at the end.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a span is to its peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum SpanKind {
     Consumer,
     Producer,
     Client,
 }
 
-type Attribute = (&'static str, Value);
+type SpanAttribute = (&'static str, AttributeValue);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Value {
+enum AttributeValue {
     Word(&'static str),
     Text(String),
     Int(i64),
@@ -57,13 +57,13 @@ enum Value {
 
 /// Begins the traces of requests; clones share the exporter.
 #[derive(Debug, Clone)]
-pub struct Tracer(Option<Arc<Shared>>);
+pub struct RequestTracer(Option<Arc<TracerInner>>);
 
 #[derive(Debug)]
-struct Shared {
+struct TracerInner {
     exporter: Exporter,
-    broker: Server,
-    api: Server,
+    broker: ServerAddress,
+    api: ServerAddress,
     /// `api.base_url`, for the redacted URL.
     base_url: String,
     requests: String,
@@ -75,14 +75,14 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct Server {
+struct ServerAddress {
     address: Option<String>,
     port: Option<i64>,
 }
 
 /// A delivered message, as far as its trace wants to know.
 #[derive(Debug, Clone, Copy)]
-pub struct Delivered<'a> {
+pub struct DeliveryAttributes<'a> {
     pub traceparent: Option<&'a str>,
     pub redelivered: bool,
     pub body_size: usize,
@@ -92,12 +92,12 @@ pub struct Delivered<'a> {
 #[derive(Debug)]
 pub struct RequestTrace {
     came_with: Option<TraceContext>,
-    recorded: Option<Recorded>,
+    recorded: Option<RecordedSpan>,
 }
 
 #[derive(Debug)]
-struct Recorded {
-    shared: Arc<Shared>,
+struct RecordedSpan {
+    shared: Arc<TracerInner>,
     span: Span,
     account: Option<AccountId>,
     /// Renames asked for so far, under this delivery.
@@ -113,7 +113,7 @@ pub struct StepTrace {
 
 /// What is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
+pub enum PublishAttributes {
     Event {
         event_type: &'static str,
     },
@@ -124,7 +124,7 @@ pub enum Published {
     },
 }
 
-impl Tracer {
+impl RequestTracer {
     /// Records nothing.
     #[must_use]
     pub const fn off() -> Self {
@@ -142,14 +142,14 @@ impl Tracer {
             return Ok(Self::off());
         };
         let broker = settings.amqp.url.read().ok();
-        let broker = broker.and_then(|url| Server::of_broker(url.expose_secret()));
+        let broker = broker.and_then(|url| ServerAddress::of_broker(url.expose_secret()));
         let prefix = &settings.amqp.prefix;
         let steps = settings.retry.ladder.steps().iter();
-        let wait = |&step| format!("{prefix}.wait.{}", Ladder::label(step));
-        Ok(Self(Some(Arc::new(Shared {
+        let wait = |&step| format!("{prefix}.wait.{}", RetryDelays::label(step));
+        Ok(Self(Some(Arc::new(TracerInner {
             exporter: Exporter::new(endpoint, version, client)?,
             broker: broker.unwrap_or_default(),
-            api: Server::of(&settings.api.base_url, 443),
+            api: ServerAddress::of(&settings.api.base_url, 443),
             base_url: settings.api.base_url.clone(),
             requests: format!("{prefix}.requests"),
             process: format!("process {prefix}.requests"),
@@ -160,17 +160,20 @@ impl Tracer {
     }
 
     #[must_use]
-    pub fn request(&self, delivered: Delivered<'_>) -> RequestTrace {
+    pub fn request(&self, delivered: DeliveryAttributes<'_>) -> RequestTrace {
         let came_with = delivered.traceparent.and_then(TraceContext::parse);
         let recorded = self.0.as_ref().map(|shared| {
             let mut attributes = shared.messaging("process", "process", shared.requests.clone());
             attributes.push(("messaging.message.body.size", int(delivered.body_size)));
-            attributes.push(("rename.redelivered", Value::Bool(delivered.redelivered)));
+            attributes.push((
+                "rename.redelivered",
+                AttributeValue::Bool(delivered.redelivered),
+            ));
             let name = shared.process.clone().into();
-            Recorded {
+            RecordedSpan {
                 span: shared
                     .exporter
-                    .root(came_with, Kind::Consumer, name, attributes),
+                    .root(came_with, SpanKind::Consumer, name, attributes),
                 shared: Arc::clone(shared),
                 account: None,
                 renames: 0,
@@ -185,7 +188,7 @@ impl Tracer {
     /// Sends what is left. Blocks for a few seconds at most.
     pub fn shutdown(&self) {
         if let Some(shared) = &self.0 {
-            shared.exporter.shutdown(LAST_WORDS);
+            shared.exporter.shutdown(FLUSH_TIMEOUT);
         }
     }
 }
@@ -195,10 +198,13 @@ impl RequestTrace {
     pub fn read(&mut self, request: &RenameRequest) {
         if let Some(recorded) = &mut self.recorded {
             let (id, account) = (request.request_id.to_string(), &request.account_id);
-            recorded.span.set(("rename.request_id", Value::Text(id)));
             recorded
                 .span
-                .set(("rename.account_id", Value::Text(account.to_string())));
+                .set(("rename.request_id", AttributeValue::Text(id)));
+            recorded.span.set((
+                "rename.account_id",
+                AttributeValue::Text(account.to_string()),
+            ));
             recorded.account = Some(account.clone());
         }
     }
@@ -220,24 +226,28 @@ impl RequestTrace {
             if kind == CallKind::Rename {
                 recorded.renames += 1;
             }
-            recorded
-                .shared
-                .exporter
-                .child(&recorded.span, Kind::Client, CALL.into(), attributes)
+            recorded.shared.exporter.child(
+                &recorded.span,
+                SpanKind::Client,
+                CALL.into(),
+                attributes,
+            )
         })
     }
 
     /// Something is published for it.
-    pub fn publish(&mut self, what: Published) -> StepTrace {
+    pub fn publish(&mut self, what: PublishAttributes) -> StepTrace {
         self.step(|recorded| {
             let shared = &recorded.shared;
             // By the conventions, exchange and routing key where there is an exchange.
             let (to, destination) = match what {
-                Published::Event { event_type } => {
+                PublishAttributes::Event { event_type } => {
                     (&shared.events, format!("{}:{event_type}", shared.events))
                 }
-                Published::DeadLetter => (&shared.dead_letters, shared.dead_letters.clone()),
-                Published::Copy { step } => {
+                PublishAttributes::DeadLetter => {
+                    (&shared.dead_letters, shared.dead_letters.clone())
+                }
+                PublishAttributes::Copy { step } => {
                     let retry = step.and_then(|step| shared.retries.get(step));
                     let queue = retry.unwrap_or(&shared.requests);
                     (queue, queue.clone())
@@ -247,44 +257,47 @@ impl RequestTrace {
             let name = format!("publish {to}").into();
             shared
                 .exporter
-                .child(&recorded.span, Kind::Producer, name, attributes)
+                .child(&recorded.span, SpanKind::Producer, name, attributes)
         })
     }
 
     /// It has ended and is acknowledged.
     pub fn ended(&self, outcome: &Outcome) {
-        let Some(Recorded { span, .. }) = &self.recorded else {
+        let Some(RecordedSpan { span, .. }) = &self.recorded else {
             return;
         };
         let attempts = match outcome {
             Outcome::Renamed(renamed) => {
-                span.set(("rename.outcome", Value::Word(renamed.how.as_str())));
+                span.set(("rename.outcome", AttributeValue::Word(renamed.how.as_str())));
                 span.set((
                     "rename.confirmed_by",
-                    Value::Word(renamed.confirmed_by.as_str()),
+                    AttributeValue::Word(renamed.confirmed_by.as_str()),
                 ));
                 renamed.attempts
             }
             Outcome::Failed(failed) => {
-                span.set(("rename.outcome", Value::Word("failed")));
-                span.set(("rename.reason", Value::Word(failed.reason.as_str())));
+                span.set(("rename.outcome", AttributeValue::Word("failed")));
+                span.set((
+                    "rename.reason",
+                    AttributeValue::Word(failed.reason.as_str()),
+                ));
                 span.fail(failed.reason.as_str().into());
                 failed.attempts
             }
         };
-        span.set(("rename.attempts", Value::Int(attempts.into())));
+        span.set(("rename.attempts", AttributeValue::Int(attempts.into())));
         span.end();
     }
 
     /// It leaves the worker without an end: it waits elsewhere, or comes again.
     pub fn left(&self, how: &'static str) {
-        if let Some(Recorded { span, .. }) = &self.recorded {
-            span.set(("rename.outcome", Value::Word(how)));
+        if let Some(RecordedSpan { span, .. }) = &self.recorded {
+            span.set(("rename.outcome", AttributeValue::Word(how)));
             span.end();
         }
     }
 
-    fn step(&mut self, start: impl FnOnce(&mut Recorded) -> Span) -> StepTrace {
+    fn step(&mut self, start: impl FnOnce(&mut RecordedSpan) -> Span) -> StepTrace {
         StepTrace {
             came_with: self.came_with,
             span: self.recorded.as_mut().map(start),
@@ -303,25 +316,28 @@ impl StepTrace {
     /// The published message's id, ours.
     pub fn message_id(&self, id: Uuid) {
         if let Some(span) = &self.span {
-            span.set(("messaging.message.id", Value::Text(id.to_string())));
+            span.set(("messaging.message.id", AttributeValue::Text(id.to_string())));
         }
     }
 
     /// The call was answered, or not.
-    pub fn answered(self, answer: &Answer) {
+    pub fn answered(self, answer: &ApiResponse) {
         let Some(span) = self.span else { return };
         let (status, error) = match answer {
-            Answer::User(_) => (Some(200), None),
-            Answer::Garbled { status } => (Some(*status), Some("garbled".into())),
-            Answer::Refused(refusal) => (
+            ApiResponse::User(_) => (Some(200), None),
+            ApiResponse::Malformed { status } => (Some(*status), Some("garbled".into())),
+            ApiResponse::Refused(refusal) => (
                 Some(refusal.status),
                 Some(refusal.status.to_string().into()),
             ),
-            Answer::Silence(silence) => (None, Some(silence_word(*silence).into())),
-            Answer::NoToken(none) => (None, Some(no_token_word(none).into())),
+            ApiResponse::Silence(silence) => (None, Some(error_type_of(*silence).into())),
+            ApiResponse::NoToken(none) => (None, Some(no_token_word(none).into())),
         };
         if let Some(status) = status {
-            span.set(("http.response.status_code", Value::Int(status.into())));
+            span.set((
+                "http.response.status_code",
+                AttributeValue::Int(status.into()),
+            ));
         }
         span_over(&span, error);
     }
@@ -334,9 +350,9 @@ impl StepTrace {
     }
 }
 
-impl Recorded {
-    fn call(&self, kind: CallKind) -> Vec<Attribute> {
-        let Shared { api, base_url, .. } = &*self.shared;
+impl RecordedSpan {
+    fn call(&self, kind: CallKind) -> Vec<SpanAttribute> {
+        let TracerInner { api, base_url, .. } = &*self.shared;
         let account = self.account.as_ref().map_or("", AccountId::as_str);
         let url = format!("{base_url}/accounts/{account}/auth/users/REDACTED/change_username");
         let word = match kind {
@@ -344,38 +360,44 @@ impl Recorded {
             CallKind::Confirm => "confirm",
         };
         let mut attributes = vec![
-            ("http.request.method", Value::Word("POST")),
-            ("url.template", Value::Word(TEMPLATE)),
-            ("url.full", Value::Text(url)),
-            ("rename.call", Value::Word(word)),
+            ("http.request.method", AttributeValue::Word("POST")),
+            ("url.template", AttributeValue::Word(TEMPLATE)),
+            ("url.full", AttributeValue::Text(url)),
+            ("rename.call", AttributeValue::Word(word)),
         ];
         if kind == CallKind::Rename && self.renames > 0 {
-            attributes.push(("http.request.resend_count", Value::Int(self.renames)));
+            attributes.push((
+                "http.request.resend_count",
+                AttributeValue::Int(self.renames),
+            ));
         }
         attributes.extend(api.attributes());
         attributes
     }
 }
 
-impl Shared {
+impl TracerInner {
     fn messaging(
         &self,
         name: &'static str,
         kind: &'static str,
         destination: String,
-    ) -> Vec<Attribute> {
+    ) -> Vec<SpanAttribute> {
         let mut attributes = vec![
-            ("messaging.system", Value::Word("rabbitmq")),
-            ("messaging.operation.name", Value::Word(name)),
-            ("messaging.operation.type", Value::Word(kind)),
-            ("messaging.destination.name", Value::Text(destination)),
+            ("messaging.system", AttributeValue::Word("rabbitmq")),
+            ("messaging.operation.name", AttributeValue::Word(name)),
+            ("messaging.operation.type", AttributeValue::Word(kind)),
+            (
+                "messaging.destination.name",
+                AttributeValue::Text(destination),
+            ),
         ];
         attributes.extend(self.broker.attributes());
         attributes
     }
 }
 
-impl Server {
+impl ServerAddress {
     fn of(url: &str, usual_port: u16) -> Self {
         let Ok(url) = Url::parse(url) else {
             return Self::default();
@@ -394,12 +416,14 @@ impl Server {
         })
     }
 
-    fn attributes(&self) -> impl Iterator<Item = Attribute> {
+    fn attributes(&self) -> impl Iterator<Item = SpanAttribute> {
         let address = self
             .address
             .clone()
-            .map(|address| ("server.address", Value::Text(address)));
-        let port = self.port.map(|port| ("server.port", Value::Int(port)));
+            .map(|address| ("server.address", AttributeValue::Text(address)));
+        let port = self
+            .port
+            .map(|port| ("server.port", AttributeValue::Int(port)));
         address.into_iter().chain(port)
     }
 }
@@ -411,22 +435,22 @@ fn span_over(span: &Span, error: Option<Cow<'static, str>>) {
     span.end();
 }
 
-const fn silence_word(silence: Silence) -> &'static str {
+const fn error_type_of(silence: TransportError) -> &'static str {
     match silence {
-        Silence::Connect => "connect",
-        Silence::Timeout => "timeout",
-        Silence::Reset => "reset",
+        TransportError::Connect => "connect",
+        TransportError::Timeout => "timeout",
+        TransportError::Reset => "reset",
     }
 }
 
-const fn no_token_word(none: &NoToken) -> &'static str {
+const fn no_token_word(none: &TokenError) -> &'static str {
     match none {
-        NoToken::Missing => "no_token",
-        NoToken::Refused { .. } => "token_refused",
-        NoToken::Unavailable => "token_unavailable",
+        TokenError::Missing => "no_token",
+        TokenError::Refused { .. } => "token_refused",
+        TokenError::Unavailable => "token_unavailable",
     }
 }
 
-fn int(size: usize) -> Value {
-    Value::Int(i64::try_from(size).unwrap_or(i64::MAX))
+fn int(size: usize) -> AttributeValue {
+    AttributeValue::Int(i64::try_from(size).unwrap_or(i64::MAX))
 }

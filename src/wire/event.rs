@@ -8,8 +8,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::request::PartialRequest;
-use super::schema::Schema;
-use super::timestamp::Printed;
+use super::schema::MessageSchema;
+use super::timestamp::Rfc3339Millis;
 use crate::core::outcome::{Failed, Reason, Renamed};
 use crate::core::request::RenameRequest;
 
@@ -83,10 +83,10 @@ pub fn renamed(
         outcome: outcome.how.as_str(),
         confirmed_by: outcome.confirmed_by.as_str(),
         attempts: outcome.attempts,
-        requested_at: request.requested_at.map(Printed),
-        completed_at: Printed(outcome.completed_at),
+        requested_at: request.requested_at.map(Rfc3339Millis),
+        completed_at: Rfc3339Millis(outcome.completed_at),
     };
-    Envelope {
+    EventEnvelope {
         specversion: "1.0",
         id: event_id(&request.request_id.to_string(), RENAMED),
         source,
@@ -94,7 +94,7 @@ pub fn renamed(
         subject: user_id,
         time: data.completed_at,
         datacontenttype: "application/json",
-        dataschema: Schema::UserRenamed.data_uri(),
+        dataschema: MessageSchema::UserRenamed.data_uri(),
         traceparent: trace,
         data,
     }
@@ -122,7 +122,7 @@ pub fn failed<'a>(
         (id, _) => event_id(&id.unwrap_or_default().to_string(), RENAME_FAILED),
     };
     let data = FailedData::new(subject, failed);
-    Envelope {
+    EventEnvelope {
         specversion: "1.0",
         id,
         source,
@@ -130,7 +130,7 @@ pub fn failed<'a>(
         subject: user_id,
         time: data.failed_at,
         datacontenttype: "application/json",
-        dataschema: Schema::UserRenameFailed.data_uri(),
+        dataschema: MessageSchema::UserRenameFailed.data_uri(),
         traceparent: trace,
         data,
     }
@@ -142,7 +142,7 @@ fn event_id(request: &str, event_type: &str) -> Uuid {
 }
 
 #[derive(Serialize, JsonSchema)]
-pub(super) struct Envelope<'a, D> {
+pub(super) struct EventEnvelope<'a, D> {
     #[schemars(extend("const" = "1.0"))]
     specversion: &'static str,
     /// A version 5 UUID of request id and type: a repeat has the same id.
@@ -157,7 +157,7 @@ pub(super) struct Envelope<'a, D> {
     #[schemars(schema_with = "uuid")]
     subject: Option<Uuid>,
     /// When the outcome came about.
-    time: Printed,
+    time: Rfc3339Millis,
     #[schemars(extend("const" = "application/json"))]
     datacontenttype: &'static str,
     /// The part of this schema that describes `data`.
@@ -170,11 +170,11 @@ pub(super) struct Envelope<'a, D> {
     data: D,
 }
 
-impl<D: Serialize> Envelope<'_, D> {
+impl<D: Serialize> EventEnvelope<'_, D> {
     fn into_message(self) -> EventMessage {
         /// Above a usual event's size, in bytes, so that its buffer is got once.
-        const USUAL: usize = 1024;
-        let mut body = Vec::with_capacity(USUAL);
+        const DEFAULT_PROPERTIES: usize = 1024;
+        let mut body = Vec::with_capacity(DEFAULT_PROPERTIES);
         serde_json::to_writer(&mut body, &self).expect("text, ids and times are always JSON");
         EventMessage {
             id: self.id,
@@ -207,8 +207,8 @@ pub(super) struct RenamedData<'a> {
     /// The attempts it took.
     attempts: u32,
     /// The request's.
-    requested_at: Option<Printed>,
-    completed_at: Printed,
+    requested_at: Option<Rfc3339Millis>,
+    completed_at: Rfc3339Millis,
 }
 
 /// What came of a request that failed. A body that was no valid request is told as far as it
@@ -216,7 +216,7 @@ pub(super) struct RenamedData<'a> {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct FailedData<'a> {
     /// The request's.
-    request_id: Option<Id<'a>>,
+    request_id: Option<EventId<'a>>,
     /// The request's.
     account_id: Option<&'a str>,
     /// The request's.
@@ -233,19 +233,19 @@ pub(super) struct FailedData<'a> {
     http_status: Option<u16>,
     /// The attempts that were made.
     attempts: u32,
-    first_attempt_at: Option<Printed>,
-    failed_at: Printed,
+    first_attempt_at: Option<Rfc3339Millis>,
+    failed_at: Rfc3339Millis,
 }
 
 /// A request's id, or what was given for one.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Id<'a> {
+enum EventId<'a> {
     Valid(Uuid),
     AsGiven(&'a str),
 }
 
-impl JsonSchema for Id<'_> {
+impl JsonSchema for EventId<'_> {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "Id".into()
     }
@@ -261,13 +261,13 @@ impl<'a> FailedData<'a> {
     fn new(subject: FailedSubject<'a>, failed: &'a Failed) -> Self {
         let (request_id, account_id, username, new_username) = match subject {
             FailedSubject::Request(request) => (
-                Some(Id::Valid(request.request_id)),
+                Some(EventId::Valid(request.request_id)),
                 Some(request.account_id.as_str()),
                 Some(request.username.reveal()),
                 Some(request.new_username.reveal()),
             ),
             FailedSubject::Partial(partial) => (
-                partial.request_id.as_deref().map(Id::AsGiven),
+                partial.request_id.as_deref().map(EventId::AsGiven),
                 partial.account_id.as_deref(),
                 partial.username.as_deref(),
                 partial.new_username.as_deref(),
@@ -282,8 +282,8 @@ impl<'a> FailedData<'a> {
             detail: &failed.detail,
             http_status: failed.http_status,
             attempts: failed.attempts,
-            first_attempt_at: failed.first_attempt_at.map(Printed),
-            failed_at: Printed(failed.failed_at),
+            first_attempt_at: failed.first_attempt_at.map(Rfc3339Millis),
+            failed_at: Rfc3339Millis(failed.failed_at),
         }
     }
 }

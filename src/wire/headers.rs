@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::timestamp;
-use crate::core::outcome::{Carried, Failed};
+use crate::core::outcome::{AttemptHistory, Failed};
 
 /// Attempts made so far; on deferred copies and dead letters.
 pub const ATTEMPTS: &str = "x-rename-attempts";
@@ -100,7 +100,7 @@ pub const X_DEATH: &str = "x-death";
 
 /// Whether the header is part of RabbitMQ's history of dead-lettering.
 #[must_use]
-pub fn tells_of_deaths(name: &str) -> bool {
+pub fn is_x_death_header(name: &str) -> bool {
     name == X_DEATH || name.starts_with("x-first-death-") || name.starts_with("x-last-death-")
 }
 
@@ -150,9 +150,9 @@ pub enum HeaderValue {
     Bool(bool),
 }
 
-pub type Header = (&'static str, HeaderValue);
+pub type HeaderName = (&'static str, HeaderValue);
 
-impl HeaderSource for [Header] {
+impl HeaderSource for [HeaderName] {
     fn text(&self, name: &str) -> Option<&str> {
         self.iter().find_map(|header| match header {
             (key, HeaderValue::Text(text)) if *key == name => Some(text.as_str()),
@@ -175,12 +175,12 @@ impl HeaderSource for [Header] {
 
 /// Where a request was first published, kept across the ladder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Origin<'a> {
+pub struct MessageOrigin<'a> {
     pub exchange: &'a str,
     pub routing_key: &'a str,
 }
 
-impl<'a> Origin<'a> {
+impl<'a> MessageOrigin<'a> {
     /// As the headers tell, else as it was delivered.
     pub fn of(headers: &'a (impl HeaderSource + ?Sized), delivered: Self) -> Self {
         let exchange = headers.text(ORIGINAL_EXCHANGE);
@@ -196,7 +196,7 @@ impl<'a> Origin<'a> {
 }
 
 /// What earlier deliveries left, as far as it can be believed.
-pub fn carried(headers: &(impl HeaderSource + ?Sized), now: Timestamp) -> Carried {
+pub fn attempt_history(headers: &(impl HeaderSource + ?Sized), now: Timestamp) -> AttemptHistory {
     let maybe_applied = headers.bool(MAYBE_APPLIED).unwrap_or_else(|| {
         // Some tools turn every header into text. Wrongly believed, it costs one call.
         headers.text(MAYBE_APPLIED) == Some("true")
@@ -204,10 +204,10 @@ pub fn carried(headers: &(impl HeaderSource + ?Sized), now: Timestamp) -> Carrie
     let replay = headers.text(REPLAY).and_then(|id| Uuid::try_parse(id).ok());
     // A dead letter that a shovel brought back starts anew, else it would fail at once again.
     if headers.text(FAILED_AT).is_some() {
-        return Carried {
+        return AttemptHistory {
             maybe_applied,
             replay,
-            ..Carried::default()
+            ..AttemptHistory::default()
         };
     }
     let attempts = headers.int(ATTEMPTS).unwrap_or(0).clamp(0, ATTEMPTS_MAX);
@@ -216,7 +216,7 @@ pub fn carried(headers: &(impl HeaderSource + ?Sized), now: Timestamp) -> Carrie
         let at = headers.text(name).and_then(timestamp::parse);
         at.map(|at| at.min(now))
     };
-    Carried {
+    AttemptHistory {
         attempts: u32::try_from(attempts).unwrap_or(0),
         first_attempt_at: past(FIRST_ATTEMPT_AT),
         maybe_applied,
@@ -229,7 +229,7 @@ pub fn carried(headers: &(impl HeaderSource + ?Sized), now: Timestamp) -> Carrie
 
 /// What a deferred copy carries beside the message's own headers.
 #[must_use]
-pub fn copy_headers(carried: &Carried, origin: Origin<'_>) -> Vec<Header> {
+pub fn copy_headers(carried: &AttemptHistory, origin: MessageOrigin<'_>) -> Vec<HeaderName> {
     let mut headers = origin_headers(origin);
     headers.push((ATTEMPTS, HeaderValue::Int(carried.attempts.into())));
     if let Some(first) = carried.first_attempt_at {
@@ -255,8 +255,8 @@ pub fn copy_headers(carried: &Carried, origin: Origin<'_>) -> Vec<Header> {
 pub fn dead_letter_headers(
     failed: &Failed,
     request_id: Option<Uuid>,
-    origin: Origin<'_>,
-) -> Vec<Header> {
+    origin: MessageOrigin<'_>,
+) -> Vec<HeaderName> {
     let text = |text: &str| HeaderValue::Text(text.into());
     let mut headers = origin_headers(origin);
     headers.push((REASON, text(failed.reason.as_str())));
@@ -275,8 +275,8 @@ pub fn dead_letter_headers(
     headers
 }
 
-fn origin_headers(origin: Origin<'_>) -> Vec<Header> {
-    let Origin {
+fn origin_headers(origin: MessageOrigin<'_>) -> Vec<HeaderName> {
+    let MessageOrigin {
         exchange,
         routing_key,
     } = origin;
@@ -287,7 +287,7 @@ fn origin_headers(origin: Origin<'_>) -> Vec<Header> {
 }
 
 fn time(instant: Timestamp) -> HeaderValue {
-    HeaderValue::Text(timestamp::print(instant))
+    HeaderValue::Text(timestamp::format(instant))
 }
 
 #[cfg(test)]
@@ -295,7 +295,7 @@ mod tests {
     use super::*;
     use crate::core::outcome::Reason;
 
-    const ORIGIN: Origin<'_> = Origin {
+    const ORIGIN: MessageOrigin<'_> = MessageOrigin {
         exchange: "rename.requests",
         routing_key: "rename.T12345678",
     };
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn what_a_deferred_copy_carries_is_read_back() {
-        let carried_out = Carried {
+        let carried_out = AttemptHistory {
             attempts: 3,
             first_attempt_at: Some(at("2026-11-24T09:00:00.125Z")),
             maybe_applied: true,
@@ -320,19 +320,19 @@ mod tests {
             replay: Some(Uuid::max()),
         };
         let headers = copy_headers(&carried_out, ORIGIN);
-        assert_eq!(carried(&headers[..], now()), carried_out);
-        let ladder = Origin {
+        assert_eq!(attempt_history(&headers[..], now()), carried_out);
+        let ladder = MessageOrigin {
             exchange: "",
             routing_key: "rename.requests",
         };
-        assert_eq!(Origin::of(&headers[..], ladder), ORIGIN);
-        assert_eq!(Origin::of(&NoHeaders, ladder), ladder);
+        assert_eq!(MessageOrigin::of(&headers[..], ladder), ORIGIN);
+        assert_eq!(MessageOrigin::of(&NoHeaders, ladder), ladder);
     }
 
     #[test]
     fn forged_headers_are_bounded_or_ignored() {
         let text = |text: &str| HeaderValue::Text(text.into());
-        let anew = Carried::default();
+        let anew = AttemptHistory::default();
         for (header, believed) in [
             ((ATTEMPTS, HeaderValue::Int(i64::MIN)), anew.clone()),
             ((COPY, HeaderValue::Int(-1)), anew.clone()),
@@ -341,7 +341,7 @@ mod tests {
             ((ATTEMPTS, text("7")), anew.clone()),
             (
                 (ATTEMPTS, HeaderValue::Int(i64::MAX)),
-                Carried {
+                AttemptHistory {
                     attempts: 10_000,
                     ..anew.clone()
                 },
@@ -350,7 +350,7 @@ mod tests {
             ((FIRST_ATTEMPT_AT, HeaderValue::Int(0)), anew.clone()),
             (
                 (FIRST_ATTEMPT_AT, text("9999-12-31T23:59:59Z")),
-                Carried {
+                AttemptHistory {
                     first_attempt_at: Some(now()),
                     ..anew.clone()
                 },
@@ -358,7 +358,7 @@ mod tests {
             ((REFUSED_SINCE, text("yesterday")), anew.clone()),
             (
                 (REFUSED_SINCE, text("9999-12-31T23:59:59Z")),
-                Carried {
+                AttemptHistory {
                     refused_since: Some(now()),
                     ..anew.clone()
                 },
@@ -367,14 +367,14 @@ mod tests {
             ((MAYBE_APPLIED, HeaderValue::Int(1)), anew.clone()),
             (
                 (MAYBE_APPLIED, text("true")),
-                Carried {
+                AttemptHistory {
                     maybe_applied: true,
                     ..anew.clone()
                 },
             ),
         ] {
             assert_eq!(
-                carried(&[header.clone()][..], now()),
+                attempt_history(&[header.clone()][..], now()),
                 believed,
                 "{header:?}"
             );
@@ -413,10 +413,10 @@ mod tests {
         let mut headers = dead_letter_headers(&failed, Some(Uuid::nil()), ORIGIN);
         assert_eq!(headers.len(), 9, "as many as the contract lists");
         headers.push((MAYBE_APPLIED, HeaderValue::Bool(true)));
-        let anew = Carried {
+        let anew = AttemptHistory {
             maybe_applied: true,
-            ..Carried::default()
+            ..AttemptHistory::default()
         };
-        assert_eq!(carried(&headers[..], now()), anew);
+        assert_eq!(attempt_history(&headers[..], now()), anew);
     }
 }

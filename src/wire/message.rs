@@ -16,11 +16,11 @@ use super::headers::HeaderSource;
 /// One message. `Debug` shows no content, which may name a person.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Message {
+pub struct MessageView {
     pub exchange: String,
     pub routing_key: String,
-    pub properties: Properties,
-    pub headers: BTreeMap<String, Field>,
+    pub properties: MessageProperties,
+    pub headers: BTreeMap<String, MessageField>,
     #[serde(with = "json::bytes")]
     pub body: Vec<u8>,
 }
@@ -28,7 +28,7 @@ pub struct Message {
 /// AMQP's properties, but the headers.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Properties {
+pub struct MessageProperties {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,7 +61,7 @@ pub struct Properties {
 /// A header's value, in each of AMQP's types. In JSON each is an object that names its type.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Field {
+pub enum MessageField {
     Bool(bool),
     Int8(i8),
     UInt8(u8),
@@ -96,7 +96,7 @@ pub enum Field {
 /// Bytes that a header costs beside its name and value: a node of a tree and an allocation or two.
 const FIELD_WEIGHT: usize = 64;
 
-impl Message {
+impl MessageView {
     /// About how many bytes of memory it takes.
     #[must_use]
     pub fn weight(&self) -> usize {
@@ -104,14 +104,14 @@ impl Message {
     }
 }
 
-fn table_weight(table: &BTreeMap<String, Field>) -> usize {
+fn table_weight(table: &BTreeMap<String, MessageField>) -> usize {
     let fields = table.iter();
     fields
         .map(|(name, field)| name.len() + field.weight())
         .sum()
 }
 
-impl Field {
+impl MessageField {
     fn weight(&self) -> usize {
         FIELD_WEIGHT
             + match self {
@@ -165,19 +165,19 @@ impl Field {
     }
 }
 
-impl From<&str> for Field {
+impl From<&str> for MessageField {
     fn from(text: &str) -> Self {
         Self::Text(text.into())
     }
 }
 
-impl From<String> for Field {
+impl From<String> for MessageField {
     fn from(text: String) -> Self {
         Self::Text(text)
     }
 }
 
-impl HeaderSource for BTreeMap<String, Field> {
+impl HeaderSource for BTreeMap<String, MessageField> {
     fn text(&self, name: &str) -> Option<&str> {
         self.get(name)?.as_text()
     }
@@ -188,13 +188,13 @@ impl HeaderSource for BTreeMap<String, Field> {
 
     fn bool(&self, name: &str) -> Option<bool> {
         match self.get(name)? {
-            Field::Bool(flag) => Some(*flag),
+            MessageField::Bool(flag) => Some(*flag),
             _ => None,
         }
     }
 }
 
-impl fmt::Debug for Message {
+impl fmt::Debug for MessageView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
             .field("bytes", &self.body.len())
@@ -202,13 +202,13 @@ impl fmt::Debug for Message {
     }
 }
 
-impl fmt::Debug for Properties {
+impl fmt::Debug for MessageProperties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Properties").finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Field {
+impl fmt::Debug for MessageField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[header]")
     }

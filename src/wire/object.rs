@@ -17,7 +17,7 @@ pub(super) fn read<'de, V: Deserialize<'de>, const N: usize>(
     text: &'de str,
     names: [&'static str; N],
 ) -> Result<[Option<V>; N], serde_json::Error> {
-    let seed = Object {
+    let seed = StrictObject {
         names,
         value: PhantomData,
     };
@@ -27,12 +27,12 @@ pub(super) fn read<'de, V: Deserialize<'de>, const N: usize>(
     Ok(values)
 }
 
-struct Object<V, const N: usize> {
+struct StrictObject<V, const N: usize> {
     names: [&'static str; N],
     value: PhantomData<V>,
 }
 
-impl<'de, V: Deserialize<'de>, const N: usize> DeserializeSeed<'de> for Object<V, N> {
+impl<'de, V: Deserialize<'de>, const N: usize> DeserializeSeed<'de> for StrictObject<V, N> {
     type Value = [Option<V>; N];
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
@@ -40,7 +40,7 @@ impl<'de, V: Deserialize<'de>, const N: usize> DeserializeSeed<'de> for Object<V
     }
 }
 
-impl<'de, V: Deserialize<'de>, const N: usize> Visitor<'de> for Object<V, N> {
+impl<'de, V: Deserialize<'de>, const N: usize> Visitor<'de> for StrictObject<V, N> {
     type Value = [Option<V>; N];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,7 +50,7 @@ impl<'de, V: Deserialize<'de>, const N: usize> Visitor<'de> for Object<V, N> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut values = [const { None }; N];
         let mut seen = [false; N];
-        while let Some(place) = map.next_key_seed(Name(&self.names))? {
+        while let Some(place) = map.next_key_seed(FieldName(&self.names))? {
             let Some(place) = place else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
@@ -65,9 +65,9 @@ impl<'de, V: Deserialize<'de>, const N: usize> Visitor<'de> for Object<V, N> {
 }
 
 /// The place of a known name, or none.
-pub(super) struct Name<'n>(pub &'n [&'static str]);
+pub(super) struct FieldName<'n>(pub &'n [&'static str]);
 
-impl<'de> DeserializeSeed<'de> for Name<'_> {
+impl<'de> DeserializeSeed<'de> for FieldName<'_> {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
@@ -76,7 +76,7 @@ impl<'de> DeserializeSeed<'de> for Name<'_> {
     }
 }
 
-impl Visitor<'_> for Name<'_> {
+impl Visitor<'_> for FieldName<'_> {
     type Value = Option<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,26 +94,26 @@ impl Visitor<'_> for Name<'_> {
 
 /// Text, borrowed where it holds no escapes.
 #[derive(Clone)]
-pub(super) struct Text<'de>(pub Cow<'de, str>);
+pub(super) struct BoundedText<'de>(pub Cow<'de, str>);
 
-impl<'de> Deserialize<'de> for Text<'de> {
+impl<'de> Deserialize<'de> for BoundedText<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Visit;
+        struct StrictVisitor;
 
-        impl<'de> Visitor<'de> for Visit {
-            type Value = Text<'de>;
+        impl<'de> Visitor<'de> for StrictVisitor {
+            type Value = BoundedText<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("text")
             }
             fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
+                Ok(BoundedText(Cow::Borrowed(text)))
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.into())))
+                Ok(BoundedText(Cow::Owned(text.into())))
             }
         }
 
-        from.deserialize_str(Visit)
+        from.deserialize_str(StrictVisitor)
     }
 }

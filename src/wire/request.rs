@@ -16,8 +16,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::headers::HeaderSource;
-use super::object::{self, Text};
-use super::timestamp::{self, Printed};
+use super::object::{self, BoundedText};
+use super::timestamp::{self, Rfc3339Millis};
 use crate::core::request::{AccountId, RenameRequest, Username};
 
 pub use partial::PartialRequest;
@@ -30,7 +30,7 @@ pub const BODY_MAX: usize = 64 * 1024;
 
 /// A body that is no valid request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unreadable {
+pub struct InvalidRequest {
     /// Everything that is wrong, each with its JSON pointer, never with a value.
     pub detail: Box<str>,
     /// What could be read all the same.
@@ -42,7 +42,7 @@ pub fn read(
     body: &[u8],
     content_type: Option<&str>,
     headers: &(impl HeaderSource + ?Sized),
-) -> Result<RenameRequest, Unreadable> {
+) -> Result<RenameRequest, InvalidRequest> {
     let mode = envelope::mode(content_type, headers);
     let request = if body.len() > BODY_MAX {
         Err(vec!["the body is larger than 64 KiB".into()])
@@ -59,16 +59,16 @@ pub fn read(
             },
         )
     };
-    request.map_err(|violations| Unreadable {
+    request.map_err(|violations| InvalidRequest {
         detail: look::join(&violations),
-        partial: PartialRequest::gather(body, mode == Ok(envelope::Mode::Structured)),
+        partial: PartialRequest::gather(body, mode == Ok(envelope::CloudEventMode::Structured)),
     })
 }
 
 /// Whether such a message carries its request as the `data` of a CloudEvent rather than as its body.
 #[must_use]
 pub fn is_enveloped(content_type: Option<&str>, headers: &(impl HeaderSource + ?Sized)) -> bool {
-    envelope::mode(content_type, headers) == Ok(envelope::Mode::Structured)
+    envelope::mode(content_type, headers) == Ok(envelope::CloudEventMode::Structured)
 }
 
 /// The request as plain JSON, ready to publish.
@@ -80,9 +80,9 @@ pub fn encode(request: &RenameRequest) -> Vec<u8> {
         username: request.username.reveal().into(),
         new_username: request.new_username.reveal().into(),
         user_id: request.user_id,
-        requested_at: request.requested_at.map(Printed),
+        requested_at: request.requested_at.map(Rfc3339Millis),
         requested_by: request.requested_by.as_deref().map(Into::into),
-        not_after: request.not_after.map(Printed),
+        not_after: request.not_after.map(Rfc3339Millis),
     };
     serde_json::to_vec(&body).expect("text, ids and times are always JSON")
 }
@@ -113,14 +113,14 @@ pub(super) struct RequestBody<'a> {
     /// When the rename was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = timestamp::PATTERN))]
-    requested_at: Option<Printed>,
+    requested_at: Option<Rfc3339Millis>,
     /// Who asked for it, for people to read.
     #[serde(skip_serializing_if = "Option::is_none")]
     requested_by: Option<Cow<'a, str>>,
     /// Past this the request fails as `deadline_exceeded` instead of being tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = timestamp::PATTERN))]
-    not_after: Option<Printed>,
+    not_after: Option<Rfc3339Millis>,
 }
 
 /// The names of [`RequestBody`]'s fields, in the order [`parse`] takes them.
@@ -137,7 +137,7 @@ const NAMES: [&str; 8] = [
 
 /// The fast way: a valid request, or nothing at all said of why not.
 fn parse(text: &str) -> Option<RenameRequest> {
-    let values = object::read::<Text<'_>, 8>(text, NAMES).ok()?;
+    let values = object::read::<BoundedText<'_>, 8>(text, NAMES).ok()?;
     let [id, account, name, new_name, user_id, at, by, not_after] = &values;
     Some(RenameRequest {
         request_id: uuid(&id.as_ref()?.0)?,
@@ -156,7 +156,7 @@ fn parse(text: &str) -> Option<RenameRequest> {
     clippy::option_option,
     reason = "inside one function's `?`, told in its comment"
 )]
-fn optional<T>(text: Option<&Text<'_>>, parse: fn(&str) -> Option<T>) -> Option<Option<T>> {
+fn optional<T>(text: Option<&BoundedText<'_>>, parse: fn(&str) -> Option<T>) -> Option<Option<T>> {
     match text {
         Some(text) => parse(&text.0).map(Some),
         None => Some(None),

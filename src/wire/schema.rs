@@ -6,18 +6,18 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 
-use super::event::{Envelope, FailedData, RENAME_FAILED, RENAMED, RenamedData};
+use super::event::{EventEnvelope, FailedData, RENAME_FAILED, RENAMED, RenamedData};
 use super::request::RequestBody;
 
 /// A message that has a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Schema {
+pub enum MessageSchema {
     RenameRequest,
     UserRenamed,
     UserRenameFailed,
 }
 
-impl Schema {
+impl MessageSchema {
     pub const ALL: [Self; 3] = [
         Self::RenameRequest,
         Self::UserRenamed,
@@ -49,12 +49,12 @@ impl Schema {
                 generate::<RequestBody<'_>>(settings.for_deserialize().into_generator())
             }
             // Events are written, so every field is there.
-            Self::UserRenamed => {
-                generate::<Envelope<'_, RenamedData<'_>>>(settings.for_serialize().into_generator())
-            }
-            Self::UserRenameFailed => {
-                generate::<Envelope<'_, FailedData<'_>>>(settings.for_serialize().into_generator())
-            }
+            Self::UserRenamed => generate::<EventEnvelope<'_, RenamedData<'_>>>(
+                settings.for_serialize().into_generator(),
+            ),
+            Self::UserRenameFailed => generate::<EventEnvelope<'_, FailedData<'_>>>(
+                settings.for_serialize().into_generator(),
+            ),
         };
         schema["$id"] = self.uri().into();
         schema["examples"] = Value::Array(self.examples());

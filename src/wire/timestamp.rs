@@ -33,15 +33,15 @@ pub fn parse(text: &str) -> Option<Timestamp> {
 
 /// The instant in UTC, to the millisecond: `2026-11-24T10:00:00.000Z`.
 #[must_use]
-pub fn print(instant: Timestamp) -> String {
+pub fn format(instant: Timestamp) -> String {
     PRINTER.timestamp_to_string(&instant)
 }
 
-/// An instant that serialises as [`print()`] does.
+/// An instant that serialises as [`format()`] does.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Printed(pub Timestamp);
+pub(super) struct Rfc3339Millis(pub Timestamp);
 
-impl Serialize for Printed {
+impl Serialize for Rfc3339Millis {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut text = String::with_capacity(PRINTED_LEN);
         // Writing to a string cannot fail.
@@ -50,7 +50,7 @@ impl Serialize for Printed {
     }
 }
 
-impl JsonSchema for Printed {
+impl JsonSchema for Rfc3339Millis {
     fn schema_name() -> Cow<'static, str> {
         "Timestamp".into()
     }
@@ -159,10 +159,10 @@ mod tests {
     #[test]
     fn an_instant_is_told_in_utc_to_the_millisecond() {
         let instant = parse("2026-11-23T11:00:00.123999+01:00").unwrap();
-        assert_eq!(print(instant), "2026-11-23T10:00:00.123Z");
+        assert_eq!(format(instant), "2026-11-23T10:00:00.123Z");
         let whole = parse("2026-11-23T10:00:00Z").unwrap();
-        assert_eq!(print(whole), "2026-11-23T10:00:00.000Z");
-        let told = serde_json::to_string(&Printed(whole)).unwrap();
+        assert_eq!(format(whole), "2026-11-23T10:00:00.000Z");
+        let told = serde_json::to_string(&Rfc3339Millis(whole)).unwrap();
         assert_eq!(told, "\"2026-11-23T10:00:00.000Z\"");
     }
 }

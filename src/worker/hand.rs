@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::broker::{Confirmed, Delivery, Received, Settled};
-use crate::core::machine::Part;
+use crate::broker::{AckPermit, Delivery, PublisherConfirm, ReceivedMessage};
+use crate::core::machine::PublishPart;
 use crate::core::outcome::Reason;
 use crate::telemetry::metrics::EventType;
 use crate::telemetry::trace::{RequestTrace, StepTrace};
 use crate::wire::request::PartialRequest;
 
 #[derive(Debug)]
-pub(super) struct Hand {
+pub(super) struct InFlight {
     pub delivery: Delivery,
-    pub received: Arc<Received>,
+    pub received: Arc<ReceivedMessage>,
     /// What could be read of a message that is no valid request.
     pub partial: Option<Box<PartialRequest>>,
     /// `requested_at`, else the message's own timestamp.
@@ -22,19 +22,19 @@ pub(super) struct Hand {
     /// What is being told, for the metrics.
     pub telling: Option<(EventType, Option<Reason>)>,
     pub trace: RequestTrace,
-    event: Publishing,
-    letter: Publishing,
-    copy: Publishing,
+    event: PublishedOutcome,
+    letter: PublishedOutcome,
+    copy: PublishedOutcome,
 }
 
 /// One part of what is published for a request.
 #[derive(Debug, Default)]
-struct Publishing {
+struct PublishedOutcome {
     trace: Option<StepTrace>,
-    proof: Option<Confirmed>,
+    proof: Option<PublisherConfirm>,
 }
 
-impl Hand {
+impl InFlight {
     pub fn new(
         delivery: Delivery,
         partial: Option<Box<PartialRequest>>,
@@ -48,17 +48,17 @@ impl Hand {
             asked_at,
             telling: None,
             trace,
-            event: Publishing::default(),
-            letter: Publishing::default(),
-            copy: Publishing::default(),
+            event: PublishedOutcome::default(),
+            letter: PublishedOutcome::default(),
+            copy: PublishedOutcome::default(),
         }
     }
 
-    pub fn publishing(&mut self, part: Part, trace: StepTrace) {
+    pub fn publishing(&mut self, part: PublishPart, trace: StepTrace) {
         self.part(part).trace = Some(trace);
     }
 
-    pub fn confirm(&mut self, part: Part, proof: Confirmed) {
+    pub fn confirm(&mut self, part: PublishPart, proof: PublisherConfirm) {
         let publishing = self.part(part);
         publishing.proof = Some(proof);
         if let Some(trace) = publishing.trace.take() {
@@ -66,28 +66,28 @@ impl Hand {
         }
     }
 
-    pub fn refused(&mut self, part: Part) {
+    pub fn refused(&mut self, part: PublishPart) {
         if let Some(trace) = self.part(part).trace.take() {
             trace.published(false);
         }
     }
 
-    fn part(&mut self, part: Part) -> &mut Publishing {
+    fn part(&mut self, part: PublishPart) -> &mut PublishedOutcome {
         match part {
-            Part::Event => &mut self.event,
-            Part::Letter => &mut self.letter,
-            Part::Copy => &mut self.copy,
+            PublishPart::Event => &mut self.event,
+            PublishPart::Letter => &mut self.letter,
+            PublishPart::Copy => &mut self.copy,
         }
     }
 
     /// The delivery and what it may be settled with; the latter is missing where the core asked for
     /// an ack before its time, and then the broker keeps the request.
-    pub fn into_proof(self) -> (Delivery, Option<Settled>) {
+    pub fn into_ack_permit(self) -> (Delivery, Option<AckPermit>) {
         let failing = matches!(self.telling, Some((EventType::UserRenameFailed, _)));
         let proof = match (self.copy.proof, self.event.proof, self.letter.proof) {
-            (Some(copy), ..) => Some(Settled::Copied(copy)),
-            (None, Some(event), Some(letter)) => Some(Settled::Failure { event, letter }),
-            (None, Some(event), None) if !failing => Some(Settled::Outcome { event }),
+            (Some(copy), ..) => Some(AckPermit::Copied(copy)),
+            (None, Some(event), Some(letter)) => Some(AckPermit::Failure { event, letter }),
+            (None, Some(event), None) if !failing => Some(AckPermit::Outcome { event }),
             (None, ..) => None,
         };
         (self.delivery, proof)

@@ -2,24 +2,24 @@
 
 use uuid::Uuid;
 
-use super::hand::Hand;
-use crate::broker::{CopyTo, Outgoing, Ticket};
-use crate::core::machine::{Destination, JobId, Parcel, Part};
+use super::hand::InFlight;
+use crate::broker::{CopyTo, OutboundMessage, PublishId};
+use crate::core::machine::{Destination, JobId, PublishEffect, PublishPart};
 use crate::core::outcome::{Failed, Outcome};
 use crate::core::request::RenameRequest;
 use crate::telemetry::metrics::EventType;
-use crate::telemetry::trace::Published;
+use crate::telemetry::trace::PublishAttributes;
 use crate::wire;
 
 /// The message for a parcel. `None` only for what cannot be: an event of nothing.
 pub(super) fn outgoing(
     source: &str,
-    hand: &mut Hand,
+    hand: &mut InFlight,
     request: Option<&RenameRequest>,
-    parcel: Parcel,
-) -> Option<Outgoing> {
+    parcel: PublishEffect,
+) -> Option<OutboundMessage> {
     match parcel {
-        Parcel::Event(outcome) => {
+        PublishEffect::Event(outcome) => {
             let reason = match &outcome {
                 Outcome::Renamed(_) => None,
                 Outcome::Failed(failed) => Some(failed.reason),
@@ -27,24 +27,24 @@ pub(super) fn outgoing(
             hand.telling = Some((EventType::from(&outcome), reason));
             event(source, hand, request, &outcome)
         }
-        Parcel::Letter(failed) => {
+        PublishEffect::Letter(failed) => {
             hand.telling = Some((EventType::UserRenameFailed, Some(failed.reason)));
-            let trace = hand.trace.publish(Published::DeadLetter);
-            hand.publishing(Part::Letter, trace);
+            let trace = hand.trace.publish(PublishAttributes::DeadLetter);
+            hand.publishing(PublishPart::Letter, trace);
             Some(dead_letter(
                 hand,
                 request.map(|request| request.request_id),
                 &failed,
             ))
         }
-        Parcel::Copy { to, carried } => {
+        PublishEffect::Copy { to, carried } => {
             let (to, step) = match to {
                 Destination::Tail => (CopyTo::Due, None),
                 Destination::Ladder { step, wait } => (CopyTo::Wait { step, wait }, Some(step)),
             };
-            let trace = hand.trace.publish(Published::Copy { step });
-            hand.publishing(Part::Copy, trace);
-            Some(Outgoing::Copy {
+            let trace = hand.trace.publish(PublishAttributes::Copy { step });
+            hand.publishing(PublishPart::Copy, trace);
+            Some(OutboundMessage::Copy {
                 of: hand.received.clone(),
                 to,
                 headers: wire::headers::copy_headers(&carried, hand.received.origin()),
@@ -55,11 +55,11 @@ pub(super) fn outgoing(
 
 fn event(
     source: &str,
-    hand: &mut Hand,
+    hand: &mut InFlight,
     request: Option<&RenameRequest>,
     outcome: &Outcome,
-) -> Option<Outgoing> {
-    let publishing = hand.trace.publish(Published::Event {
+) -> Option<OutboundMessage> {
+    let publishing = hand.trace.publish(PublishAttributes::Event {
         event_type: EventType::from(outcome).as_str(),
     });
     let traceparent = publishing.traceparent();
@@ -88,37 +88,37 @@ fn event(
                 .map(|request| request.request_id.to_string())
                 .or(read.map(str::to_owned))
         });
-    hand.publishing(Part::Event, publishing);
-    Some(Outgoing::Event {
+    hand.publishing(PublishPart::Event, publishing);
+    Some(OutboundMessage::Event {
         message,
         correlation_id,
         traceparent,
     })
 }
 
-fn dead_letter(hand: &Hand, request_id: Option<Uuid>, failed: &Failed) -> Outgoing {
+fn dead_letter(hand: &InFlight, request_id: Option<Uuid>, failed: &Failed) -> OutboundMessage {
     let request_id = request_id.or_else(|| hand.partial.as_ref()?.request_uuid());
-    Outgoing::DeadLetter {
+    OutboundMessage::DeadLetter {
         of: hand.received.clone(),
         headers: wire::headers::dead_letter_headers(failed, request_id, hand.received.origin()),
     }
 }
 
 /// A publish is named by its job and its part.
-pub(super) fn ticket(job: JobId, part: Part) -> Ticket {
+pub(super) fn publish_id(job: JobId, part: PublishPart) -> PublishId {
     let part = match part {
-        Part::Event => 0,
-        Part::Letter => 1,
-        Part::Copy => 2,
+        PublishPart::Event => 0,
+        PublishPart::Letter => 1,
+        PublishPart::Copy => 2,
     };
-    Ticket(job.0 << 2 | part)
+    PublishId(job.0 << 2 | part)
 }
 
-pub(super) fn addressee(ticket: Ticket) -> (JobId, Part) {
+pub(super) fn job_of(ticket: PublishId) -> (JobId, PublishPart) {
     let part = match ticket.0 & 3 {
-        0 => Part::Event,
-        1 => Part::Letter,
-        _ => Part::Copy,
+        0 => PublishPart::Event,
+        1 => PublishPart::Letter,
+        _ => PublishPart::Copy,
     };
     (JobId(ticket.0 >> 2), part)
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use rename_worker::broker::declare_topology;
-use rename_worker::broker::topology::Names;
+use rename_worker::broker::topology::QueueNames;
 use rename_worker::broker::topology::TopologySettings;
-use rename_worker::config::{Amqp, Secret, Settings};
+use rename_worker::config::{AmqpSection, Secret, Settings};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -35,14 +35,14 @@ const PUBLISH: [&str; 7] = [
 ];
 
 struct Scene {
-    amqp: Amqp,
+    amqp: AmqpSection,
     url: String,
 }
 
 impl Scene {
     /// A topology of its own, with dead letters in it.
     async fn at(url: &str, letters: usize) -> Self {
-        let amqp = Amqp {
+        let amqp = AmqpSection {
             url: Secret::inline(url),
             prefix: unique_prefix(),
             ..Settings::default().amqp
@@ -61,7 +61,7 @@ impl Scene {
                 "username": "a", "new_username": "b",
             });
             let body = body.to_string();
-            let to = Names::new(&amqp.prefix).dead_letters;
+            let to = QueueNames::new(&amqp.prefix).dead_letters;
             raw.publish(&to, "any", body.as_bytes(), properties.clone())
                 .await;
         }
@@ -87,7 +87,7 @@ impl Scene {
 
     async fn letters(&self) -> u32 {
         let raw = Raw::connect(&self.url).await;
-        let queue = Names::new(&self.amqp.prefix).dead_letters;
+        let queue = QueueNames::new(&self.amqp.prefix).dead_letters;
         raw.queue_length(&queue).await
     }
 }
@@ -248,7 +248,7 @@ async fn where_confirms_stop_coming_that_is_said_and_the_end_is_at_once() {
     ];
     let mut running = scene.start(&replay);
     let raw = Raw::connect(url).await;
-    let due = Names::new(&scene.amqp.prefix).due;
+    let due = QueueNames::new(&scene.amqp.prefix).due;
     let begun = Instant::now();
     while raw.queue_length(&due).await < 5 {
         assert!(begun.elapsed() < PATIENCE, "nothing is replayed");
@@ -267,6 +267,6 @@ async fn where_confirms_stop_coming_that_is_said_and_the_end_is_at_once() {
     );
     assert_eq!(done + left, 400, "{told}");
     assert!(told["unconfirmed"].as_u64().unwrap() > 0, "{told}");
-    let names = Names::new(&scene.amqp.prefix);
+    let names = QueueNames::new(&scene.amqp.prefix);
     raw.remove_topology(&names, &[]).await;
 }

@@ -9,12 +9,12 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use rename_worker::broker::topology::{Names, Object, Topology, TopologySettings};
+use rename_worker::broker::topology::{QueueNames, Topology, TopologyObject, TopologySettings};
 use rename_worker::broker::{
-    BrokerEvent, Delivery, Link, LinkHandle, LinkSettings, Outgoing, Publication, Settled,
-    StreamLimits, Ticket, Trouble,
+    AckPermit, BrokerClient, BrokerError, BrokerEvent, BrokerHandle, Delivery, LinkSettings,
+    OutboundMessage, PublishId, PublishResult, StreamLimits,
 };
-use rename_worker::config::{Amqp, Secret};
+use rename_worker::config::{AmqpSection, Secret};
 use rename_worker::core::consume_plan::SourceQueue;
 use rename_worker::wire::event::{EventMessage, RENAMED};
 use tokio::sync::mpsc;
@@ -33,7 +33,7 @@ pub const ROUTING_KEY: &str = "rename.T00000001";
 /// A worker's end of the link with a topology of its own, and a plain client beside it.
 pub struct Bench {
     pub prefix: String,
-    pub link: LinkHandle,
+    pub link: BrokerHandle,
     events: mpsc::Receiver<BrokerEvent>,
     pub epoch: u64,
     /// Came while something else was waited for.
@@ -42,8 +42,8 @@ pub struct Bench {
     _connection: Connection,
 }
 
-pub fn amqp(url: &str, prefix: &str) -> Amqp {
-    Amqp {
+pub fn amqp(url: &str, prefix: &str) -> AmqpSection {
+    AmqpSection {
         url: Secret::inline(url),
         ca_file: None,
         client_cert_file: None,
@@ -67,7 +67,7 @@ impl Bench {
     }
 
     /// Just started. The plain client beside it takes its own way to the broker.
-    pub async fn with(amqp: Amqp, plain_url: &str) -> Self {
+    pub async fn with(amqp: AmqpSection, plain_url: &str) -> Self {
         let connection = Connection::connect(plain_url, ConnectionProperties::default())
             .await
             .expect("the broker can be reached");
@@ -107,7 +107,7 @@ impl Bench {
         }
     }
 
-    pub async fn down(&mut self) -> Trouble {
+    pub async fn down(&mut self) -> BrokerError {
         loop {
             match self.next().await {
                 BrokerEvent::Down { epoch, why } => {
@@ -149,12 +149,12 @@ impl Bench {
         }
     }
 
-    pub async fn publish(&mut self, outgoing: Outgoing) -> Publication {
-        self.link.publish(Ticket(7), outgoing);
+    pub async fn publish(&mut self, outgoing: OutboundMessage) -> PublishResult {
+        self.link.publish(PublishId(7), outgoing);
         loop {
             match self.next().await {
                 BrokerEvent::Published {
-                    ticket: Ticket(7),
+                    ticket: PublishId(7),
                     result,
                 } => return result,
                 BrokerEvent::Delivered(delivery) => self.early.push_back(delivery),
@@ -164,10 +164,10 @@ impl Bench {
     }
 
     pub async fn settle(&mut self, delivery: Delivery) {
-        let Publication::Confirmed(event) = self.publish(event()).await else {
+        let PublishResult::Confirmed(event) = self.publish(event()).await else {
             panic!("not confirmed");
         };
-        self.link.settle(delivery, Settled::Outcome { event });
+        self.link.settle(delivery, AckPermit::Outcome { event });
     }
 
     pub async fn request(&self, body: &str, properties: BasicProperties) {
@@ -221,34 +221,34 @@ impl Bench {
     /// Ends the link and removes what it made.
     pub async fn finish(self) {
         self.link.close().await;
-        let names = Names::new(&self.prefix);
+        let names = QueueNames::new(&self.prefix);
         let topology = Topology::new(&names, &TopologySettings::with_delays(&DELAYS));
         for object in topology.objects {
             match object {
-                Object::Queue { name, .. } => {
+                TopologyObject::Queue { name, .. } => {
                     let options = QueueDeleteOptions::default();
                     let _ = self.channel.queue_delete(name.into(), options).await;
                 }
-                Object::Exchange { name, .. } => {
+                TopologyObject::Exchange { name, .. } => {
                     let options = ExchangeDeleteOptions::default();
                     let _ = self.channel.exchange_delete(name.into(), options).await;
                 }
-                Object::Binding { .. } => {}
+                TopologyObject::Binding { .. } => {}
             }
         }
     }
 }
 
 /// Starts a link alone.
-pub fn start(amqp: Amqp) -> (LinkHandle, mpsc::Receiver<BrokerEvent>) {
+pub fn start(amqp: AmqpSection) -> (BrokerHandle, mpsc::Receiver<BrokerEvent>) {
     start_limited(amqp, StreamLimits::NONE)
 }
 
 /// The same; messages are cut at the limits.
 pub fn start_limited(
-    amqp: Amqp,
+    amqp: AmqpSection,
     limits: StreamLimits,
-) -> (LinkHandle, mpsc::Receiver<BrokerEvent>) {
+) -> (BrokerHandle, mpsc::Receiver<BrokerEvent>) {
     let settings = LinkSettings {
         prefetch: PREFETCH,
         topology: TopologySettings::with_delays(&DELAYS),
@@ -257,19 +257,19 @@ pub fn start_limited(
     };
     // Small, so that the link has to wait for us now and then.
     let (sender, events) = mpsc::channel(2);
-    (Link::start(amqp, settings, sender), events)
+    (BrokerClient::start(amqp, settings, sender), events)
 }
 
 /// Why the next try to connect fails, and when it will be tried again.
-pub async fn failed(events: &mut mpsc::Receiver<BrokerEvent>) -> (Trouble, Duration) {
+pub async fn failed(events: &mut mpsc::Receiver<BrokerEvent>) -> (BrokerError, Duration) {
     match tokio::time::timeout(PATIENCE, events.recv()).await {
         Ok(Some(BrokerEvent::Failed { why, again_in, .. })) => (why, again_in),
         other => panic!("{other:?} instead of a failure"),
     }
 }
 
-pub fn event() -> Outgoing {
-    Outgoing::Event {
+pub fn event() -> OutboundMessage {
+    OutboundMessage::Event {
         message: EventMessage {
             event_type: RENAMED,
             id: Uuid::new_v4(),

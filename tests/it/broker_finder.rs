@@ -1,7 +1,7 @@
 //! The finder finds: a given broker, a container, and it leaves nothing behind.
 
 use lapin::{BasicProperties, options::QueueDeclareOptions, types::FieldTable};
-use rename_worker::demo::broker::{FindError, HowFound};
+use rename_worker::demo::broker::{FindError, Provenance};
 
 use crate::support::{
     self,
@@ -31,7 +31,7 @@ async fn a_given_broker_is_used_and_left_running() {
     let finder = support::finder().with_url(Some(url.to_owned()));
     let broker = finder.find().await.unwrap();
     assert_eq!(broker.url(), url);
-    assert_eq!(*broker.how_found(), HowFound::Given);
+    assert_eq!(*broker.how_found(), Provenance::Given);
     assert!(broker.version().is_some_and(|v| v.contains('.')));
     assert!(!broker.is_ours());
     assert!(broker.restart().await.is_err());

@@ -9,12 +9,12 @@ use futures_util::stream::FuturesUnordered;
 use lapin::BasicProperties;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use rename_worker::broker::topology::{Names, TopologySettings};
+use rename_worker::broker::topology::{QueueNames, TopologySettings};
 use rename_worker::broker::{
-    Publication, QueueTrust, Review, ReviewTrouble, Trouble, declare_topology,
+    BrokerError, DeadLetterQueue, DeliveryLimitCheck, PublishResult, ReviewError, declare_topology,
 };
-use rename_worker::config::{Amqp, Secret};
-use rename_worker::wire::message::{Field, Message};
+use rename_worker::config::{AmqpSection, Secret};
+use rename_worker::wire::message::{MessageField, MessageView};
 
 use crate::support::amqp::{Raw, SOON};
 use crate::support::{broker, unique_prefix};
@@ -23,8 +23,8 @@ const LADDER: [Duration; 1] = [Duration::from_millis(200)];
 const BY: &str = "kari@support-3";
 
 struct Stage {
-    amqp: Amqp,
-    names: Names,
+    amqp: AmqpSection,
+    names: QueueNames,
     raw: Raw,
 }
 
@@ -32,7 +32,7 @@ impl Stage {
     async fn new() -> Self {
         let url = broker().await;
         let prefix = unique_prefix();
-        let amqp = Amqp {
+        let amqp = AmqpSection {
             url: Secret::inline(url),
             ca_file: None,
             client_cert_file: None,
@@ -44,14 +44,14 @@ impl Stage {
             .await
             .unwrap();
         Self {
-            names: Names::new(&prefix),
+            names: QueueNames::new(&prefix),
             amqp,
             raw: Raw::connect(url).await,
         }
     }
 
-    async fn review(&self) -> Review {
-        Review::begin(&self.amqp, BY, QueueTrust::Checked)
+    async fn review(&self) -> DeadLetterQueue {
+        DeadLetterQueue::begin(&self.amqp, BY, DeliveryLimitCheck::Checked)
             .await
             .unwrap()
     }
@@ -74,12 +74,12 @@ impl Stage {
         bodies
     }
 
-    fn request(&self, body: Vec<u8>) -> Message {
-        Message {
+    fn request(&self, body: Vec<u8>) -> MessageView {
+        MessageView {
             exchange: self.names.requests.clone(),
             routing_key: "k".to_owned(),
             body,
-            ..Message::default()
+            ..MessageView::default()
         }
     }
 
@@ -103,7 +103,7 @@ async fn what_is_looked_at_again_and_again_stays_as_it_was() {
         stage.letter(body, properties.clone()).await;
     }
     let review = stage.review().await;
-    let mut first: Option<Vec<Message>> = None;
+    let mut first: Option<Vec<MessageView>> = None;
     // More often than a delivery limit would allow.
     for round in 0..25 {
         let mut look = review.look().await.unwrap();
@@ -117,8 +117,8 @@ async fn what_is_looked_at_again_and_again_stays_as_it_was() {
     }
     let seen = first.unwrap();
     assert_eq!(seen[0].body, b"one");
-    assert!(seen[0].headers.get("theirs") == Some(&Field::Int64(7)));
-    assert!(seen[0].headers.get("odd") == Some(&Field::RawText(vec![0xff])));
+    assert!(seen[0].headers.get("theirs") == Some(&MessageField::Int64(7)));
+    assert!(seen[0].headers.get("odd") == Some(&MessageField::RawText(vec![0xff])));
     review.end().await;
 
     let left = stage.raw.drain(&stage.names.dead_letters, 2, SOON).await;
@@ -166,7 +166,7 @@ async fn each_of_many_letters_is_seen_once_while_some_are_taken() {
         seen.push(String::from_utf8(held.message.body.clone()).unwrap());
         if seen.len() % 3 == 0 {
             let fate = sender.hand_over(stage.request(held.message.body)).await;
-            let Publication::Confirmed(proof) = fate.await else {
+            let PublishResult::Confirmed(proof) = fate.await else {
                 panic!("not confirmed");
             };
             held.claim.replayed(proof);
@@ -196,8 +196,8 @@ async fn each_of_many_letters_is_seen_once_while_some_are_taken() {
 async fn a_second_reviewer_is_told_that_there_is_one() {
     let stage = Stage::new().await;
     let first = stage.review().await;
-    let second = Review::begin(&stage.amqp, BY, QueueTrust::Checked).await;
-    let reviewed = matches!(second, Err(ReviewTrouble::Broker(Trouble::Reviewed)));
+    let second = DeadLetterQueue::begin(&stage.amqp, BY, DeliveryLimitCheck::Checked).await;
+    let reviewed = matches!(second, Err(ReviewError::Broker(BrokerError::Reviewed)));
     assert!(reviewed, "{second:?}");
     first.end().await;
     stage.review().await.end().await;
@@ -213,8 +213,8 @@ async fn a_queue_whose_limit_would_drop_letters_is_not_looked_at() {
         .queue_delete(queue.into(), QueueDeleteOptions::default())
         .await
         .unwrap();
-    let missing = Review::begin(&stage.amqp, BY, QueueTrust::Given).await;
-    let told = matches!(missing, Err(ReviewTrouble::Broker(Trouble::Topology(_))));
+    let missing = DeadLetterQueue::begin(&stage.amqp, BY, DeliveryLimitCheck::Given).await;
+    let told = matches!(missing, Err(ReviewError::Broker(BrokerError::Topology(_))));
     assert!(told, "{missing:?}");
 
     let mut arguments = FieldTable::default();
@@ -242,12 +242,12 @@ async fn a_queue_whose_limit_would_drop_letters_is_not_looked_at() {
         .await
         .unwrap();
     stage.letter("one", BasicProperties::default()).await;
-    let limited = Review::begin(&stage.amqp, BY, QueueTrust::Checked).await;
+    let limited = DeadLetterQueue::begin(&stage.amqp, BY, DeliveryLimitCheck::Checked).await;
     let told = limited.unwrap_err();
-    assert!(matches!(told, ReviewTrouble::Limited { .. }), "{told}");
+    assert!(matches!(told, ReviewError::Limited { .. }), "{told}");
     assert!(told.to_string().contains("x-delivery-limit"), "{told}");
     // Unless a person knows better.
-    let review = Review::begin(&stage.amqp, BY, QueueTrust::Given)
+    let review = DeadLetterQueue::begin(&stage.amqp, BY, DeliveryLimitCheck::Given)
         .await
         .unwrap();
     assert_eq!(review.waiting().await.unwrap(), 1);

@@ -6,9 +6,9 @@ use std::time::Duration;
 use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
-use rename_worker::broker::topology::{Difference, TopologySettings, What};
-use rename_worker::broker::{BrokerEvent, Pace, Publication, Trouble};
-use rename_worker::config::{Amqp, Secret};
+use rename_worker::broker::topology::{DifferenceKind, TopologyDifference, TopologySettings};
+use rename_worker::broker::{BrokerError, BrokerEvent, PublishResult, RetryClass};
+use rename_worker::config::{AmqpSection, Secret};
 use rename_worker::core::consume_plan::ConsumeScope;
 use tokio::io::{AsyncReadExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,7 +37,7 @@ async fn after_a_restart_of_the_broker_it_consumes_again_soon() {
     let _void = bench.delivered().await;
     broker.kill().await.unwrap();
     let why = bench.down().await;
-    assert_eq!(why.pace(), Pace::Quick, "{why}");
+    assert_eq!(why.pace(), RetryClass::Quick, "{why}");
     broker.start_again().await.unwrap();
     let began = Instant::now();
     bench.up().await;
@@ -71,7 +71,7 @@ async fn an_alarm_is_told_before_any_request_is_handed_over_and_its_end_too() {
     for bench in [&mut before, &mut after] {
         assert!(matches!(bench.next().await, BrokerEvent::Blocked(false)));
         let published = bench.publish(event()).await;
-        assert!(matches!(published, Publication::Confirmed(_)));
+        assert!(matches!(published, PublishResult::Confirmed(_)));
     }
     before.link.close().await;
     after.link.close().await;
@@ -91,7 +91,7 @@ async fn a_polite_end_by_the_broker_is_followed_by_a_new_session() {
     assert!(why.to_string().contains("maintenance"), "{why}");
     bench.up().await;
     let published = bench.publish(event()).await;
-    assert!(matches!(published, Publication::Confirmed(_)));
+    assert!(matches!(published, PublishResult::Confirmed(_)));
     bench.link.close().await;
 }
 
@@ -143,7 +143,7 @@ async fn a_cut_connection_is_replaced_and_what_was_held_comes_again() {
         let _void = bench.delivered().await;
         bench
             .link
-            .publish(rename_worker::broker::Ticket(round), event());
+            .publish(rename_worker::broker::PublishId(round), event());
         cable.cut.notify_waiters();
         bench.down().await;
         bench.up().await;
@@ -164,7 +164,7 @@ async fn a_broker_that_does_not_speak_is_given_up_and_cut_off() {
     let (link, mut events) = start(amqp(&url, "p"));
     let (mut silent, _) = listener.accept().await.unwrap();
     let (why, again_in) = failed(&mut events).await;
-    assert!(matches!(why, Trouble::Silent(_)), "{why}");
+    assert!(matches!(why, BrokerError::Silent(_)), "{why}");
     assert!(again_in <= Duration::from_secs(1));
     // What was said first, if time stood still long enough, and then nothing: the socket is closed,
     // not forgotten.
@@ -184,7 +184,7 @@ async fn an_unreachable_broker_is_tried_again_soon() {
     let (link, mut events) = start(amqp(&url, "p"));
     for _ in 0..4 {
         let (why, again_in) = failed(&mut events).await;
-        assert!(matches!(why, Trouble::Unreachable(_)), "{why}");
+        assert!(matches!(why, BrokerError::Unreachable(_)), "{why}");
         assert!(again_in <= Duration::from_secs(1));
     }
     link.close().await;
@@ -196,7 +196,7 @@ async fn a_refusal_is_told_without_names_and_a_rotated_password_is_taken_up() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("url");
     std::fs::write(&file, good.replacen(":guest@", ":hush@", 1)).unwrap();
-    let with_file = Amqp {
+    let with_file = AmqpSection {
         url: Secret::File(file.clone()),
         ..amqp(good, &unique_prefix())
     };
@@ -204,8 +204,8 @@ async fn a_refusal_is_told_without_names_and_a_rotated_password_is_taken_up() {
     let BrokerEvent::Failed { why, .. } = bench.next().await else {
         panic!("let in");
     };
-    assert!(matches!(why, Trouble::Refused(_)), "{why}");
-    assert_eq!(why.pace(), Pace::Slow);
+    assert!(matches!(why, BrokerError::Refused(_)), "{why}");
+    assert_eq!(why.pace(), RetryClass::Slow);
     let told = why.to_string();
     assert!(!told.contains("hush") && !told.contains("guest"), "{told}");
     std::fs::write(&file, good).unwrap();
@@ -239,13 +239,13 @@ async fn everything_that_differs_is_told_at_once_with_the_argument_s_name() {
     let BrokerEvent::Failed { why, .. } = bench.next().await else {
         panic!("what differs was taken");
     };
-    let Trouble::Topology(differences) = &why else {
+    let BrokerError::Topology(differences) = &why else {
         panic!("{why}");
     };
     let told: Vec<_> = differences
         .iter()
-        .map(|Difference { object, what }| match what {
-            What::Argument { argument, .. } => (object.clone(), argument.clone()),
+        .map(|TopologyDifference { object, what }| match what {
+            DifferenceKind::Argument { argument, .. } => (object.clone(), argument.clone()),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -264,21 +264,25 @@ async fn everything_that_differs_is_told_at_once_with_the_argument_s_name() {
 #[tokio::test]
 async fn without_leave_to_declare_everything_missing_is_told_at_once() {
     let url = broker().await;
-    let undeclared = Amqp {
+    let undeclared = AmqpSection {
         declare_topology: false,
         ..amqp(url, &unique_prefix())
     };
     let (link, mut events) = start(undeclared.clone());
     let (why, _) = failed(&mut events).await;
-    let Trouble::Topology(differences) = &why else {
+    let BrokerError::Topology(differences) = &why else {
         panic!("{why}");
     };
     // 4 exchanges, 7 queues.
     assert_eq!(differences.len(), 11, "{why}");
-    assert!(differences.iter().all(|found| found.what == What::Missing));
+    assert!(
+        differences
+            .iter()
+            .all(|found| found.what == DifferenceKind::Missing)
+    );
     link.close().await;
     // Once somebody has declared it, nothing is missed.
-    let declared = Amqp {
+    let declared = AmqpSection {
         declare_topology: true,
         ..undeclared.clone()
     };
@@ -299,7 +303,7 @@ async fn tls_asks_for_the_right_authority_and_reads_its_file_at_each_try() {
     let folder = tempfile::tempdir().unwrap();
     let ca_file = folder.path().join("ca.pem");
     std::fs::write(&ca_file, Authority::new("somebody else").ca_pem).unwrap();
-    let with_tls = Amqp {
+    let with_tls = AmqpSection {
         ca_file: Some(ca_file.clone()),
         client_cert_file: Some(broker.client.certificate_file.clone()),
         client_key_file: Some(broker.client.key_file.clone()),
@@ -307,31 +311,31 @@ async fn tls_asks_for_the_right_authority_and_reads_its_file_at_each_try() {
     };
     let (link, mut events) = start(with_tls.clone());
     let (why, _) = failed(&mut events).await;
-    assert!(matches!(why, Trouble::Tls(_)), "{why}");
+    assert!(matches!(why, BrokerError::Tls(_)), "{why}");
     std::fs::write(&ca_file, &broker.authority.ca_pem).unwrap();
     up(&mut events).await;
     link.close().await;
 
     // The broker asks for a certificate.
-    let without = Amqp {
+    let without = AmqpSection {
         client_cert_file: None,
         client_key_file: None,
         ..with_tls.clone()
     };
     let (link, mut events) = start(without);
     let (why, _) = failed(&mut events).await;
-    assert!(!matches!(why, Trouble::Topology(_)), "{why}");
+    assert!(!matches!(why, BrokerError::Topology(_)), "{why}");
     link.close().await;
 
     // A key that is not the certificate's.
     let other = broker.authority.client("another");
-    let mismatched = Amqp {
+    let mismatched = AmqpSection {
         client_key_file: Some(other.key_file),
         ..with_tls
     };
     let (link, mut events) = start(mismatched);
     let (why, _) = failed(&mut events).await;
-    assert!(matches!(why, Trouble::Settings(_)), "{why}");
+    assert!(matches!(why, BrokerError::Settings(_)), "{why}");
     link.close().await;
 }
 

@@ -8,22 +8,23 @@ use lapin::BasicProperties;
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use rename_worker::broker::{
-    BrokerEvent, CopyTo, Delivery, Outgoing, Publication, Settled, Ticket, Trouble,
+    AckPermit, BrokerError, BrokerEvent, CopyTo, Delivery, OutboundMessage, PublishId,
+    PublishResult,
 };
 use rename_worker::core::consume_plan::{ConsumeScope, SourceQueue};
 use rename_worker::wire::headers::{self, HeaderSource as _, HeaderValue};
 
 use crate::broker_bench::{Bench, PREFETCH, ROUTING_KEY, event};
 
-fn letter(of: &Delivery) -> Outgoing {
-    Outgoing::DeadLetter {
+fn letter(of: &Delivery) -> OutboundMessage {
+    OutboundMessage::DeadLetter {
         of: Arc::clone(of.received()),
         headers: vec![(headers::REASON, HeaderValue::Text("rejected".to_owned()))],
     }
 }
 
-fn copy(of: &Delivery, to: CopyTo) -> Outgoing {
-    Outgoing::Copy {
+fn copy(of: &Delivery, to: CopyTo) -> OutboundMessage {
+    OutboundMessage::Copy {
         of: Arc::clone(of.received()),
         to,
         headers: vec![(headers::ATTEMPTS, HeaderValue::Int(1))],
@@ -47,11 +48,11 @@ async fn a_request_is_settled_by_a_confirmed_event() {
     let delivery = bench.delivered().await;
     assert_eq!(delivery.body(), b"one");
     assert_eq!(delivery.routing_key(), ROUTING_KEY);
-    let Publication::Confirmed(event) = bench.publish(event()).await else {
+    let PublishResult::Confirmed(event) = bench.publish(event()).await else {
         panic!("not confirmed");
     };
     assert!(!event.routed(), "nobody has subscribed");
-    bench.link.settle(delivery, Settled::Outcome { event });
+    bench.link.settle(delivery, AckPermit::Outcome { event });
     // The close hands over what was settled before.
     let (prefix, channel) = (bench.prefix.clone(), bench.channel.clone());
     bench.link.close().await;
@@ -91,10 +92,10 @@ async fn a_copy_comes_back_from_the_ladder_and_tells_where_it_came_from() {
         assert_eq!(delivery.text(headers::FAILED_AT).is_some(), round == 0);
         assert_eq!(delivery.int(headers::ATTEMPTS).is_some(), round > 0);
         let copy = copy(&delivery, WAIT);
-        let Publication::Confirmed(copy) = bench.publish(copy).await else {
+        let PublishResult::Confirmed(copy) = bench.publish(copy).await else {
             panic!("not confirmed");
         };
-        bench.link.settle(delivery, Settled::Copied(copy));
+        bench.link.settle(delivery, AckPermit::Copied(copy));
     }
     bench.finish().await;
 }
@@ -129,7 +130,7 @@ async fn a_dead_letter_keeps_everything_but_what_would_hurt() {
     let letter = letter(&delivery);
     assert!(matches!(
         bench.publish(letter).await,
-        Publication::Confirmed(confirmed) if confirmed.routed()
+        PublishResult::Confirmed(confirmed) if confirmed.routed()
     ));
 
     let letter = bench.get("dead-letters").await;
@@ -191,7 +192,7 @@ async fn each_return_is_told_of_its_own_publish() {
             1 => copy(&delivery, WAIT),
             _ => event(),
         };
-        bench.link.publish(Ticket(round), outgoing);
+        bench.link.publish(PublishId(round), outgoing);
     }
     let mut told = BTreeMap::new();
     while told.len() < usize::try_from(ROUNDS).unwrap() {
@@ -199,11 +200,11 @@ async fn each_return_is_told_of_its_own_publish() {
             told.insert(ticket, result);
         }
     }
-    for (Ticket(round), result) in told {
+    for (PublishId(round), result) in told {
         let right = match (round % 3, &result) {
-            (0, Publication::Returned) => true,
-            (1, Publication::Confirmed(confirmed)) => confirmed.routed(),
-            (2, Publication::Confirmed(confirmed)) => !confirmed.routed(),
+            (0, PublishResult::Returned) => true,
+            (1, PublishResult::Confirmed(confirmed)) => confirmed.routed(),
+            (2, PublishResult::Confirmed(confirmed)) => !confirmed.routed(),
             _ => false,
         };
         assert!(right, "publish {round} was told as {result:?}");
@@ -226,9 +227,9 @@ async fn what_an_old_session_delivered_can_be_settled_no_more() {
         )
         .await
         .unwrap();
-    assert_eq!(bench.publish(event()).await, Publication::Lost);
+    assert_eq!(bench.publish(event()).await, PublishResult::Lost);
     let why = bench.down().await;
-    assert!(matches!(&why, Trouble::ChannelClosed(_)), "{why}");
+    assert!(matches!(&why, BrokerError::ChannelClosed(_)), "{why}");
     assert!(why.to_string().contains(".events"), "{why}");
     bench.up().await;
     bench.link.consume(bench.epoch, ConsumeScope::All);
@@ -237,13 +238,13 @@ async fn what_an_old_session_delivered_can_be_settled_no_more() {
     assert_eq!((old.epoch(), new.epoch()), (bench.epoch - 1, bench.epoch));
     // A copy of what the broker has taken back would be a twin.
     let twin = copy(&old, CopyTo::Due);
-    assert_eq!(bench.publish(twin).await, Publication::Lost);
+    assert_eq!(bench.publish(twin).await, PublishResult::Lost);
     // The old delivery's number is the new one's too: an ack of it would settle the new one.
-    let Publication::Confirmed(event) = bench.publish(event()).await else {
+    let PublishResult::Confirmed(event) = bench.publish(event()).await else {
         panic!("not confirmed");
     };
-    bench.link.settle(old, Settled::Outcome { event });
-    bench.link.give_back(new);
+    bench.link.settle(old, AckPermit::Outcome { event });
+    bench.link.requeue(new);
     assert_eq!(bench.delivered().await.body(), b"again");
     bench.finish().await;
 }
@@ -263,7 +264,7 @@ async fn a_deleted_queue_is_made_anew_and_consumed_again() {
         .await
         .unwrap();
     let why = bench.down().await;
-    assert!(matches!(why, Trouble::ConsumerCancelled), "{why}");
+    assert!(matches!(why, BrokerError::ConsumerCancelled), "{why}");
     bench.up().await;
     bench.link.consume(bench.epoch, ConsumeScope::All);
     bench.request("after", BasicProperties::default()).await;
@@ -323,10 +324,10 @@ async fn requests_are_fetched_from_a_queue_as_far_as_there_are_any() {
     assert_eq!(probe.body(), b"one");
     assert!(probe.is_fetched());
     let tail = copy(&probe, CopyTo::Due);
-    let Publication::Confirmed(tail) = bench.publish(tail).await else {
+    let PublishResult::Confirmed(tail) = bench.publish(tail).await else {
         panic!("not confirmed");
     };
-    bench.link.settle(probe, Settled::Copied(tail));
+    bench.link.settle(probe, AckPermit::Copied(tail));
     let again = bench.fetched(Due).await;
     assert_eq!(again.body(), b"one");
     assert_eq!(again.source(), Due);
@@ -391,7 +392,7 @@ async fn orders_to_a_session_that_is_over_are_void() {
     // The answer to a publish comes after all that, and nothing came of it.
     assert!(matches!(
         bench.publish(event()).await,
-        Publication::Confirmed(_)
+        PublishResult::Confirmed(_)
     ));
     assert!(bench.early.is_empty());
     assert_eq!(bench.length("requests").await, 1);

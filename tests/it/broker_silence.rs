@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use lapin::BasicProperties;
-use rename_worker::broker::{BrokerEvent, Pace, Ticket};
+use rename_worker::broker::{BrokerEvent, PublishId, RetryClass};
 use rename_worker::core::consume_plan::ConsumeScope;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -149,7 +149,7 @@ async fn healed(plain: &str, after: usize, then: Then) -> Duration {
                 }
             }
             BrokerEvent::Failed { why, .. } | BrokerEvent::Down { why, .. } => {
-                assert_eq!(why.pace(), Pace::Quick, "{why}");
+                assert_eq!(why.pace(), RetryClass::Quick, "{why}");
             }
             BrokerEvent::Delivered(first) => {
                 assert_eq!(first.body(), b"first");
@@ -225,7 +225,7 @@ async fn when_a_stall_of_the_network_ends_a_request_comes_soon() {
         proxy.stall();
         assert!(proxy.cut() > 0);
         let why = bench.down().await;
-        assert_eq!(why.pace(), Pace::Quick, "{why}");
+        assert_eq!(why.pace(), RetryClass::Quick, "{why}");
         sleep(Duration::from_millis(stalled)).await;
         proxy.flow();
         let began = Instant::now();
@@ -236,7 +236,7 @@ async fn when_a_stall_of_the_network_ends_a_request_comes_soon() {
         let took = began.elapsed();
         bench.settle(next).await;
         // An ack that the cut takes away would bring it again.
-        bench.link.flush(bench.epoch, Ticket(9));
+        bench.link.flush(bench.epoch, PublishId(9));
         let flushed = bench.next().await;
         assert!(
             matches!(flushed, BrokerEvent::Flushed { .. }),

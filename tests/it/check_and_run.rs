@@ -5,13 +5,13 @@ use std::time::Duration;
 use axum::http::Uri;
 use proptest::prelude::*;
 use rename_worker::config::Settings;
-use rename_worker::dintero::{Client, Kind, Observer, Status};
+use rename_worker::dintero::{ApiClient, CallObserver, HttpCallKind, HttpStatus};
 
 /// Counts nothing.
 struct Unheard;
 
-impl Observer for Unheard {
-    fn call_ended(&self, _: Kind, _: Status, _: Duration) {}
+impl CallObserver for Unheard {
+    fn call_ended(&self, _: HttpCallKind, _: HttpStatus, _: Duration) {}
 }
 
 fn settings(env: &[(&str, &str)]) -> Option<Settings> {
@@ -43,7 +43,7 @@ proptest! {
             &[insecure, ("API__BASE_URL", "http://a"), ("API__PROXY", &*proxy)],
         ] {
             if let Some(settings) = settings(env) {
-                prop_assert!(Client::new(&settings.api, 1, Unheard).is_ok(), "{:?}", env);
+                prop_assert!(ApiClient::new(&settings.api, 1, Unheard).is_ok(), "{:?}", env);
                 // As each request has to name it.
                 prop_assert!(settings.api.base_url.parse::<Uri>().is_ok(), "{:?}", env);
                 if let Some(proxy) = &settings.api.proxy {
@@ -73,7 +73,7 @@ proptest! {
         if let Some(settings) = settings(&[("API__BASE_URL", "http://localhost"), ("OTLP__ENDPOINT", &*endpoint)]) {
             let client = rename_worker::dintero::collector_client(&settings.otlp);
             let client = client.expect("a client can be made");
-            let tracer = rename_worker::telemetry::trace::Tracer::new(&settings, "0", client);
+            let tracer = rename_worker::telemetry::trace::RequestTracer::new(&settings, "0", client);
             prop_assert!(tracer.is_ok(), "{}", endpoint);
         }
     }

@@ -15,10 +15,10 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use rename_worker::app::App;
 use rename_worker::broker::declare_topology;
-use rename_worker::broker::topology::{Names, TopologySettings};
-use rename_worker::config::{Credentials, Ladder, Secret, Settings};
+use rename_worker::broker::topology::{QueueNames, TopologySettings};
+use rename_worker::config::{CredentialsSection, RetryDelays, Secret, Settings};
 use rename_worker::core::request::AccountId;
-use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, Sandbox, SandboxOptions, Seed};
+use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, NewUser, Sandbox, SandboxOptions};
 use serde_json::json;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -95,7 +95,7 @@ async fn upstream(
         let (id, fails) = (Uuid::new_v4(), number % FAILS == 0);
         let (old, new) = (format!("old{number}"), format!("new{number}"));
         if !fails {
-            sandbox.seed([Seed {
+            sandbox.seed([NewUser {
                 account_id: account(),
                 username: old.as_str().into(),
                 id: None,
@@ -160,14 +160,14 @@ fn settings(url: &str, base_url: &str) -> Settings {
     let mut settings = Settings::default();
     settings.amqp.url = Secret::inline(url);
     base_url.clone_into(&mut settings.api.base_url);
-    settings.api.credentials = Some(Credentials::Client {
+    settings.api.credentials = Some(CredentialsSection::Client {
         id: CLIENT_ID.to_owned(),
         secret: Secret::inline(CLIENT_SECRET),
     });
     settings.admin.listen = ([127, 0, 0, 1], 0).into();
     settings.retry.initial_delay = Duration::from_millis(20);
     settings.retry.ladder =
-        Ladder::new([300, 1_000, 5_000].map(Duration::from_millis).to_vec()).unwrap();
+        RetryDelays::new([300, 1_000, 5_000].map(Duration::from_millis).to_vec()).unwrap();
     settings
 }
 
@@ -264,7 +264,7 @@ async fn whichever_node_is_lost_every_request_ends_in_its_one_outcome() {
     declare_topology(&settings.amqp, &TopologySettings::from(&settings))
         .await
         .unwrap();
-    let names = Names::new(&settings.amqp.prefix);
+    let names = QueueNames::new(&settings.amqp.prefix);
     let raw = Raw::connect(&url).await;
     let heard = listen(&raw, &names.events).await;
     let worker = App::start(settings).await.unwrap();

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use lapin::BasicProperties;
 use rename_worker::clock;
 use rename_worker::core::request::AccountId;
-use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, Sandbox, SandboxOptions, Seed};
+use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, NewUser, Sandbox, SandboxOptions};
 use serde_json::{Value, json};
 use tokio::time::{interval, sleep};
 use url::Url;
@@ -150,7 +150,7 @@ fn root() -> &'static Path {
 
 async fn start_sandbox() -> Sandbox {
     let account = AccountId::parse(ACCOUNT).unwrap();
-    let user = |name: String| Seed {
+    let user = |name: String| NewUser {
         account_id: account.clone(),
         username: name.into(),
         id: None,

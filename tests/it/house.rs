@@ -4,8 +4,9 @@
 //! It reads the sources: `use` lines, paths in code, paths inside macros. Unit tests, under
 //! `#[cfg(test)]` or in a file `tests.rs`, may see anything.
 
+mod imports;
 mod rules;
-mod sight;
+mod vocabulary;
 
 use std::{
     fmt::Write as _,
@@ -61,6 +62,25 @@ fn no_file_is_too_long_to_read() {
         0,
         "no file over {LINES_MAX} lines, few over {LINES_FAIR}: {lengths:#?}"
     );
+}
+
+#[test]
+fn a_type_s_name_means_one_thing_and_is_of_the_domain() {
+    use vocabulary::{ONE_WORD_MAX, SHARED_MAX};
+    let mut names = vocabulary::TypeNames::default();
+    for file in sources() {
+        names.read(&file.path.display().to_string(), &file.text);
+    }
+    let (shared, of_one_word) = (names.shared(), names.of_one_word());
+    let shares = (names.percent(&shared), names.percent(&of_one_word));
+    println!(
+        "{} % of the type definitions share a name, {} % are one word",
+        shares.0, shares.1
+    );
+    assert!(shares.0 <= SHARED_MAX, "{} %: {shared:#?}", shares.0);
+    assert!(shares.1 <= ONE_WORD_MAX, "{} %: {of_one_word:#?}", shares.1);
+    let denied = names.denied();
+    assert!(denied.is_empty(), "no noun of the domain: {denied:#?}");
 }
 
 #[test]

@@ -4,7 +4,9 @@
 use lapin::BasicProperties;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
-use rename_worker::broker::{BrokerEvent, Delivery, QueueTrust, Review, StreamLimits};
+use rename_worker::broker::{
+    BrokerEvent, DeadLetterQueue, Delivery, DeliveryLimitCheck, StreamLimits,
+};
 use rename_worker::core::consume_plan::{ConsumeScope, SourceQueue};
 use rename_worker::core::removal::RemovalCause;
 use rename_worker::wire::headers::{HeaderSource as _, LEFT_OUT_HEADERS};
@@ -142,7 +144,7 @@ async fn a_message_that_fills_its_frame_is_delivered_again_and_ends_no_session()
     bench.link.consume(bench.epoch, ConsumeScope::All);
     let first = bench.delivered().await;
     // The broker adds its count of deliveries to what it delivers again.
-    bench.link.give_back(first);
+    bench.link.requeue(first);
     let again = bench.delivered().await;
     assert!(again.redelivered());
     assert_eq!(again.body(), b"full");
@@ -181,7 +183,7 @@ async fn a_letter_that_fills_its_frame_stops_no_review() {
     bench.holds("dead-letters", 2).await;
     raw.remove(&[&queue], &[]).await;
     let amqp = amqp(broker().await, &bench.prefix);
-    let review = Review::begin(&amqp, "kari", QueueTrust::Checked)
+    let review = DeadLetterQueue::begin(&amqp, "kari", DeliveryLimitCheck::Checked)
         .await
         .unwrap();
     let mut look = review.look().await.unwrap();

@@ -4,7 +4,7 @@
 
 use std::process::Stdio;
 
-use rename_worker::sandbox::{Client, Fault, Garbage, Kind, On};
+use rename_worker::sandbox::{ApiFault, CallFilter, FaultKind, MalformedBody, OAuthClient};
 use serde_json::json;
 
 use crate::support::collector::Collector;
@@ -29,7 +29,7 @@ fn marked(name: &str) -> String {
 #[tokio::test]
 async fn no_username_and_no_secret_is_told_to_those_who_watch() {
     let stage = Stage::set(|_| {}).await;
-    stage.sandbox.set_clients(vec![Client {
+    stage.sandbox.set_clients(vec![OAuthClient {
         id: "client".to_owned(),
         secret: SECRET.into(),
         account: None,
@@ -120,12 +120,15 @@ async fn set_traps(stage: &Stage) {
     stage
         .sandbox
         .set_faults([
-            Fault::lost().on(On::Rename).prefix(&marked("lost")).next(1),
-            Fault::new(Kind::Garbage(Garbage::OtherName))
+            ApiFault::lost()
+                .on(CallFilter::Rename)
+                .prefix(&marked("lost"))
+                .next(1),
+            ApiFault::new(FaultKind::Garbage(MalformedBody::OtherName))
                 .prefix(&marked("garbled"))
                 .next(1),
-            Fault::status(503).prefix(&marked("slow")).next(2),
-            Fault::status(422).prefix(&marked("refused")).next(1),
+            ApiFault::status(503).prefix(&marked("slow")).next(2),
+            ApiFault::status(422).prefix(&marked("refused")).next(1),
         ])
         .await;
 }
@@ -157,7 +160,7 @@ async fn ask(stage: &Stage) -> usize {
 
 /// Whoever takes over has nothing left to do.
 async fn successor(stage: &Stage) -> rename_worker::app::App {
-    stage.sandbox.set_clients(vec![Client {
+    stage.sandbox.set_clients(vec![OAuthClient {
         id: rename_worker::sandbox::CLIENT_ID.to_owned(),
         secret: rename_worker::sandbox::CLIENT_SECRET.into(),
         account: None,

@@ -9,7 +9,7 @@ use lapin::BasicProperties;
 use lapin::options::QueuePurgeOptions;
 use rename_worker::core::request::AccountId;
 use rename_worker::demo::broker::docker::free_ports;
-use rename_worker::sandbox::{Fault, Seed};
+use rename_worker::sandbox::{ApiFault, NewUser};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
@@ -230,9 +230,9 @@ async fn the_hold_of_an_account_has_a_line_when_it_begins_and_one_when_it_ends()
     stage.rename("old", "new", None).await;
     assert_eq!(stage.event().await["type"], "user.renamed");
     let refused = AccountId::parse(REFUSED).expect("an account");
-    let fault = Fault::status(401).account(refused.clone());
+    let fault = ApiFault::status(401).account(refused.clone());
     stage.sandbox.set_faults([fault]).await;
-    stage.sandbox.seed([Seed {
+    stage.sandbox.seed([NewUser {
         account_id: refused,
         username: "old".into(),
         id: None,

@@ -2,7 +2,7 @@
 
 use std::process::{Output, Stdio};
 
-use rename_worker::demo::broker::Broker;
+use rename_worker::demo::broker::DemoBroker;
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -36,7 +36,7 @@ fn found(report: &Value) -> Vec<String> {
     named.collect()
 }
 
-async fn set_policies(broker: &Broker) {
+async fn set_policies(broker: &DemoBroker) {
     for (kind, name, pattern, definition) in [
         (
             "set_policy",

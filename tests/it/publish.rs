@@ -3,8 +3,8 @@
 use std::process::{Output, Stdio};
 
 use rename_worker::broker::declare_topology;
-use rename_worker::broker::topology::{Names, TopologySettings};
-use rename_worker::config::{Amqp, Secret};
+use rename_worker::broker::topology::{QueueNames, TopologySettings};
+use rename_worker::config::{AmqpSection, Secret};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -35,7 +35,7 @@ impl Stage {
 
     async fn declared() -> Self {
         let stage = Self::bare().await;
-        let amqp = Amqp {
+        let amqp = AmqpSection {
             url: Secret::inline(stage.url),
             ca_file: None,
             client_cert_file: None,
@@ -77,7 +77,7 @@ impl Stage {
 
     async fn remove(self) {
         self.raw
-            .remove_topology(&Names::new(&self.prefix), &[])
+            .remove_topology(&QueueNames::new(&self.prefix), &[])
             .await;
     }
 }

@@ -8,11 +8,12 @@ use futures_util::stream::FuturesUnordered;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use rename_worker::broker::{
-    BrokerEvent, Confirmed, Outgoing, Publication, QueueTrust, Review, Settled, Ticket,
+    AckPermit, BrokerEvent, DeadLetterQueue, DeliveryLimitCheck, OutboundMessage, PublishId,
+    PublishResult, PublisherConfirm,
 };
 use rename_worker::core::consume_plan::ConsumeScope;
 use rename_worker::wire::headers::HeaderValue;
-use rename_worker::wire::message::{Field, Message, Properties};
+use rename_worker::wire::message::{MessageField, MessageProperties, MessageView};
 
 use crate::broker_bench::{Bench, amqp, event};
 use crate::support::broker;
@@ -26,22 +27,24 @@ fn text(properties: &BasicProperties, name: &str) -> Option<String> {
 }
 
 /// The letter of that number, some of which have what the broker refuses.
-fn letter(exchange: &str, nth: u8) -> Message {
-    let mut message = Message {
+fn letter(exchange: &str, nth: u8) -> MessageView {
+    let mut message = MessageView {
         exchange: exchange.to_owned(),
         routing_key: "k".to_owned(),
         body: vec![nth],
-        properties: Properties {
+        properties: MessageProperties {
             app_id: Some("mine".to_owned()),
             content_type: Some("application/json".to_owned()),
-            ..Properties::default()
+            ..MessageProperties::default()
         },
-        ..Message::default()
+        ..MessageView::default()
     };
     message
         .headers
-        .insert("x-rename-reason".to_owned(), Field::from("rejected"));
-    message.headers.insert("odd".to_owned(), Field::UInt8(1));
+        .insert("x-rename-reason".to_owned(), MessageField::from("rejected"));
+    message
+        .headers
+        .insert("odd".to_owned(), MessageField::UInt8(1));
     match nth {
         20 => message.properties.expiration = Some("soon".to_owned()),
         21 => message.properties.user_id = Some("nobody".to_owned()),
@@ -49,8 +52,16 @@ fn letter(exchange: &str, nth: u8) -> Message {
         95 => message.properties.expiration = Some("-1".to_owned()),
         // These are known to be refused, and kept by another name.
         30 => message.properties.reply_to = Some("amq.rabbitmq.reply-to".to_owned()),
-        31 => drop(message.headers.insert("CC".to_owned(), Field::from("q"))),
-        32 => drop(message.headers.insert("BCC".to_owned(), Field::Int8(1))),
+        31 => drop(
+            message
+                .headers
+                .insert("CC".to_owned(), MessageField::from("q")),
+        ),
+        32 => drop(
+            message
+                .headers
+                .insert("BCC".to_owned(), MessageField::Int8(1)),
+        ),
         _ => {}
     }
     message
@@ -60,7 +71,7 @@ fn letter(exchange: &str, nth: u8) -> Message {
 async fn of_many_under_way_only_those_that_the_broker_refuses_lose_their_properties() {
     let bench = Bench::new().await;
     let amqp = amqp(broker().await, &bench.prefix);
-    let review = Review::begin(&amqp, "kari", QueueTrust::Checked)
+    let review = DeadLetterQueue::begin(&amqp, "kari", DeliveryLimitCheck::Checked)
         .await
         .unwrap();
     let sender = review.sender().await.unwrap();
@@ -72,7 +83,7 @@ async fn of_many_under_way_only_those_that_the_broker_refuses_lose_their_propert
     }
     let mut reduced = Vec::new();
     while let Some((nth, fate)) = under_way.next().await {
-        let Publication::Confirmed(proof) = fate else {
+        let PublishResult::Confirmed(proof) = fate else {
             panic!("{nth}: {fate:?}");
         };
         if !proof.is_whole() {
@@ -133,30 +144,32 @@ async fn a_letter_that_the_broker_refuses_costs_neither_the_session_nor_what_is_
     // Not a list, and so refused: for the test alone it is among our own headers.
     let hazard = ("CC", HeaderValue::Text("elsewhere".to_owned()));
     let reason = ("x-rename-reason", HeaderValue::Text("rejected".to_owned()));
-    let letter = |of: &rename_worker::broker::Delivery, headers| Outgoing::DeadLetter {
+    let letter = |of: &rename_worker::broker::Delivery, headers| OutboundMessage::DeadLetter {
         of: of.received().clone(),
         headers,
     };
     bench
         .link
-        .publish(Ticket(1), letter(&refused, vec![hazard, reason.clone()]));
-    bench.link.publish(Ticket(2), letter(&beside, vec![reason]));
-    bench.link.publish(Ticket(3), event());
+        .publish(PublishId(1), letter(&refused, vec![hazard, reason.clone()]));
+    bench
+        .link
+        .publish(PublishId(2), letter(&beside, vec![reason]));
+    bench.link.publish(PublishId(3), event());
     let mut proofs = BTreeMap::new();
     while proofs.len() < 3 {
         match bench.next().await {
             BrokerEvent::Published {
                 ticket,
-                result: Publication::Confirmed(proof),
+                result: PublishResult::Confirmed(proof),
             } => drop(proofs.insert(ticket, proof)),
             other => panic!("{other:?} instead of a confirm"),
         }
     }
-    let whole: Vec<bool> = proofs.values().map(Confirmed::is_whole).collect();
+    let whole: Vec<bool> = proofs.values().map(PublisherConfirm::is_whole).collect();
     assert_eq!(whole, [false, true, true]);
     // The deliveries are still there to be settled: it is the session that it was.
-    let mut proof = |nth| proofs.remove(&Ticket(nth)).unwrap();
-    let failure = Settled::Failure {
+    let mut proof = |nth| proofs.remove(&PublishId(nth)).unwrap();
+    let failure = AckPermit::Failure {
         letter: proof(1),
         event: proof(3),
     };

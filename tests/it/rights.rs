@@ -8,10 +8,12 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
-use rename_worker::broker::topology::Names;
+use rename_worker::broker::topology::QueueNames;
 use rename_worker::core::request::AccountId;
-use rename_worker::demo::broker::Broker;
-use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, Fault, On, Sandbox, SandboxOptions, Seed};
+use rename_worker::demo::broker::DemoBroker;
+use rename_worker::sandbox::{
+    ApiFault, CLIENT_ID, CLIENT_SECRET, CallFilter, NewUser, Sandbox, SandboxOptions,
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -69,9 +71,9 @@ fn the_document_has_the_patterns_of_every_role() {
 
 /// A broker with a user for each role.
 struct Site {
-    broker: Broker,
+    broker: DemoBroker,
     prefix: String,
-    names: Names,
+    names: QueueNames,
     roles: BTreeMap<String, [String; 3]>,
     raw: Raw,
     sandbox: Sandbox,
@@ -85,7 +87,7 @@ impl Site {
         let roles = documented(&prefix);
         let raw = Raw::connect(broker.url()).await;
         let site = Self {
-            names: Names::new(&prefix),
+            names: QueueNames::new(&prefix),
             sandbox: Sandbox::start(SandboxOptions::default())
                 .await
                 .expect("a sandbox starts"),
@@ -178,7 +180,7 @@ impl Site {
     }
 
     fn seed(&self, name: &str) {
-        let seed = Seed {
+        let seed = NewUser {
             account_id: AccountId::parse(ACCOUNT).expect("an account"),
             username: name.into(),
             id: None,
@@ -277,7 +279,10 @@ async fn each_role_can_do_all_it_does_with_the_documented_rights() {
         for name in [&good, &late] {
             site.seed(name);
         }
-        let refused_once = Fault::status(503).on(On::Rename).prefix("late").next(3);
+        let refused_once = ApiFault::status(503)
+            .on(CallFilter::Rename)
+            .prefix("late")
+            .next(3);
         site.sandbox.set_faults([refused_once]).await;
         for name in [&good, &late, "nobody"] {
             site.publish(name).await;
@@ -336,7 +341,7 @@ async fn upstream_and_subscribers_reach_no_queue_of_the_worker() {
 }
 
 /// Every right of the role: which of `VERBS`, and the rest of the object's name.
-fn rights_of(names: &Names, prefix: &str, patterns: &[String; 3]) -> Vec<(usize, String)> {
+fn rights_of(names: &QueueNames, prefix: &str, patterns: &[String; 3]) -> Vec<(usize, String)> {
     let wait = format!("{prefix}.{WAIT}");
     let objects = [
         &names.requests,

@@ -17,8 +17,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rename_worker::broker;
 use rename_worker::config::Settings;
-use rename_worker::config::keys::{KEYS, Kind};
-use rename_worker::dintero::{self, Client, Observer, Status};
+use rename_worker::config::keys::{KEYS, ValueKind};
+use rename_worker::dintero::{self, ApiClient, CallObserver, HttpStatus};
 
 use broken::{PEM, TEXT, pem_mutations, pieces, text_mutations};
 
@@ -217,8 +217,8 @@ fn variable(key: &str) -> String {
 /// Counts nothing.
 struct Unheard;
 
-impl Observer for Unheard {
-    fn call_ended(&self, _: dintero::Kind, _: Status, _: Duration) {}
+impl CallObserver for Unheard {
+    fn call_ended(&self, _: dintero::HttpCallKind, _: HttpStatus, _: Duration) {}
 }
 
 /// Everything that `config check` and the beginning of `run` could say.
@@ -233,9 +233,14 @@ fn said(config: Option<&Path>, environment: &BTreeMap<String, String>) -> String
             let _ = write!(said, "{mistakes}\n{mistakes:?}\n");
         }
         Ok(settings) => {
-            let _ = writeln!(said, "{:?} {:?}", settings.notes(), settings.file_faults());
+            let _ = writeln!(
+                said,
+                "{:?} {:?}",
+                settings.warnings(),
+                settings.file_faults()
+            );
             let _ = writeln!(said, "{:?}", broker::address(&settings.amqp));
-            let client = Client::new(&settings.api, 1, Unheard);
+            let client = ApiClient::new(&settings.api, 1, Unheard);
             if let Err(error) = client {
                 let _ = write!(said, "{error}\n{error:?}\n");
             }
@@ -290,7 +295,8 @@ fn no_piece_of_a_secret_that_breaks_the_settings_file_is_shown() {
         let (section, name) = key.path.rsplit_once('.').unwrap();
         let section = section.replace("<aid>", "T12345678");
         let texts = text_mutations(TEXT).into_iter().chain(pem_mutations(TEXT));
-        let may_hold_one = matches!(key.kind, Kind::Secret | Kind::File) || name == "client_id";
+        let may_hold_one =
+            matches!(key.kind, ValueKind::Secret | ValueKind::File) || name == "client_id";
         let quotes = ["\"", "'", "\"\"\"", ""];
         let quotes = if may_hold_one {
             &quotes[..]

@@ -12,7 +12,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use rename_worker::config::Settings;
-use rename_worker::sandbox::{Fault, Sandbox};
+use rename_worker::sandbox::{ApiFault, Sandbox};
 use serde_json::json;
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -192,7 +192,7 @@ async fn a_trace_tells_failures_and_retries_and_nobodys_name() {
     let worker = stage.worker().await;
     stage
         .sandbox
-        .set_faults(["503=x1".parse::<Fault>().unwrap()])
+        .set_faults(["503=x1".parse::<ApiFault>().unwrap()])
         .await;
     ask(&stage, &came_with(), "ola@example.com", "taken@example.com").await;
     assert_eq!(

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use rename_worker::sandbox::{Body, CallKind, Fault, Garbage, Kind, On, RetryAfter};
+use rename_worker::sandbox::{
+    ApiFault, CallFilter, FaultBody, FaultKind, MalformedBody, RetryAfter, SandboxCallKind,
+};
 use serde_json::{Value, json};
 
 use crate::support::stage::{PATIENCE, Stage};
 
 /// What is told of one request from `old` to `new` under these faults.
-async fn told(stage: &Stage, faults: Vec<Fault>) -> Value {
+async fn told(stage: &Stage, faults: Vec<ApiFault>) -> Value {
     stage.sandbox.set_faults(faults).await;
     stage.rename("old", "new", None).await;
     stage.event().await
@@ -57,15 +59,17 @@ async fn a_200_with_the_new_name_is_renamed() {
 #[tokio::test]
 async fn a_200_that_is_no_user_is_unclear_and_found_out() {
     for garbage in [
-        Garbage::Html,
-        Garbage::Truncated,
-        Garbage::OtherName,
-        Garbage::Flood,
+        MalformedBody::Html,
+        MalformedBody::Truncated,
+        MalformedBody::OtherName,
+        MalformedBody::Flood,
     ] {
         let stage = stage().await;
         stage.user("old");
         let worker = stage.worker().await;
-        let fault = Fault::new(Kind::Garbage(garbage)).on(On::Rename).next(1);
+        let fault = ApiFault::new(FaultKind::Garbage(garbage))
+            .on(CallFilter::Rename)
+            .next(1);
         renamed(
             &told(&stage, vec![fault.clone()]).await,
             "applied",
@@ -86,7 +90,11 @@ async fn a_4xx_is_rejected_at_once() {
     stage.user("old");
     let worker = stage.worker().await;
     for status in [400, 422, 410] {
-        let event = told(&stage, vec![Fault::status(status).on(On::Rename).next(1)]).await;
+        let event = told(
+            &stage,
+            vec![ApiFault::status(status).on(CallFilter::Rename).next(1)],
+        )
+        .await;
         failed(&stage, &event, "rejected", u64::from(status)).await;
         assert_eq!(event["data"]["attempts"], 1);
     }
@@ -99,9 +107,9 @@ async fn a_401_gets_a_new_token_and_spends_no_attempt() {
     let stage = stage().await;
     stage.user("old");
     let worker = stage.worker().await;
-    let event = told(&stage, vec![Fault::new(Kind::Expired).next(1)]).await;
+    let event = told(&stage, vec![ApiFault::new(FaultKind::Expired).next(1)]).await;
     renamed(&event, "applied", "answer", 1);
-    assert_eq!(stage.sandbox.calls().status(CallKind::Token, 200), 2);
+    assert_eq!(stage.sandbox.calls().status(SandboxCallKind::Token, 200), 2);
     stage.strike(worker).await;
 }
 
@@ -125,12 +133,12 @@ async fn refused_credentials_hold_and_harm_nothing() {
         .unwrap()
         .held;
     assert_eq!(
-        cause.map(rename_worker::core::policy::hold::Cause::as_str),
+        cause.map(rename_worker::core::policy::hold::HoldCause::as_str),
         Some("credentials")
     );
     stage
         .sandbox
-        .set_clients(vec![rename_worker::sandbox::Client {
+        .set_clients(vec![rename_worker::sandbox::OAuthClient {
             id: rename_worker::sandbox::CLIENT_ID.to_owned(),
             secret: rename_worker::sandbox::CLIENT_SECRET.into(),
             account: None,
@@ -146,7 +154,7 @@ async fn a_403_is_forbidden() {
     let stage = stage().await;
     stage.user("old");
     let worker = stage.worker().await;
-    let event = told(&stage, vec![Fault::status(403).next(1)]).await;
+    let event = told(&stage, vec![ApiFault::status(403).next(1)]).await;
     failed(&stage, &event, "forbidden", 403).await;
     stage.strike(worker).await;
 }
@@ -158,21 +166,25 @@ async fn a_404_is_user_not_found_unless_an_earlier_try_was_applied() {
     let event = told(&stage, vec![]).await;
     failed(&stage, &event, "user_not_found", 404).await;
     assert_eq!(
-        stage.sandbox.calls().of(CallKind::Confirm),
+        stage.sandbox.calls().of(SandboxCallKind::Confirm),
         0,
         "nothing was unclear"
     );
 
     // The answer is lost, the rename is not: the second try finds the old name gone.
     stage.user("old");
-    let event = told(&stage, vec![Fault::lost().on(On::Rename).next(1)]).await;
+    let event = told(
+        &stage,
+        vec![ApiFault::lost().on(CallFilter::Rename).next(1)],
+    )
+    .await;
     renamed(&event, "already_applied", "name", 2);
     assert_eq!(stage.sandbox.ledger().len(), 1);
 
     // Nothing was applied, though it might have been: there never was such a user.
     stage
         .sandbox
-        .set_faults([Fault::status(502).on(On::Rename).next(1)])
+        .set_faults([ApiFault::status(502).on(CallFilter::Rename).next(1)])
         .await;
     stage.rename("nobody", "somebody", None).await;
     let event = stage.event().await;
@@ -187,14 +199,17 @@ async fn with_a_user_id_an_unclear_outcome_is_certain() {
     let id = stage.user("old");
     stage
         .sandbox
-        .set_faults([Fault::lost().on(On::Rename).next(1)])
+        .set_faults([ApiFault::lost().on(CallFilter::Rename).next(1)])
         .await;
     stage.rename("old", "new", Some(id)).await;
     renamed(&stage.event().await, "already_applied", "user_id", 2);
 
     // The old name is gone and the new one another's: it is not told as renamed.
     stage.user("taken");
-    stage.sandbox.set_faults([Fault::status(502).next(1)]).await;
+    stage
+        .sandbox
+        .set_faults([ApiFault::status(502).next(1)])
+        .await;
     stage.rename("gone", "taken", Some(id)).await;
     let event = stage.event().await;
     failed(&stage, &event, "user_not_found", 404).await;
@@ -210,7 +225,11 @@ async fn a_409_is_username_taken_also_when_an_earlier_try_was_unclear() {
     let event = told(&stage, vec![]).await;
     failed(&stage, &event, "username_taken", 409).await;
     // A name that was taken all along must not be told as renamed.
-    let event = told(&stage, vec![Fault::status(502).on(On::Rename).next(1)]).await;
+    let event = told(
+        &stage,
+        vec![ApiFault::status(502).on(CallFilter::Rename).next(1)],
+    )
+    .await;
     failed(&stage, &event, "username_taken", 409).await;
     assert!(stage.has("old"));
     stage.strike(worker).await;
@@ -241,7 +260,7 @@ async fn checked_after_a_mismatch_says_that_it_took_effect() {
     failed(&stage, &event, "user_mismatch", 200).await;
     let detail = event["data"]["detail"].as_str().unwrap();
     assert!(detail.contains("took effect"), "{detail}");
-    assert_eq!(stage.sandbox.calls().of(CallKind::Confirm), 0);
+    assert_eq!(stage.sandbox.calls().of(SandboxCallKind::Confirm), 0);
     stage.strike(worker).await;
 }
 
@@ -251,7 +270,7 @@ async fn a_408_a_425_and_a_429_are_tried_again() {
     let worker = stage.worker().await;
     for status in [408, 425, 429] {
         stage.user("old");
-        let event = told(&stage, vec![Fault::status(status).next(1)]).await;
+        let event = told(&stage, vec![ApiFault::status(status).next(1)]).await;
         renamed(&event, "applied", "answer", 2);
         let account = rename_worker::core::request::AccountId::parse("T12345678").unwrap();
         stage.sandbox.remove(&account, "new");
@@ -266,17 +285,20 @@ async fn retry_after_is_waited_for_by_the_whole_account() {
         stage.user("old");
         stage.user("other");
         let worker = stage.worker().await;
-        let kind = Kind::Status {
+        let kind = FaultKind::Status {
             status: 429,
-            body: Body::Json,
+            body: FaultBody::Json,
             retry_after: Some(retry_after),
         };
-        stage.sandbox.set_faults([Fault::new(kind).next(1)]).await;
+        stage
+            .sandbox
+            .set_faults([ApiFault::new(kind).next(1)])
+            .await;
         let begun = rename_worker::clock::now();
         stage.rename("old", "new", None).await;
         stage
             .sandbox
-            .calls_until(|calls| calls.status(CallKind::Rename, 429) == 1)
+            .calls_until(|calls| calls.status(SandboxCallKind::Rename, 429) == 1)
             .await;
         stage.rename("other", "another", None).await;
         for event in stage.events(2).await {
@@ -299,23 +321,23 @@ async fn a_5xx_a_timeout_and_a_reset_are_tried_again() {
     let worker = stage.worker().await;
     let account = rename_worker::core::request::AccountId::parse("T12345678").unwrap();
     for fault in [
-        Fault::status(500),
-        Fault::new(Kind::Status {
+        ApiFault::status(500),
+        ApiFault::new(FaultKind::Status {
             status: 503,
-            body: Body::Html,
+            body: FaultBody::Html,
             retry_after: None,
         }),
-        Fault::new(Kind::Timeout(Duration::from_secs(20))),
-        Fault::new(Kind::Reset),
-        Fault::new(Kind::Cut),
+        ApiFault::new(FaultKind::Timeout(Duration::from_secs(20))),
+        ApiFault::new(FaultKind::Reset),
+        ApiFault::new(FaultKind::Cut),
     ] {
         stage.user("old");
-        let event = told(&stage, vec![fault.clone().on(On::Rename).next(1)]).await;
+        let event = told(&stage, vec![fault.clone().on(CallFilter::Rename).next(1)]).await;
         renamed(&event, "applied", "answer", 2);
         stage.sandbox.remove(&account, "new");
 
         stage.user("old");
-        let event = told(&stage, vec![fault.on(On::Rename).next(1).applied()]).await;
+        let event = told(&stage, vec![fault.on(CallFilter::Rename).next(1).applied()]).await;
         renamed(&event, "already_applied", "name", 2);
         stage.sandbox.remove(&account, "new");
     }
@@ -327,14 +349,17 @@ async fn tries_end_with_retries_exhausted_once_it_is_sure_that_none_took_effect(
     let stage = Stage::set(|settings| settings.retry.max_attempts = 3).await;
     stage.user("old");
     let worker = stage.worker().await;
-    let event = told(&stage, vec![Fault::status(503).on(On::Rename)]).await;
+    let event = told(&stage, vec![ApiFault::status(503).on(CallFilter::Rename)]).await;
     failed(&stage, &event, "retries_exhausted", 503).await;
     assert_eq!(event["data"]["attempts"], 3);
-    assert_eq!(stage.sandbox.calls().status(CallKind::Confirm, 200), 1);
+    assert_eq!(
+        stage.sandbox.calls().status(SandboxCallKind::Confirm, 200),
+        1
+    );
     // The third try took effect without a word: it is not told as failed.
     let faults = vec![
-        Fault::status(503).on(On::Rename).next(2),
-        Fault::status(503).on(On::Rename).applied(),
+        ApiFault::status(503).on(CallFilter::Rename).next(2),
+        ApiFault::status(503).on(CallFilter::Rename).applied(),
     ];
     renamed(&told(&stage, faults).await, "already_applied", "name", 3);
     stage.strike(worker).await;

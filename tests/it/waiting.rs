@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
-use rename_worker::sandbox::{CallKind, Fault, Kind, On};
+use rename_worker::sandbox::{ApiFault, CallFilter, FaultKind, SandboxCallKind};
 use serde_json::json;
 
 use crate::support::stage::{PATIENCE, Stage};
@@ -22,7 +22,7 @@ async fn a_long_wait_is_spent_in_the_ladder_and_survives_a_kill() {
     let id = stage.user("old");
     stage
         .sandbox
-        .set_faults([Fault::status(503).on(On::Rename).next(1)])
+        .set_faults([ApiFault::status(503).on(CallFilter::Rename).next(1)])
         .await;
     stage.rename("old", "new", Some(id)).await;
     let mut worker = stage
@@ -90,7 +90,7 @@ async fn while_the_api_is_down_requests_wait_unharmed_and_it_sees_probes_only() 
         settings.consumer.concurrency = 8.try_into().unwrap();
     })
     .await;
-    stage.sandbox.set_faults([Fault::outage()]).await;
+    stage.sandbox.set_faults([ApiFault::outage()]).await;
     for number in 0..60 {
         stage.user(&format!("old{number}"));
         stage
@@ -107,7 +107,7 @@ async fn while_the_api_is_down_requests_wait_unharmed_and_it_sees_probes_only() 
         .clone();
     assert_eq!(
         held.held
-            .map(rename_worker::core::policy::hold::Cause::as_str),
+            .map(rename_worker::core::policy::hold::HoldCause::as_str),
         Some("api")
     );
     let idle = state.wait_for(|state| state.counts.in_hand == 0);
@@ -137,7 +137,10 @@ async fn while_the_api_is_down_requests_wait_unharmed_and_it_sees_probes_only() 
 async fn a_refused_connection_is_not_an_attempt_gone_wrong_for_the_user() {
     let stage = Stage::set(|_| {}).await;
     stage.user("old");
-    stage.sandbox.set_faults([Fault::new(Kind::Refuse)]).await;
+    stage
+        .sandbox
+        .set_faults([ApiFault::new(FaultKind::Refuse)])
+        .await;
     stage.rename("old", "new", None).await;
     let worker = stage.worker().await;
     let mut state = worker.state.clone();
@@ -161,7 +164,10 @@ async fn requests_that_share_a_name_run_in_the_order_they_came() {
     // A chain and a swap by way of a third name. The first one is deferred; those behind it wait.
     stage
         .sandbox
-        .set_faults([Fault::status(503).on(On::Rename).prefix("a").next(1)])
+        .set_faults([ApiFault::status(503)
+            .on(CallFilter::Rename)
+            .prefix("a")
+            .next(1)])
         .await;
     let chain = [("a", "b"), ("b", "d"), ("c", "a"), ("d", "c"), ("x", "y")];
     for (from, to) in chain {
@@ -251,6 +257,6 @@ async fn ends_after(deaths: u32, reason: &str) {
         letter.text_header("x-rename-reason").as_deref(),
         Some(reason)
     );
-    assert_eq!(stage.sandbox.calls().of(CallKind::Rename), 0);
+    assert_eq!(stage.sandbox.calls().of(SandboxCallKind::Rename), 0);
     stage.strike(worker).await;
 }

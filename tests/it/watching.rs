@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use rename_worker::telemetry::metrics::families::Families;
+use rename_worker::telemetry::metrics::families::MetricFamilies;
 use serde_json::Value;
 
 /// What RabbitMQ's Prometheus plugin tells of a queue, from 3.10 to 4.3, after its two prefixes.
@@ -91,7 +91,7 @@ fn metric_names(query: &str) -> BTreeSet<String> {
 
 /// Every name that `/metrics` and RabbitMQ know.
 fn known_names() -> BTreeSet<String> {
-    let ours = Families::CATALOGUE.iter().flat_map(|about| {
+    let ours = MetricFamilies::CATALOGUE.iter().flat_map(|about| {
         let name = format!("rename_worker_{}", about.name);
         match about.kind {
             "histogram" => vec![
@@ -216,7 +216,7 @@ fn every_metric_of_ours_is_shown_somewhere() {
         .flat_map(|panel| targets(panel))
         .map(|target| text(&target["expr"]))
         .collect();
-    for about in Families::CATALOGUE {
+    for about in MetricFamilies::CATALOGUE {
         assert!(
             queries.contains(&format!("rename_worker_{}", about.name)),
             "{}",

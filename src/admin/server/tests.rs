@@ -24,7 +24,7 @@ async fn start() -> SocketAddr {
         .route("/large", get(move || async move { large }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
-    tokio::spawn(Server::new(routes, MAX).run(listener));
+    tokio::spawn(AdminServer::new(routes, MAX).run(listener));
     at
 }
 

@@ -76,14 +76,14 @@ fn filtered(
 }
 
 #[derive(Debug, PartialEq)]
-struct Frame<'a> {
+struct TestFrame<'a> {
     kind: u8,
     channel: u16,
     payload: &'a [u8],
 }
 
 /// All frames but heartbeats; each has to be whole.
-fn frames(mut bytes: &[u8]) -> Vec<Frame<'_>> {
+fn frames(mut bytes: &[u8]) -> Vec<TestFrame<'_>> {
     let mut frames = Vec::new();
     while let Some((head, rest)) = bytes.split_first_chunk::<FRAME_HEAD>() {
         let size = u32::from_be_bytes(head[3..].try_into().unwrap()) as usize;
@@ -92,7 +92,7 @@ fn frames(mut bytes: &[u8]) -> Vec<Frame<'_>> {
         bytes = &rest[1..];
         if head[0] != HEARTBEAT[0] {
             let (kind, channel) = (head[0], channel_of(*head));
-            frames.push(Frame {
+            frames.push(TestFrame {
                 kind,
                 channel,
                 payload,
@@ -197,7 +197,7 @@ fn a_header_frame_of_any_length_is_survived_with_little_memory() {
     for _ in 0..4000 {
         filter.push(&large, &mut out);
         filter.push(&small, &mut out);
-        let State::Rewrite { rewriter, .. } = &filter.state else {
+        let FilterState::Rewrite { rewriter, .. } = &filter.state else {
             panic!("it ended too early");
         };
         assert!(rewriter.memory() < 3 * 131_072);
@@ -291,7 +291,7 @@ fn a_long_body_is_cut_and_its_size_told() {
         let got = frames(&out);
         assert_eq!(headers(got[1].payload)[TRUNCATED_BODY], Some(1000));
         assert_eq!(content_header::body_size(got[1].payload), 100);
-        let bodies = |got: &[Frame<'_>]| -> usize {
+        let bodies = |got: &[TestFrame<'_>]| -> usize {
             let bodies = got.iter().filter(|frame| frame.kind == BODY);
             bodies.map(|frame| frame.payload.len()).sum()
         };
@@ -318,14 +318,14 @@ fn what_comes_back_to_its_publisher_is_never_cut() {
 
 /// A message, as it comes on a channel of its own.
 #[derive(Debug, Clone)]
-struct Sent {
+struct SentFrame {
     headers: Vec<usize>,
     body: Vec<u8>,
     /// Where the body's frames begin.
     parts: Vec<usize>,
 }
 
-fn message() -> impl Strategy<Value = Sent> {
+fn message() -> impl Strategy<Value = SentFrame> {
     let length = prop_oneof![4 => 0..50_usize, 1 => 0..6000_usize, 1 => Just(2040)];
     let body = prop_oneof![vec(any::<u8>(), 0..50), vec(any::<u8>(), 0..3000)];
     (
@@ -339,7 +339,7 @@ fn message() -> impl Strategy<Value = Sent> {
                 .map(|part| part.index(body.len() + 1))
                 .collect();
             parts.sort_unstable();
-            Sent {
+            SentFrame {
                 headers,
                 body,
                 parts,
@@ -347,7 +347,7 @@ fn message() -> impl Strategy<Value = Sent> {
         })
 }
 
-impl Sent {
+impl SentFrame {
     fn frames(&self, channel: u16) -> Vec<Vec<u8>> {
         let entries = self.headers.iter().enumerate();
         let entries: Vec<_> = entries
@@ -367,7 +367,7 @@ impl Sent {
     }
 
     /// Checks what came of it.
-    fn check(&self, got: &[&Frame<'_>], body_max: u64, frame_max: usize) {
+    fn check(&self, got: &[&TestFrame<'_>], body_max: u64, frame_max: usize) {
         let max = usize::try_from(body_max).unwrap();
         let cut = self.body.len() > max;
         let payload = got[1].payload;

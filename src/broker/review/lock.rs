@@ -12,12 +12,14 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, 
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation};
 
-use super::super::connection::{self, Wire};
+use super::super::connection::{self, AmqpConnection};
 use super::super::declare::{self, open_channel};
-use super::super::topology::{Difference, Names, Object, Topology, TopologySettings, What};
-use super::super::trouble::Trouble;
+use super::super::topology::{
+    DifferenceKind, QueueNames, Topology, TopologyDifference, TopologyObject, TopologySettings,
+};
+use super::super::trouble::BrokerError;
 use super::depth;
-use crate::config::Amqp;
+use crate::config::AmqpSection;
 
 /// How long the token is waited for: a review that has just ended frees it within milliseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -29,11 +31,15 @@ const PREFETCH: u16 = 8;
 const PERSISTENT: u8 = 2;
 
 /// Takes the lock. The connection holds it from now on; the channel is free for questions.
-pub(super) async fn acquire(amqp: &Amqp, wire: &Wire, names: &Names) -> Result<Channel, Trouble> {
+pub(super) async fn acquire(
+    amqp: &AmqpSection,
+    wire: &AmqpConnection,
+    names: &QueueNames,
+) -> Result<Channel, BrokerError> {
     let needed = needed(names);
     // What is there already takes no right to configure.
-    match declare::require(wire, &needed).await {
-        Err(Trouble::Topology(_)) if amqp.declare_topology => {
+    match declare::declare_and_verify(wire, &needed).await {
+        Err(BrokerError::Topology(_)) if amqp.declare_topology => {
             declare::declare(wire, &needed).await?;
         }
         there => there?,
@@ -42,36 +48,36 @@ pub(super) async fn acquire(amqp: &Amqp, wire: &Wire, names: &Names) -> Result<C
     let channel = open_channel(&wire.connection).await?;
     match take_token(&channel, names).await {
         Ok(true) => Ok(channel),
-        Ok(false) => Err(Trouble::Reviewed),
-        Err(error) => Err(Trouble::of_session(&error)),
+        Ok(false) => Err(BrokerError::Reviewed),
+        Err(error) => Err(BrokerError::of_session(&error)),
     }
 }
 
 /// What of the topology the lock needs.
-fn needed(names: &Names) -> Topology {
+fn needed(names: &QueueNames) -> Topology {
     let lock = names.review_lock.as_str();
     let mut topology = Topology::new(names, &TopologySettings::with_delays(&[]));
     topology.objects.retain(|object| match object {
-        Object::Exchange { name, .. } => *name == names.internal,
-        Object::Queue { name, .. } => name == lock,
-        Object::Binding { queue, .. } => queue == lock,
+        TopologyObject::Exchange { name, .. } => *name == names.internal,
+        TopologyObject::Queue { name, .. } => name == lock,
+        TopologyObject::Binding { queue, .. } => queue == lock,
     });
     topology
 }
 
 /// That the binding is missing, which only a message that returns shows.
-fn unbound(names: &Names) -> Difference {
+fn unbound(names: &QueueNames) -> TopologyDifference {
     let needed = needed(names);
     let mut objects = needed.objects.iter();
-    let binding = objects.find(|object| matches!(object, Object::Binding { .. }));
-    Difference {
-        object: binding.map(Object::to_string).unwrap_or_default(),
-        what: What::Missing,
+    let binding = objects.find(|object| matches!(object, TopologyObject::Binding { .. }));
+    TopologyDifference {
+        object: binding.map(TopologyObject::to_string).unwrap_or_default(),
+        what: DifferenceKind::Missing,
     }
 }
 
 /// `false` if somebody else has it.
-async fn take_token(channel: &Channel, names: &Names) -> lapin::Result<bool> {
+async fn take_token(channel: &Channel, names: &QueueNames) -> lapin::Result<bool> {
     channel
         .basic_qos(PREFETCH, BasicQosOptions { global: false })
         .await?;
@@ -101,11 +107,15 @@ async fn take_token(channel: &Channel, names: &Names) -> lapin::Result<bool> {
 ///
 /// Not on the review's own connection: in an alarm RabbitMQ reads nothing more from a connection that
 /// has published, and then not even its questions.
-async fn provide_token(amqp: &Amqp, wire: &Wire, names: &Names) -> Result<(), Trouble> {
+async fn provide_token(
+    amqp: &AmqpSection,
+    wire: &AmqpConnection,
+    names: &QueueNames,
+) -> Result<(), BrokerError> {
     let channel = open_channel(&wire.connection).await?;
     let lock = depth(channel.clone(), names.review_lock.clone())
         .await
-        .map_err(|error| Trouble::of_session(&error))?;
+        .map_err(|error| BrokerError::of_session(&error))?;
     channel.close(200, "OK".into()).await.ok();
     if lock.ready > 0 || lock.consumers > 0 {
         return Ok(());
@@ -115,16 +125,16 @@ async fn provide_token(amqp: &Amqp, wire: &Wire, names: &Names) -> Result<(), Tr
     let is_blocked = publishing.connection.status().blocked();
     publishing.close().await;
     match published {
-        Ok(Ok(Confirmation::Ack(Some(_)))) => Err(Trouble::Topology(vec![unbound(names)])),
+        Ok(Ok(Confirmation::Ack(Some(_)))) => Err(BrokerError::Topology(vec![unbound(names)])),
         // One that the broker refuses is missed below, and reported as a review of somebody else's.
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(Trouble::of_session(&error)),
-        Err(_) if is_blocked => Err(Trouble::Alarmed),
-        Err(_) => Err(Trouble::Silent(TOKEN_TIMEOUT.as_secs())),
+        Ok(Err(error)) => Err(BrokerError::of_session(&error)),
+        Err(_) if is_blocked => Err(BrokerError::Alarmed),
+        Err(_) => Err(BrokerError::Silent(TOKEN_TIMEOUT.as_secs())),
     }
 }
 
-async fn publish_token(wire: &Wire, names: &Names) -> lapin::Result<Confirmation> {
+async fn publish_token(wire: &AmqpConnection, names: &QueueNames) -> lapin::Result<Confirmation> {
     let channel = wire.connection.create_channel().await?;
     channel
         .confirm_select(ConfirmSelectOptions::default())

@@ -16,12 +16,12 @@ use lapin::{Channel, Consumer};
 use tokio::time::sleep;
 
 use super::super::convert::message_of;
-use super::super::delivery::{DELIVERY_COUNT, whole};
-use super::super::flow::Flow;
-use super::super::proof::Confirmed;
-use super::super::trouble::Trouble;
-use super::{Depth, depth};
-use crate::wire::message::Message;
+use super::super::delivery::{DELIVERY_COUNT, as_i64};
+use super::super::flow::ReadFlow;
+use super::super::proof::PublisherConfirm;
+use super::super::trouble::BrokerError;
+use super::{QueueDepth, depth};
+use crate::wire::message::MessageView;
 
 /// Letters of the first wave, of whose size nothing is known. Each wave has twice as many as the one
 /// before at most.
@@ -36,10 +36,10 @@ const UNREAD_BYTES: usize = 16 << 20;
 /// Letters that are taken at most though they were not expected.
 const UNEXPECTED_MAX: u64 = 2000;
 /// How long a letter that was waiting may take to come, before it counts as somebody else's.
-const PATIENCE: Duration = Duration::from_secs(10);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// After all that were waiting have come, a look asks again so often whether more are there: a
 /// review that was killed just before gives its letters back while the next one begins.
-const SECOND_LOOKS: u8 = 3;
+const MAX_RECHECKS: u8 = 3;
 /// How long acks are given to get from the broker into its queue. It needs some milliseconds and is
 /// checked afterwards; to wait is cheaper than to look once more.
 const ACKS_SETTLE: Duration = Duration::from_millis(100);
@@ -47,12 +47,12 @@ const ACKS_SETTLE: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One look at the letters, from the first to the last that was there. Dropped, it gives them back
-/// when the review ends; [`super::Review::give_back`] does so at once.
-pub struct Look {
-    lane: Arc<Lane>,
+/// when the review ends; [`super::DeadLetterQueue::give_back`] does so at once.
+pub struct BrowseCursor {
+    lane: Arc<BrowseChannel>,
     queue: String,
-    flow: Flow,
-    consumers: SelectAll<Arriving>,
+    flow: ReadFlow,
+    consumers: SelectAll<ArrivalFuture>,
     /// How many letters the last wave may have, and all of them together.
     wave: u16,
     credit: u64,
@@ -65,60 +65,64 @@ pub struct Look {
     second_looks: u8,
     /// How many more are taken that came beyond what was expected.
     unexpected: u64,
-    asking: Option<Reply<Depth>>,
-    starting: Option<Reply<Consumer>>,
+    asking: Option<GetReply<QueueDepth>>,
+    starting: Option<GetReply<Consumer>>,
     is_over: bool,
 }
 
 /// What a consumer brings; nothing, when the broker has cancelled it.
-type Arrival = Option<lapin::Result<lapin::message::Delivery>>;
-type Arriving = Pin<Box<dyn Stream<Item = Arrival> + Send>>;
-type Reply<T> = Pin<Box<dyn Future<Output = lapin::Result<T>> + Send>>;
+type CursorEvent = Option<lapin::Result<lapin::message::Delivery>>;
+type ArrivalFuture = Pin<Box<dyn Stream<Item = CursorEvent> + Send>>;
+type GetReply<T> = Pin<Box<dyn Future<Output = lapin::Result<T>> + Send>>;
 
 /// The channel that the letters came by, and by which alone they can be taken.
-struct Lane {
+struct BrowseChannel {
     channel: Channel,
     taken: AtomicU64,
 }
 
 /// A letter that this review holds. Dropped, it goes back when the look ends.
 #[derive(Debug)]
-pub struct Held {
-    pub message: Message,
+pub struct BrowsedMessage {
+    pub message: MessageView,
     /// How often the broker says that it was delivered before.
     pub deliveries: u32,
     /// Whether it was delivered before at all.
     pub redelivered: bool,
-    pub claim: Claim,
+    pub claim: AckHandle,
 }
 
 /// The right to take one letter out of the queue, for proof of where it is kept now.
-pub struct Claim {
-    lane: Arc<Lane>,
+pub struct AckHandle {
+    lane: Arc<BrowseChannel>,
     tag: u64,
 }
 
 /// A letter was taken, for proof; where the broker forgets it, it may be taken again.
 #[derive(Debug)]
-pub struct Taken(());
+pub struct Acked(());
 
 /// What a look leaves.
-pub(super) struct Closed {
+pub(super) struct CursorClosed {
     pub(super) left: u64,
     pub(super) others: u32,
 }
 
 /// A record has reached the disk.
 #[derive(Debug)]
-pub struct Recorded(());
+pub struct FsyncProof(());
 
-impl Look {
+impl BrowseCursor {
     /// On a channel that nothing else is done on.
-    pub(super) async fn begin(channel: Channel, queue: String, flow: Flow) -> lapin::Result<Self> {
+    pub(super) async fn begin(
+        channel: Channel,
+        queue: String,
+        flow: ReadFlow,
+    ) -> lapin::Result<Self> {
         flow.limit(UNREAD_BYTES);
         let depth = depth(channel.clone(), queue.clone()).await?;
         Ok(Self {
-            lane: Arc::new(Lane {
+            lane: Arc::new(BrowseChannel {
                 channel,
                 taken: AtomicU64::new(0),
             }),
@@ -131,7 +135,7 @@ impl Look {
             others: depth.consumers,
             expected: depth.ready,
             seen: 0,
-            second_looks: SECOND_LOOKS,
+            second_looks: MAX_RECHECKS,
             unexpected: UNEXPECTED_MAX,
             asking: None,
             starting: None,
@@ -152,7 +156,7 @@ impl Look {
     }
 
     /// The next letter; none after the last. It may be given up while it waits.
-    pub async fn next(&mut self) -> Result<Option<Held>, Trouble> {
+    pub async fn next(&mut self) -> Result<Option<BrowsedMessage>, BrokerError> {
         loop {
             if self.is_over {
                 return Ok(None);
@@ -160,12 +164,12 @@ impl Look {
             if let Some(asking) = &mut self.asking {
                 let waiting = self.flow.wait_for(asking).await;
                 self.asking = None;
-                let more = waiting.map_err(|error| Trouble::of_session(&error))?;
+                let more = waiting.map_err(|error| BrokerError::of_session(&error))?;
                 self.expected += more.ready;
             } else if let Some(starting) = &mut self.starting {
                 let started = self.flow.wait_for(starting).await;
                 self.starting = None;
-                let consumer = started.map_err(|error| Trouble::of_session(&error))?;
+                let consumer = started.map_err(|error| BrokerError::of_session(&error))?;
                 let cancelled = stream::once(future::ready(None));
                 self.consumers
                     .push(Box::pin(consumer.map(Some).chain(cancelled)));
@@ -174,7 +178,7 @@ impl Look {
                 if let Some(held) = self.unexpected()? {
                     return Ok(Some(held));
                 }
-                self.ask_again();
+                self.refill();
             } else if self.held() >= self.credit {
                 self.start_wave();
             } else if let Some(held) = self.arrival().await? {
@@ -184,7 +188,7 @@ impl Look {
     }
 
     /// Gives back what is not taken.
-    pub(super) async fn close(self) -> Closed {
+    pub(super) async fn close(self) -> CursorClosed {
         self.flow.unlimit();
         let channel = &self.lane.channel;
         let taken = self.lane.taken.load(Ordering::Relaxed);
@@ -205,7 +209,7 @@ impl Look {
             // What is still on its way is dropped as it comes.
             () = async { while arriving.next().await.is_some() {} future::pending().await } => {}
         }
-        Closed {
+        CursorClosed {
             left: self.expected - taken,
             others: self.others,
         }
@@ -216,7 +220,7 @@ impl Look {
         self.seen - self.lane.taken.load(Ordering::Relaxed)
     }
 
-    fn ask_again(&mut self) {
+    fn refill(&mut self) {
         if self.second_looks == 0 {
             self.is_over = true;
             return;
@@ -251,9 +255,9 @@ impl Look {
         }));
     }
 
-    async fn arrival(&mut self) -> Result<Option<Held>, Trouble> {
+    async fn arrival(&mut self) -> Result<Option<BrowsedMessage>, BrokerError> {
         let arriving = self.flow.wait_for(self.consumers.next());
-        let Ok(arrived) = tokio::time::timeout(PATIENCE, arriving).await else {
+        let Ok(arrived) = tokio::time::timeout(DELIVERY_TIMEOUT, arriving).await else {
             self.is_over = true;
             return Ok(None);
         };
@@ -261,7 +265,7 @@ impl Look {
     }
 
     /// A letter that has arrived though no more were expected, as when somebody gave it back.
-    fn unexpected(&mut self) -> Result<Option<Held>, Trouble> {
+    fn unexpected(&mut self) -> Result<Option<BrowsedMessage>, BrokerError> {
         if self.unexpected == 0 || self.consumers.is_empty() {
             return Ok(None);
         }
@@ -273,24 +277,24 @@ impl Look {
         self.hold(arrived).map(Some)
     }
 
-    fn hold(&mut self, arrived: Option<Arrival>) -> Result<Held, Trouble> {
+    fn hold(&mut self, arrived: Option<CursorEvent>) -> Result<BrowsedMessage, BrokerError> {
         let delivery = match arrived {
             Some(Some(Ok(delivery))) => delivery,
-            Some(Some(Err(error))) => return Err(Trouble::of_session(&error)),
-            Some(None) | None => return Err(Trouble::ConsumerCancelled),
+            Some(Some(Err(error))) => return Err(BrokerError::of_session(&error)),
+            Some(None) | None => return Err(BrokerError::ConsumerCancelled),
         };
         self.seen += 1;
         let redelivered = delivery.redelivered;
         let table = delivery.properties.headers().as_ref();
         let count = table.and_then(|table| table.inner().get(DELIVERY_COUNT));
-        let claim = Claim {
+        let claim = AckHandle {
             lane: Arc::clone(&self.lane),
             tag: delivery.delivery_tag,
         };
-        let deliveries = count.and_then(whole).unwrap_or(0);
+        let deliveries = count.and_then(as_i64).unwrap_or(0);
         let message = message_of(delivery);
         self.heaviest = self.heaviest.max(message.weight());
-        Ok(Held {
+        Ok(BrowsedMessage {
             message,
             redelivered,
             deliveries: u32::try_from(deliveries.max(0)).unwrap_or(u32::MAX),
@@ -299,23 +303,23 @@ impl Look {
     }
 }
 
-impl Claim {
+impl AckHandle {
     /// Takes the letter, since the broker has its replay.
-    pub fn replayed(self, _: Confirmed) -> Taken {
-        self.take()
+    pub fn replayed(self, _: PublisherConfirm) -> Acked {
+        self.ack()
     }
 
     /// Takes the letter, since the disk has its record.
-    pub fn discarded(self, _: &Recorded) -> Taken {
-        self.take()
+    pub fn discarded(self, _: &FsyncProof) -> Acked {
+        self.ack()
     }
 
     /// Takes a letter that the broker has brought back although it was taken before.
-    pub fn again(self, _: &Taken) {
-        self.take();
+    pub fn unacked_copy(self, _: &Acked) {
+        self.ack();
     }
 
-    fn take(self) -> Taken {
+    fn ack(self) -> Acked {
         // The first poll hands the frame over. An error means that the channel has just ended, and
         // the broker has the letter still.
         self.lane
@@ -323,11 +327,11 @@ impl Claim {
             .basic_ack(self.tag, BasicAckOptions::default())
             .now_or_never();
         self.lane.taken.fetch_add(1, Ordering::Relaxed);
-        Taken(())
+        Acked(())
     }
 }
 
-impl Recorded {
+impl FsyncProof {
     /// Makes the disk keep what was written to the file.
     pub fn by_syncing(file: &File) -> io::Result<Self> {
         file.sync_data()?;
@@ -335,7 +339,7 @@ impl Recorded {
     }
 }
 
-impl fmt::Debug for Look {
+impl fmt::Debug for BrowseCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Look")
             .field("expected", &self.expected)
@@ -344,7 +348,7 @@ impl fmt::Debug for Look {
     }
 }
 
-impl fmt::Debug for Claim {
+impl fmt::Debug for AckHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Claim")
             .field("tag", &self.tag)

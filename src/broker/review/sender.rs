@@ -1,26 +1,26 @@
 //! Publishes for a review: messages that say all of themselves.
 
 use super::super::convert::{properties_of, short};
-use super::super::outgoing::Outgoing;
-use super::super::proof::Publication;
-use super::super::publishing::{PublishingConnection, Waiting};
-use super::super::trouble::Trouble;
-use crate::wire::message::Message;
+use super::super::outgoing::OutboundMessage;
+use super::super::proof::PublishResult;
+use super::super::publishing::{PublishWait, PublishingConnection};
+use super::super::trouble::BrokerError;
+use crate::wire::message::MessageView;
 
 /// Publishes messages as they are, many at a time.
 #[derive(Debug)]
-pub struct Sender {
+pub struct Republisher {
     connection: PublishingConnection,
 }
 
-impl Sender {
+impl Republisher {
     pub(super) const fn new(connection: PublishingConnection) -> Self {
         Self { connection }
     }
 
     /// Whether AMQP can carry the message: no name and no property has more than 255 bytes.
     #[must_use]
-    pub fn carries(message: &Message) -> bool {
+    pub fn fits_frame(message: &MessageView) -> bool {
         let address = [&message.exchange, &message.routing_key];
         let fits = address.into_iter().all(|name| short(name).is_some());
         fits && properties_of(message).is_some()
@@ -28,20 +28,23 @@ impl Sender {
 
     /// Hands a message over, behind all that were handed over before; waits only where some
     /// hundreds are under way. What it returns waits for the message's fate, which is
-    /// [`Publication::Lost`] also where AMQP cannot carry it.
-    pub async fn hand_over(&self, message: Message) -> impl Future<Output = Publication> + use<> {
-        let outgoing = Outgoing::Message(message);
+    /// [`PublishResult::Lost`] also where AMQP cannot carry it.
+    pub async fn hand_over(
+        &self,
+        message: MessageView,
+    ) -> impl Future<Output = PublishResult> + use<> {
+        let outgoing = OutboundMessage::Message(message);
         self.connection.hand_over(outgoing).await
     }
 
     /// Why nothing is confirmed, where that is to be told.
     #[must_use]
-    pub fn waiting(&self) -> Option<Waiting> {
+    pub fn waiting(&self) -> Option<PublishWait> {
         self.connection.waiting()
     }
 
     /// Leaves, and says what ended the connection before, if anything did.
-    pub async fn close(self) -> Option<Trouble> {
+    pub async fn close(self) -> Option<BrokerError> {
         self.connection.close().await
     }
 }

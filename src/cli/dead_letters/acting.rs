@@ -10,22 +10,25 @@ use serde_json::json;
 
 use super::super::interrupt::answer_to;
 use super::super::terminal::say_text;
-use super::super::{Exit, Refusal, print};
+use super::super::{CliError, ExitStatus, print};
 use super::args::FilterArgs;
-use super::text::{clean, counted, letters, table};
-use crate::broker::Trouble;
-use crate::dead_letters::{Filter, Group, LetterId, NameTrouble, Named, Refused, Searched, Stop};
+use super::text::{counted, escape_control_chars, letters, table};
+use crate::broker::BrokerError;
+use crate::dead_letters::{
+    AbortReason, LetterFilter, LetterGroup, LetterId, LetterRef, RefError, RefusedLetter,
+    SearchResult,
+};
 
 /// More than these are asked for.
-const UNASKED: u64 = 10;
+const CONFIRM_ABOVE: u64 = 10;
 /// Kinds of refusals that are told on the terminal.
 const REFUSALS_TOLD: usize = 20;
 
 #[derive(Debug, Args)]
-pub struct Chosen {
+pub struct TargetArgs {
     /// Letters by the first digits of their ids, or by the ids of their requests
     #[arg(value_name = "LETTER")]
-    letters: Vec<Named>,
+    letters: Vec<LetterRef>,
     /// Do it without asking, also with more than 10
     #[arg(long)]
     pub yes: bool,
@@ -39,8 +42,8 @@ pub struct Chosen {
     pub all: bool,
 }
 
-impl Chosen {
-    pub fn filter(&self) -> Filter {
+impl TargetArgs {
+    pub fn filter(&self) -> LetterFilter {
         self.filter.filter(&self.letters)
     }
 
@@ -58,8 +61,13 @@ impl Chosen {
 }
 
 /// Asks, where more than a few letters are meant and nobody has said yes.
-pub async fn agreed(verb: &str, groups: &[Group], count: u64, yes: bool) -> Result<(), Refusal> {
-    if yes || count <= UNASKED {
+pub async fn confirm(
+    verb: &str,
+    groups: &[LetterGroup],
+    count: u64,
+    yes: bool,
+) -> Result<(), CliError> {
+    if yes || count <= CONFIRM_ABOVE {
         return Ok(());
     }
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
@@ -67,7 +75,7 @@ pub async fn agreed(verb: &str, groups: &[Group], count: u64, yes: bool) -> Resu
             "{} would be {verb}; there is no terminal to ask on: --yes does it without asking",
             letters(count)
         );
-        return Err(Refusal::new(Exit::Usage, told));
+        return Err(CliError::new(ExitStatus::Usage, told));
     }
     say_text(&table(groups));
     let question = format!("{} are to be {verb}. Go on? [y/N] ", letters(count));
@@ -75,11 +83,11 @@ pub async fn agreed(verb: &str, groups: &[Group], count: u64, yes: bool) -> Resu
     if matches!(answer.as_deref(), Some("y" | "Y" | "yes")) {
         return Ok(());
     }
-    Err(Refusal::new(Exit::Failed, "nothing was done"))
+    Err(CliError::new(ExitStatus::Failed, "nothing was done"))
 }
 
 /// Tells of them, if there are any.
-pub fn tell_all(troubles: &[NameTrouble]) -> bool {
+pub fn tell_all(troubles: &[RefError]) -> bool {
     for trouble in troubles {
         say!("{trouble}");
     }
@@ -87,17 +95,17 @@ pub fn tell_all(troubles: &[NameTrouble]) -> bool {
 }
 
 /// Refuses names that mean nobody or several; what comes of it is told besides.
-pub fn clear(troubles: &[NameTrouble], outcome: &str) -> Result<(), Refusal> {
+pub fn refuse_unresolved(troubles: &[RefError], outcome: &str) -> Result<(), CliError> {
     if troubles.is_empty() {
         return Ok(());
     }
     let told = troubles.iter().map(ToString::to_string);
     let told: Vec<_> = told.chain([outcome.to_owned()]).collect();
-    Err(Refusal::new(Exit::Failed, told.join("\n")))
+    Err(CliError::new(ExitStatus::Failed, told.join("\n")))
 }
 
-pub fn failed(trouble: &Trouble) -> Refusal {
-    Refusal::new(Exit::of(trouble), trouble.to_string())
+pub fn failed(trouble: &BrokerError) -> CliError {
+    CliError::new(ExitStatus::of(trouble), trouble.to_string())
 }
 
 /// Says of a file that it was open to others, if it was, and that it no longer is.
@@ -109,10 +117,10 @@ pub fn tell_closed(file: &Path, was_open_to_others: Option<u32>) {
 }
 
 /// How a command ends that a file of its own ends.
-pub fn exit_of_file(error: &io::Error) -> Exit {
+pub fn exit_for_file_error(error: &io::Error) -> ExitStatus {
     match error.kind() {
-        io::ErrorKind::NotFound => Exit::Usage,
-        _ => Exit::Failed,
+        io::ErrorKind::NotFound => ExitStatus::Usage,
+        _ => ExitStatus::Failed,
     }
 }
 
@@ -122,7 +130,7 @@ pub const WITHOUT_PROPERTIES: &str =
 
 /// What was done, as `--json` tells it.
 #[derive(Debug, Default, Serialize)]
-pub struct Summary {
+pub struct ActionSummary {
     pub dry_run: bool,
     /// Letters that were looked at, and that were meant.
     pub looked_at: u64,
@@ -133,7 +141,7 @@ pub struct Summary {
     pub without_properties: u64,
     pub refused_count: u64,
     #[serde(serialize_with = "refusals")]
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedLetter>,
     /// Letters that were gone before it was their turn.
     pub gone: u64,
     /// Letters that it did not get to.
@@ -149,12 +157,12 @@ pub struct Summary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub groups: Option<Vec<Group>>,
+    pub groups: Option<Vec<LetterGroup>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-fn refusals<S: serde::Serializer>(refused: &[Refused], to: S) -> Result<S::Ok, S::Error> {
+fn refusals<S: serde::Serializer>(refused: &[RefusedLetter], to: S) -> Result<S::Ok, S::Error> {
     to.collect_seq(
         refused
             .iter()
@@ -162,9 +170,9 @@ fn refusals<S: serde::Serializer>(refused: &[Refused], to: S) -> Result<S::Ok, S
     )
 }
 
-impl Summary {
+impl ActionSummary {
     /// Before anything is done.
-    pub fn of(searched: &Searched, dry_run: bool) -> Self {
+    pub fn of(searched: &SearchResult, dry_run: bool) -> Self {
         Self {
             dry_run,
             looked_at: searched.seen,
@@ -175,17 +183,17 @@ impl Summary {
     }
 
     /// Tells it, and how the command ends.
-    pub fn tell(mut self, verb: &str, stop: Option<&Stop>, as_json: bool) -> Exit {
+    pub fn tell(mut self, verb: &str, stop: Option<&AbortReason>, as_json: bool) -> ExitStatus {
         say_text(&self.refusals());
         if let Some(stop) = stop {
             say!("stopped: {stop}");
         }
         self.error = stop.map(ToString::to_string);
         let exit = match stop {
-            Some(Stop::Broker(trouble)) => Exit::of(trouble),
-            Some(_) => Exit::Failed,
-            None if self.refused_count + self.left > 0 => Exit::Failed,
-            None => Exit::Done,
+            Some(AbortReason::Broker(trouble)) => ExitStatus::of(trouble),
+            Some(_) => ExitStatus::Failed,
+            None if self.refused_count + self.left > 0 => ExitStatus::Failed,
+            None => ExitStatus::Done,
         };
         let text = if as_json {
             format!("{:#}\n", json!(self))
@@ -194,8 +202,8 @@ impl Summary {
             table(groups) + &self.line(verb)
         };
         match print(&text) {
-            Exit::Done => exit,
-            failed if exit == Exit::Done => failed,
+            ExitStatus::Done => exit,
+            failed if exit == ExitStatus::Done => failed,
             _ => exit,
         }
     }
@@ -215,8 +223,13 @@ impl Summary {
             untold -= count;
             // Writing to a string cannot fail.
             let _ = match count {
-                1 => writeln!(told, "{first} stays: {}", clean(why)),
-                _ => writeln!(told, "{first} and {} more stay: {}", count - 1, clean(why)),
+                1 => writeln!(told, "{first} stays: {}", escape_control_chars(why)),
+                _ => writeln!(
+                    told,
+                    "{first} and {} more stay: {}",
+                    count - 1,
+                    escape_control_chars(why)
+                ),
             };
         }
         if untold > 0 {
@@ -249,37 +262,37 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dead_letters::Letter;
-    use crate::wire::message::Message;
+    use crate::dead_letters::DeadLetter;
+    use crate::wire::message::MessageView;
 
-    fn refused(body: u8, why: &str) -> Refused {
-        let message = Message {
+    fn refused(body: u8, why: &str) -> RefusedLetter {
+        let message = MessageView {
             body: vec![body],
-            ..Message::default()
+            ..MessageView::default()
         };
-        Refused {
-            letter: Letter::new(message, 0).id,
+        RefusedLetter {
+            letter: DeadLetter::new(message, 0).id,
             why: why.into(),
         }
     }
 
     #[test]
     fn what_stays_is_told_by_why_it_does() {
-        let summary = Summary {
+        let summary = ActionSummary {
             refused_count: 9,
             refused: vec![
                 refused(1, "/username: is missing"),
                 refused(2, "the body is empty"),
                 refused(3, "/username: is missing"),
             ],
-            ..Summary::default()
+            ..ActionSummary::default()
         };
         insta::assert_snapshot!(summary.refusals());
     }
 
     #[test]
     fn what_was_done_is_told_in_a_line() {
-        let some = Summary {
+        let some = ActionSummary {
             matched: 9,
             done: 4,
             refused_count: 2,
@@ -288,17 +301,17 @@ mod tests {
             unconfirmed: 1,
             missing: 3,
             audit: Some("/tmp/audit.jsonl".into()),
-            ..Summary::default()
+            ..ActionSummary::default()
         };
-        let all = Summary {
+        let all = ActionSummary {
             dry_run: true,
             matched: 1,
             done: 1,
-            ..Summary::default()
+            ..ActionSummary::default()
         };
-        let none = Summary {
+        let none = ActionSummary {
             looked_at: 7,
-            ..Summary::default()
+            ..ActionSummary::default()
         };
         let lines = [
             some.line("discarded"),

@@ -6,15 +6,15 @@ use clap::Args;
 use jiff::{Timestamp, civil};
 use uuid::Uuid;
 
-use super::text::{DETAIL_MAX, short};
+use super::text::{DETAIL_MAX, truncate};
 use crate::clock;
 use crate::core::outcome::Reason;
 use crate::core::request::AccountId;
-use crate::dead_letters::{Filter, Named, OTHER_REASONS, Searched};
+use crate::dead_letters::{LetterFilter, LetterRef, OTHER_REASONS, SearchResult};
 use crate::wire::timestamp;
 
 #[derive(Debug, Args)]
-pub struct Common {
+pub struct CommonArgs {
     /// Tell it as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -57,7 +57,7 @@ pub struct FilterArgs {
     /// Of this request; may be given several times
     #[arg(long = "request-id", value_name = "UUID", value_parser = uuid)]
     request_ids: Vec<Uuid>,
-    /// The first so many only
+    /// Process at most this number of dead letters
     #[arg(long, value_name = "N", value_parser = limit)]
     limit: Option<NonZeroU64>,
 }
@@ -71,9 +71,9 @@ impl std::fmt::Debug for FilterArgs {
 
 impl FilterArgs {
     /// The filter, with the letters that are named besides.
-    pub fn filter(&self, names: &[Named]) -> Filter {
-        let requests = self.request_ids.iter().copied().map(Named::Request);
-        Filter {
+    pub fn filter(&self, names: &[LetterRef]) -> LetterFilter {
+        let requests = self.request_ids.iter().copied().map(LetterRef::Request);
+        LetterFilter {
             names: names.iter().cloned().chain(requests).collect(),
             reasons: self.reasons.clone(),
             detail: self.detail.clone(),
@@ -90,7 +90,7 @@ impl FilterArgs {
 
     /// Says which reasons there are, where nothing was found and a reason may be misspelt. It may
     /// be right all the same: letters that no worker of this version wrote can have others.
-    pub fn tell_reasons(&self, searched: &Searched) {
+    pub fn tell_reasons(&self, searched: &SearchResult) {
         if searched.matched == 0
             && let Some(hint) = self.hint()
         {
@@ -107,7 +107,7 @@ impl FilterArgs {
             .find(|reason| known.clone().all(|known| known != *reason))?;
         let first = known.next().unwrap_or_default().to_owned();
         let known = known.fold(first, |told, reason| told + ", " + reason);
-        let strange = short(strange, DETAIL_MAX);
+        let strange = truncate(strange, DETAIL_MAX);
         Some(format!(
             "\"{strange}\" is none of the usual reasons: {known}"
         ))
@@ -155,13 +155,14 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Command {
+    struct FilterCommandLine {
         #[command(flatten)]
         filter: FilterArgs,
     }
 
     fn parsed(flags: [&str; 2]) -> Result<FilterArgs, clap::Error> {
-        Command::try_parse_from(["list"].into_iter().chain(flags)).map(|command| command.filter)
+        FilterCommandLine::try_parse_from(["list"].into_iter().chain(flags))
+            .map(|command| command.filter)
     }
 
     #[test]
@@ -206,7 +207,7 @@ mod tests {
             ("2h", "2026-11-24T08:00:00.000Z"),
             ("1day 1s", "2026-11-23T09:59:59.000Z"),
         ] {
-            assert_eq!(timestamp::print(time_at(text, now).unwrap()), wanted);
+            assert_eq!(timestamp::format(time_at(text, now).unwrap()), wanted);
         }
         for bad in ["", "yesterday", "2026-13-01", "10", "99999years"] {
             time_at(bad, now).unwrap_err();

@@ -7,12 +7,15 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::terminal::{results, say_text};
-use super::super::{Exit, Refusal, interrupted, print};
-use super::acting::{WITHOUT_PROPERTIES, agreed, exit_of_file, failed, tell_all, tell_closed};
-use super::args::{Common, FilterArgs};
-use super::text::{Bar, counted, letters};
+use super::super::{CliError, ExitStatus, interrupted, print};
+use super::acting::{
+    WITHOUT_PROPERTIES, confirm, exit_for_file_error, failed, tell_all, tell_closed,
+};
+use super::args::{CommonArgs, FilterArgs};
+use super::text::{ProgressLine, counted, letters};
 use crate::dead_letters::{
-    Desk, Export, ExportTrouble, Import, ImportTrouble, Imported, Named, Stop, Visit,
+    AbortReason, Export, ExportError, Import, ImportError, ImportResult, LetterRef, LetterVisitor,
+    ReviewSession,
 };
 
 #[derive(Debug, Args)]
@@ -27,7 +30,7 @@ pub struct ExportArgs {
     filter: FilterArgs,
     /// Letters by the first digits of their ids, or by the ids of their requests
     #[arg(long = "letter", value_name = "LETTER")]
-    letters: Vec<Named>,
+    letters: Vec<LetterRef>,
 }
 
 #[derive(Debug, Args)]
@@ -45,23 +48,23 @@ impl ExportArgs {
         self.file == Path::new("-")
     }
 
-    fn refused(&self, trouble: &ExportTrouble) -> Refusal {
+    fn cannot_open(&self, trouble: &ExportError) -> CliError {
         let exit = match trouble {
-            ExportTrouble::Io(error) => exit_of_file(error),
-            ExportTrouble::Exists | ExportTrouble::NoExport(_) => Exit::Usage,
+            ExportError::Io(error) => exit_for_file_error(error),
+            ExportError::Exists | ExportError::NoExport(_) => ExitStatus::Usage,
         };
         let file = self.file.display();
-        Refusal::new(exit, format!("cannot export to {file}: {trouble}"))
+        CliError::new(exit, format!("cannot export to {file}: {trouble}"))
     }
 }
 
 /// Opens what is there to be gone on with. A new file is none yet, since it would be in the way of
 /// the next run if this one came no further.
-pub fn open_export(args: &ExportArgs) -> Result<Option<Export>, Refusal> {
+pub fn open_export(args: &ExportArgs) -> Result<Option<Export>, CliError> {
     if args.goes_to_standard_output() {
         if args.resume {
             let told = "--resume goes on with a file: name it";
-            return Err(Refusal::new(Exit::Usage, told));
+            return Err(CliError::new(ExitStatus::Usage, told));
         }
         return Ok(Some(Export::to(Box::new(results()))));
     }
@@ -70,24 +73,24 @@ pub fn open_export(args: &ExportArgs) -> Result<Option<Export>, Refusal> {
     } else {
         Export::can_be_new(&args.file).map(|()| None)
     };
-    opened.map_err(|trouble| args.refused(&trouble))
+    opened.map_err(|trouble| args.cannot_open(&trouble))
 }
 
 pub async fn export(
     args: ExportArgs,
     opened: Option<Export>,
-    common: &Common,
-    desk: &Desk,
-) -> Result<Exit, Refusal> {
+    common: &CommonArgs,
+    desk: &ReviewSession,
+) -> Result<ExitStatus, CliError> {
     let to_stdout = args.goes_to_standard_output();
     let mut export = match opened {
         Some(export) => export,
-        None => Export::to_file(&args.file, args.resume).map_err(|why| args.refused(&why))?,
+        None => Export::to_file(&args.file, args.resume).map_err(|why| args.cannot_open(&why))?,
     };
     tell_closed(&args.file, export.was_open_to_others);
     let filter = args.filter.filter(&args.letters);
     let mut written = Ok(());
-    let bar = Bar::new("exporting");
+    let bar = ProgressLine::new("exporting");
     let searched = desk
         .search(
             &filter,
@@ -96,9 +99,9 @@ pub async fn export(
             |letter| {
                 written = export.add(letter);
                 if written.is_ok() {
-                    Visit::Counted
+                    LetterVisitor::Counted
                 } else {
-                    Visit::Enough
+                    LetterVisitor::Enough
                 }
             },
         )
@@ -110,22 +113,24 @@ pub async fn export(
             args.filter.tell_reasons(&searched);
             let exit = tell_export(&export, searched.missing, to_stdout, common.json);
             if tell_all(&searched.troubles) {
-                Ok(Exit::Failed)
+                Ok(ExitStatus::Failed)
             } else {
                 Ok(exit)
             }
         }
         // The reader has seen enough.
-        (Err(error), _) if to_stdout && error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
+        (Err(error), _) if to_stdout && error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(ExitStatus::Done)
+        }
         (Err(error), _) => {
             let told = format!("cannot export: {error}");
-            Err(Refusal::new(Exit::Failed, told))
+            Err(CliError::new(ExitStatus::Failed, told))
         }
         (Ok(()), Err(trouble)) => Err(failed(&trouble)),
     }
 }
 
-fn tell_export(export: &Export, missing: u64, to_stdout: bool, as_json: bool) -> Exit {
+fn tell_export(export: &Export, missing: u64, to_stdout: bool, as_json: bool) -> ExitStatus {
     let told = if as_json {
         let told = json!({
             "exported": export.written,
@@ -143,41 +148,45 @@ fn tell_export(export: &Export, missing: u64, to_stdout: bool, as_json: bool) ->
     let exit = if to_stdout {
         // The letters are on standard output.
         say_text(&told);
-        Exit::Done
+        ExitStatus::Done
     } else {
         print(&told)
     };
     // Who counts on having all of them is to know.
-    if missing > 0 { Exit::Failed } else { exit }
+    if missing > 0 {
+        ExitStatus::Failed
+    } else {
+        exit
+    }
 }
 
 /// Opens the file and reads all of it once.
-pub fn open_import(args: &ImportArgs) -> Result<Import, Refusal> {
+pub fn open_import(args: &ImportArgs) -> Result<Import, CliError> {
     Import::open(&args.file).map_err(|trouble| args.refused(&trouble))
 }
 
 impl ImportArgs {
-    fn refused(&self, trouble: &ImportTrouble) -> Refusal {
+    fn refused(&self, trouble: &ImportError) -> CliError {
         let exit = match trouble {
-            ImportTrouble::Broker(trouble) => Exit::of(trouble),
-            ImportTrouble::Io(error) => exit_of_file(error),
-            ImportTrouble::Progress(_) | ImportTrouble::Note(..) => Exit::Failed,
-            ImportTrouble::NoExport(_) => Exit::Usage,
+            ImportError::Broker(trouble) => ExitStatus::of(trouble),
+            ImportError::Io(error) => exit_for_file_error(error),
+            ImportError::Progress(_) | ImportError::Note(..) => ExitStatus::Failed,
+            ImportError::NoExport(_) => ExitStatus::Usage,
         };
         let file = self.file.display();
-        Refusal::new(exit, format!("cannot import {file}: {trouble}"))
+        CliError::new(exit, format!("cannot import {file}: {trouble}"))
     }
 }
 
 pub async fn import(
     args: &ImportArgs,
     mut import: Import,
-    common: &Common,
-    desk: &Desk,
-) -> Result<Exit, Refusal> {
+    common: &CommonArgs,
+    desk: &ReviewSession,
+) -> Result<ExitStatus, CliError> {
     let (total, before) = import.size();
-    agreed("imported", &[], total - before, args.yes).await?;
-    let bar = Bar::new("importing");
+    confirm("imported", &[], total - before, args.yes).await?;
+    let bar = ProgressLine::new("importing");
     let imported = desk
         .import(&mut import, |step| bar.show(step), interrupted())
         .await
@@ -192,8 +201,8 @@ pub async fn import(
     Ok(conclude(&imported, common.json))
 }
 
-fn conclude(imported: &Imported, as_json: bool) -> Exit {
-    let Imported {
+fn conclude(imported: &ImportResult, as_json: bool) -> ExitStatus {
+    let ImportResult {
         imported: done,
         without_properties,
         there,
@@ -229,8 +238,8 @@ fn conclude(imported: &Imported, as_json: bool) -> Exit {
     };
     let printed = print(&told);
     match stop {
-        Some(Stop::Broker(trouble)) => Exit::of(trouble),
-        Some(_) => Exit::Failed,
+        Some(AbortReason::Broker(trouble)) => ExitStatus::of(trouble),
+        Some(_) => ExitStatus::Failed,
         None => printed,
     }
 }

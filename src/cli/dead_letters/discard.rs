@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::super::{Exit, Refusal, interrupted};
-use super::acting::{Chosen, Summary, agreed, clear, exit_of_file, failed, tell_closed};
-use super::args::Common;
-use super::text::Bar;
-use crate::dead_letters::{Audit, Desk, Groups, Selection, Visit, Who};
+use super::super::{CliError, ExitStatus, interrupted};
+use super::acting::{
+    ActionSummary, TargetArgs, confirm, exit_for_file_error, failed, refuse_unresolved, tell_closed,
+};
+use super::args::CommonArgs;
+use super::text::ProgressLine;
+use crate::dead_letters::{
+    AuditLog, LetterGroups, LetterSelection, LetterVisitor, Operator, ReviewSession,
+};
 
 #[derive(Debug, Args)]
 pub struct DiscardArgs {
@@ -20,11 +24,11 @@ pub struct DiscardArgs {
     #[arg(long, value_name = "FILE", default_value = "rename-worker-audit.jsonl")]
     audit: PathBuf,
     #[command(flatten)]
-    chosen: Chosen,
+    chosen: TargetArgs,
 }
 
 impl DiscardArgs {
-    fn mistake(&self, who: &Who) -> Option<&'static str> {
+    fn mistake(&self, who: &Operator) -> Option<&'static str> {
         if self.because.trim().is_empty() {
             return Some("--because needs a reason");
         }
@@ -36,21 +40,21 @@ impl DiscardArgs {
 }
 
 /// Makes sure that the discards can be recorded; makes no file yet.
-pub fn open(args: &DiscardArgs, who: &Who) -> Result<(), Refusal> {
+pub fn open(args: &DiscardArgs, who: &Operator) -> Result<(), CliError> {
     if let Some(mistake) = args.mistake(who) {
-        return Err(Refusal::new(Exit::Usage, mistake));
+        return Err(CliError::new(ExitStatus::Usage, mistake));
     }
     if args.chosen.dry_run {
         return Ok(());
     }
-    Audit::can_be_opened(&args.audit).map_err(|error| no_record(&args.audit, &error))
+    AuditLog::can_be_opened(&args.audit).map_err(|error| no_record(&args.audit, &error))
 }
 
-fn no_record(audit: &Path, error: &io::Error) -> Refusal {
+fn no_record(audit: &Path, error: &io::Error) -> CliError {
     let file = absolute(audit);
     let file = file.display();
     let told = format!("cannot record in {file}: {error}; nothing was discarded");
-    Refusal::new(exit_of_file(error), told)
+    CliError::new(exit_for_file_error(error), told)
 }
 
 fn absolute(audit: &Path) -> PathBuf {
@@ -59,23 +63,23 @@ fn absolute(audit: &Path) -> PathBuf {
 
 pub async fn run(
     args: DiscardArgs,
-    common: &Common,
-    who: Who,
-    desk: &Desk,
-) -> Result<Exit, Refusal> {
+    common: &CommonArgs,
+    who: Operator,
+    desk: &ReviewSession,
+) -> Result<ExitStatus, CliError> {
     let (selection, groups, mut summary) = survey(&args.chosen, desk).await?;
     if args.chosen.dry_run {
         summary.groups = Some(groups.sorted());
         return Ok(summary.tell("discarded", None, common.json));
     }
-    agreed("discarded", &groups.sorted(), summary.done, args.chosen.yes).await?;
+    confirm("discarded", &groups.sorted(), summary.done, args.chosen.yes).await?;
     if summary.done == 0 {
         return Ok(summary.tell("discarded", None, common.json));
     }
-    let audit = Audit::open(&args.audit, who, args.because);
+    let audit = AuditLog::open(&args.audit, who, args.because);
     let mut audit = audit.map_err(|error| no_record(&args.audit, &error))?;
     tell_closed(&args.audit, audit.was_open_to_others());
-    let bar = Bar::new("discarding");
+    let bar = ProgressLine::new("discarding");
     let discarded = desk
         .discard(selection, &mut audit, |step| bar.show(step), interrupted())
         .await;
@@ -88,10 +92,13 @@ pub async fn run(
 }
 
 /// Looks at all letters, and finds out which are meant.
-async fn survey(chosen: &Chosen, desk: &Desk) -> Result<(Selection, Groups, Summary), Refusal> {
-    let mut selection = Selection::default();
-    let mut groups = Groups::default();
-    let bar = Bar::new("looking");
+async fn survey(
+    chosen: &TargetArgs,
+    desk: &ReviewSession,
+) -> Result<(LetterSelection, LetterGroups, ActionSummary), CliError> {
+    let mut selection = LetterSelection::default();
+    let mut groups = LetterGroups::default();
+    let bar = ProgressLine::new("looking");
     let searched = desk
         .search(
             &chosen.filter(),
@@ -100,17 +107,17 @@ async fn survey(chosen: &Chosen, desk: &Desk) -> Result<(Selection, Groups, Summ
             |letter| {
                 selection.add(letter);
                 groups.add(letter);
-                Visit::Counted
+                LetterVisitor::Counted
             },
         )
         .await;
     drop(bar);
     let searched = searched.map_err(|trouble| failed(&trouble))?;
     chosen.filter.tell_reasons(&searched);
-    clear(&searched.troubles, "nothing was done")?;
-    let summary = Summary {
+    refuse_unresolved(&searched.troubles, "nothing was done")?;
+    let summary = ActionSummary {
         done: selection.total(),
-        ..Summary::of(&searched, chosen.dry_run)
+        ..ActionSummary::of(&searched, chosen.dry_run)
     };
     Ok((selection, groups, summary))
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use tokio::process::{Child, Command};
 
-use super::super::interrupt::{Asked, Signals, answer_to};
-use super::text::clean;
-use crate::dead_letters::{EditFolder, Letter, Replay, editable};
+use super::super::interrupt::{InterruptRequest, InterruptSignals, answer_to};
+use super::text::escape_control_chars;
+use crate::dead_letters::{DeadLetter, EditFolder, ReplayOptions, editable};
 
 /// The editor where none is named; it draws on a terminal.
 const EDITOR: &str = "vi";
@@ -26,7 +26,7 @@ pub fn editor() -> Option<String> {
 }
 
 /// What came of an edit.
-pub enum Edited {
+pub enum EditResult {
     /// It is a valid request now.
     Ready,
     /// The person emptied the file or left it as it was: this one is not to be sent.
@@ -36,7 +36,11 @@ pub enum Edited {
 }
 
 /// Lets a person change the letter's body, again as often as they want while it is not valid.
-pub async fn edit(letter: &Letter, replay: &mut Replay, requests: &str) -> anyhow::Result<Edited> {
+pub async fn edit(
+    letter: &DeadLetter,
+    replay: &mut ReplayOptions,
+    requests: &str,
+) -> anyhow::Result<EditResult> {
     // With what is set for it already, unless nothing can be set in it.
     let body = replay.amendments.body(letter);
     let body = body.unwrap_or_else(|_| letter.message.body.clone());
@@ -47,22 +51,26 @@ pub async fn edit(letter: &Letter, replay: &mut Replay, requests: &str) -> anyho
     loop {
         text = in_editor(&text).await?;
         if text.trim().is_empty() || text.trim() == given.trim() {
-            return Ok(Edited::LeftOut);
+            return Ok(EditResult::LeftOut);
         }
         replay
             .amendments
             .set_body(letter.id, text.trim_end().as_bytes().to_vec());
         let Err(why) = replay.prepare(letter, requests) else {
-            return Ok(Edited::Ready);
+            return Ok(EditResult::Ready);
         };
-        say!("{} is no valid request: {}", letter.id, clean(&why));
-        if !again().await? {
-            return Ok(Edited::Refused(why));
+        say!(
+            "{} is no valid request: {}",
+            letter.id,
+            escape_control_chars(&why)
+        );
+        if !ask_retry().await? {
+            return Ok(EditResult::Refused(why));
         }
     }
 }
 
-async fn again() -> anyhow::Result<bool> {
+async fn ask_retry() -> anyhow::Result<bool> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Ok(false);
     }
@@ -77,7 +85,7 @@ async fn in_editor(text: &str) -> anyhow::Result<String> {
     let file = folder.write(text).context("cannot make a file to edit")?;
     let editor = editor().context("there is no editor: set EDITOR")?;
     // Listened for before it starts, so that none of them ends us with the folder left behind.
-    let signals = Signals::new().context("cannot listen for signals")?;
+    let signals = InterruptSignals::new().context("cannot listen for signals")?;
     // By a shell, since people put arguments into the variable: `code --wait`.
     let child = Command::new("sh")
         .arg("-c")
@@ -94,11 +102,11 @@ async fn in_editor(text: &str) -> anyhow::Result<String> {
 
 /// Waits for the editor. Ctrl-C is the editor's own, which has it from the terminal as we do: one
 /// that it ends is an editor that failed. Whatever else asks us to end, ends the editor as well.
-async fn end_of(mut editor: Child, mut signals: Signals) -> anyhow::Result<ExitStatus> {
+async fn end_of(mut editor: Child, mut signals: InterruptSignals) -> anyhow::Result<ExitStatus> {
     loop {
         tokio::select! {
             status = editor.wait() => return status.context("cannot wait for the editor"),
-            asked = signals.next() => if asked == Asked::End {
+            asked = signals.next() => if asked == InterruptRequest::End {
                 end(&mut editor).await;
                 bail!("asked to end while a request was edited");
             },

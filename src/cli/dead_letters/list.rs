@@ -7,12 +7,14 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::terminal::{results, written};
-use super::super::{Exit, Refusal, print};
+use super::super::{CliError, ExitStatus, print};
 use super::acting::failed;
-use super::args::{Common, FilterArgs};
-use super::text::{Bar, DETAIL_MAX, counted, letters, short, table, time};
+use super::args::{CommonArgs, FilterArgs};
+use super::text::{DETAIL_MAX, ProgressLine, counted, letters, table, time, truncate};
 use crate::core::request::AccountId;
-use crate::dead_letters::{Desk, Groups, Letter, Searched, Visit, WrittenBy};
+use crate::dead_letters::{
+    DeadLetter, HeaderAuthor, LetterGroups, LetterVisitor, ReviewSession, SearchResult,
+};
 use crate::wire::headers;
 use crate::wire::timestamp;
 
@@ -31,7 +33,11 @@ pub struct ListArgs {
     filter: FilterArgs,
 }
 
-pub async fn run(args: &ListArgs, common: &Common, desk: &Desk) -> Result<Exit, Refusal> {
+pub async fn run(
+    args: &ListArgs,
+    common: &CommonArgs,
+    desk: &ReviewSession,
+) -> Result<ExitStatus, CliError> {
     let outcome = if args.each {
         each(args, common.json, desk).await
     } else {
@@ -40,9 +46,13 @@ pub async fn run(args: &ListArgs, common: &Common, desk: &Desk) -> Result<Exit, 
     outcome.map_err(|trouble| failed(&trouble))
 }
 
-async fn grouped(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate::broker::Trouble> {
-    let mut groups = Groups::default();
-    let bar = Bar::new("looking");
+async fn grouped(
+    args: &ListArgs,
+    json: bool,
+    desk: &ReviewSession,
+) -> Result<ExitStatus, crate::broker::BrokerError> {
+    let mut groups = LetterGroups::default();
+    let bar = ProgressLine::new("looking");
     let searched = desk
         .search(
             &args.filter.filter(&[]),
@@ -50,7 +60,7 @@ async fn grouped(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate
             |step| bar.show(step),
             |letter| {
                 groups.add(letter);
-                Visit::Counted
+                LetterVisitor::Counted
             },
         )
         .await?;
@@ -72,7 +82,7 @@ async fn grouped(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate
     Ok(print(&text))
 }
 
-fn conclusion(searched: &Searched) -> String {
+fn conclusion(searched: &SearchResult) -> String {
     let seen = searched.seen;
     let text = match searched.matched {
         0 if seen > 0 => format!("none of {} matches", letters(seen)),
@@ -87,7 +97,11 @@ fn conclusion(searched: &Searched) -> String {
 }
 
 /// Written as they come, so that a list of any length needs no memory.
-async fn each(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate::broker::Trouble> {
+async fn each(
+    args: &ListArgs,
+    json: bool,
+    desk: &ReviewSession,
+) -> Result<ExitStatus, crate::broker::BrokerError> {
     let mut out = results();
     let mut result = Ok(());
     let mut title = if json {
@@ -108,9 +122,9 @@ async fn each(args: &ListArgs, json: bool, desk: &Desk) -> Result<Exit, crate::b
                 };
                 result = out.write_all(line.as_bytes());
                 if result.is_ok() {
-                    Visit::Counted
+                    LetterVisitor::Counted
                 } else {
-                    Visit::Enough
+                    LetterVisitor::Enough
                 }
             },
         )
@@ -140,14 +154,15 @@ fn columns(letter: &str, failed_at: &str, reason: &str, account: &str, request: 
     format!("{letter:<12}  {failed_at:<20}  {reason:<21}  {account:<9}  {request:<36}")
 }
 
-fn text_line(letter: &Letter, show_usernames: bool) -> String {
+fn text_line(letter: &DeadLetter, show_usernames: bool) -> String {
     let asked = letter.asked();
-    let or_dash =
-        |text: Option<String>, most| text.map_or_else(|| "-".to_owned(), |text| short(&text, most));
+    let or_dash = |text: Option<String>, most| {
+        text.map_or_else(|| "-".to_owned(), |text| truncate(&text, most))
+    };
     let mut line = columns(
         &letter.id.to_string(),
         &time(letter.failed_at()),
-        &short(&letter.reason(), NAME_MAX),
+        &truncate(&letter.reason(), NAME_MAX),
         &or_dash(account(asked.account_id, show_usernames), NAME_MAX),
         &or_dash(request(letter, show_usernames), NAME_MAX),
     );
@@ -158,15 +173,15 @@ fn text_line(letter: &Letter, show_usernames: bool) -> String {
         );
     }
     // Writing to a string cannot fail.
-    let _ = writeln!(line, "  {}", short(&letter.detail(), DETAIL_MAX));
+    let _ = writeln!(line, "  {}", truncate(&letter.detail(), DETAIL_MAX));
     line
 }
 
-fn json_line(letter: &Letter, show_usernames: bool) -> String {
+fn json_line(letter: &DeadLetter, show_usernames: bool) -> String {
     let asked = letter.asked();
     let mut line = json!({
         "letter": letter.id.full(),
-        "failed_at": letter.failed_at().map(timestamp::print),
+        "failed_at": letter.failed_at().map(timestamp::format),
         "reason": letter.reason(),
         "detail": letter.detail(),
         "http_status": letter.http_status(),
@@ -184,7 +199,7 @@ fn json_line(letter: &Letter, show_usernames: bool) -> String {
 }
 
 /// The request's id. Where upstream mixed up its fields, a name may stand there, and it is no id.
-fn request(letter: &Letter, show_usernames: bool) -> Option<String> {
+fn request(letter: &DeadLetter, show_usernames: bool) -> Option<String> {
     if show_usernames {
         letter.request_id().map(Into::into)
     } else {
@@ -197,37 +212,37 @@ fn account(asked: Option<String>, show_usernames: bool) -> Option<String> {
     asked.filter(|id| show_usernames || AccountId::parse(id).is_ok())
 }
 
-pub fn written_by(letter: &Letter) -> &'static str {
+pub fn written_by(letter: &DeadLetter) -> &'static str {
     match letter.written_by() {
-        WrittenBy::Worker => "worker",
-        WrittenBy::Broker => "broker",
-        WrittenBy::Unknown => "unknown",
+        HeaderAuthor::Worker => "worker",
+        HeaderAuthor::Broker => "broker",
+        HeaderAuthor::Unknown => "unknown",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::message::{Field, Message};
+    use crate::wire::message::{MessageField, MessageView};
 
-    fn letter(reason: &str, detail: &str) -> Letter {
+    fn letter(reason: &str, detail: &str) -> DeadLetter {
         let headers = [
             (headers::REASON, reason),
             (headers::DETAIL, detail),
             (headers::FAILED_AT, "2026-11-24T09:00:00.123Z"),
         ];
-        let headers = headers.map(|(name, text)| (name.to_owned(), Field::from(text)));
-        let message = Message {
+        let headers = headers.map(|(name, text)| (name.to_owned(), MessageField::from(text)));
+        let message = MessageView {
             body: br#"{"request_id":"3c90c3cc-0d44-4b50-8888-8dd25736052a","account_id":"T12345678","username":"ola","new_username":"kari"}"#.to_vec(),
             headers: headers.into(),
-            ..Message::default()
+            ..MessageView::default()
         };
-        Letter::new(message, 0)
+        DeadLetter::new(message, 0)
     }
 
     #[test]
     fn groups_are_told_in_a_table() {
-        let mut groups = Groups::default();
+        let mut groups = LetterGroups::default();
         for _ in 0..1200 {
             groups.add(&letter("username_taken", "the API answered 409"));
         }
@@ -240,7 +255,7 @@ mod tests {
     #[test]
     fn what_was_not_seen_is_told() {
         let told = |matched, seen, unseen, missing| {
-            conclusion(&Searched {
+            conclusion(&SearchResult {
                 seen,
                 unseen,
                 missing,
@@ -266,7 +281,7 @@ mod tests {
         let mut message = letter("invalid_request", "is no UUID").message;
         let body = r#"{"request_id":"ola@example.com","account_id":"kari@example.com"}"#;
         message.body = body.into();
-        let letter = Letter::new(message, 0);
+        let letter = DeadLetter::new(message, 0);
         for line in [text_line(&letter, false), json_line(&letter, false)] {
             assert!(!line.contains("example.com"), "{line}");
         }

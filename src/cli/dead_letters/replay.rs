@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use clap::Args;
 use uuid::Uuid;
 
-use super::super::{Exit, Refusal, interrupted};
-use super::acting::{Chosen, Summary, agreed, clear, failed};
-use super::args::{Common, rate};
-use super::edit::{self, Edited};
-use super::text::Bar;
+use super::super::{CliError, ExitStatus, interrupted};
+use super::acting::{ActionSummary, TargetArgs, confirm, failed, refuse_unresolved};
+use super::args::{CommonArgs, rate};
+use super::edit::{self, EditResult};
+use super::text::ProgressLine;
 use crate::dead_letters::{
-    Amendments, Desk, Groups, Letter, Refused, Replay, Searched, Selection, Set, Visit,
+    DeadLetter, FieldEdit, LetterEdits, LetterGroups, LetterSelection, LetterVisitor,
+    RefusedLetter, ReplayOptions, ReviewSession, SearchResult,
 };
 
 /// Letters that are edited by hand in one go, and what they weigh at most: they are kept for it.
@@ -25,7 +26,7 @@ const EDITS_BYTES: usize = 16 << 20;
 pub struct ReplayArgs {
     /// Set a field of each request first, as in `new_username=kari`; an empty value removes it
     #[arg(long = "set", value_name = "FIELD=VALUE")]
-    sets: Vec<Set>,
+    sets: Vec<FieldEdit>,
     /// Set fields of each request by a file, and replay only those that it names: JSON lines such
     /// as `{"letter": "3f9a…", "new_username": "kari"}`, or with `request_id` instead of `letter`
     #[arg(long, value_name = "FILE")]
@@ -41,7 +42,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<NonZeroU32>,
     #[command(flatten)]
-    chosen: Chosen,
+    chosen: TargetArgs,
 }
 
 impl ReplayArgs {
@@ -59,25 +60,25 @@ impl ReplayArgs {
 
 /// What was found to be replayed.
 #[derive(Default)]
-struct Survey {
-    selection: Selection,
-    groups: Groups,
-    refused: Vec<Refused>,
+struct ReplayPreview {
+    selection: LetterSelection,
+    groups: LetterGroups,
+    refused: Vec<RefusedLetter>,
     refused_count: u64,
     /// To be edited; empty unless asked for.
-    to_edit: Vec<Letter>,
+    to_edit: Vec<DeadLetter>,
     /// What those weigh.
     weight: usize,
-    searched: Searched,
+    searched: SearchResult,
 }
 
 pub async fn run(
     args: ReplayArgs,
-    amendments: Amendments,
-    common: &Common,
-    desk: &Desk,
-) -> Result<Exit, Refusal> {
-    let mut replay = Replay {
+    amendments: LetterEdits,
+    common: &CommonArgs,
+    desk: &ReviewSession,
+) -> Result<ExitStatus, CliError> {
+    let mut replay = ReplayOptions {
         run: Uuid::now_v7(),
         amendments,
     };
@@ -86,18 +87,18 @@ pub async fn run(
         edit_all(&mut survey, &mut replay, desk).await?;
     }
     let groups = std::mem::take(&mut survey.groups).sorted();
-    let mut summary = Summary {
+    let mut summary = ActionSummary {
         done: survey.selection.total(),
         refused_count: survey.refused_count,
         refused: survey.refused,
-        ..Summary::of(&survey.searched, args.chosen.dry_run)
+        ..ActionSummary::of(&survey.searched, args.chosen.dry_run)
     };
     if args.chosen.dry_run {
         summary.groups = Some(groups);
         return Ok(summary.tell("replayed", None, common.json));
     }
-    agreed("replayed", &groups, summary.done, args.chosen.yes).await?;
-    let bar = Bar::new("replaying");
+    confirm("replayed", &groups, summary.done, args.chosen.yes).await?;
+    let bar = ProgressLine::new("replaying");
     let selection = survey.selection;
     let replayed = desk
         .replay(
@@ -121,51 +122,63 @@ pub async fn run(
 }
 
 /// Reads what is to be set in the requests.
-pub fn open(args: &mut ReplayArgs) -> Result<Amendments, Refusal> {
+pub fn open(args: &mut ReplayArgs) -> Result<LetterEdits, CliError> {
     if let Some(mistake) = args.mistake() {
-        return Err(Refusal::new(Exit::Usage, mistake));
+        return Err(CliError::new(ExitStatus::Usage, mistake));
     }
     let sets = std::mem::take(&mut args.sets);
-    let mut amendments = Amendments::new(sets, args.content_type.take());
+    let mut amendments = LetterEdits::new(sets, args.content_type.take());
     if let Some(path) = &args.set_from {
         let read = File::open(path).map_err(|error| error.to_string());
         let read = read.and_then(|file| amendments.read_file(BufReader::new(file)));
-        read.map_err(|wrong| Refusal::new(Exit::Usage, format!("{}: {wrong}", path.display())))?;
+        read.map_err(|wrong| {
+            CliError::new(ExitStatus::Usage, format!("{}: {wrong}", path.display()))
+        })?;
     }
     Ok(amendments)
 }
 
 /// Looks at all letters, and finds out which are meant and which of them could be sent.
-async fn survey(args: &ReplayArgs, replay: &Replay, desk: &Desk) -> Result<Survey, Refusal> {
-    let mut survey = Survey::default();
-    let bar = Bar::new("looking");
+async fn survey(
+    args: &ReplayArgs,
+    replay: &ReplayOptions,
+    desk: &ReviewSession,
+) -> Result<ReplayPreview, CliError> {
+    let mut survey = ReplayPreview::default();
+    let bar = ProgressLine::new("looking");
     let searched = desk
         .search(
             &args.chosen.filter(),
             args.chosen.filter.limit(),
             |step| bar.show(step),
             |letter| {
-                if replay.amendments.leaves_out(letter) {
-                    return Visit::PassedOver;
+                if replay.amendments.omits(letter) {
+                    return LetterVisitor::PassedOver;
                 }
                 survey.meet(letter, args.edit, replay, desk);
-                Visit::Counted
+                LetterVisitor::Counted
             },
         )
         .await;
     drop(bar);
     survey.searched = searched.map_err(|trouble| failed(&trouble))?;
     args.chosen.filter.tell_reasons(&survey.searched);
-    clear(&survey.searched.troubles, "nothing was done")?;
+    refuse_unresolved(&survey.searched.troubles, "nothing was done")?;
     Ok(survey)
 }
 
-impl Survey {
-    fn meet(&mut self, letter: &Letter, edit: bool, replay: &Replay, desk: &Desk) {
+impl ReplayPreview {
+    fn meet(
+        &mut self,
+        letter: &DeadLetter,
+        edit: bool,
+        replay: &ReplayOptions,
+        desk: &ReviewSession,
+    ) {
         if edit {
             if self.to_edit.len() <= EDITS_MAX && self.weight <= EDITS_BYTES {
                 self.weight += letter.message.weight();
-                let copy = Letter::new(letter.message.clone(), letter.deliveries);
+                let copy = DeadLetter::new(letter.message.clone(), letter.deliveries);
                 self.to_edit.push(copy);
             }
             return;
@@ -179,39 +192,46 @@ impl Survey {
         }
     }
 
-    fn refuse(&mut self, letter: &Letter, why: Box<str>) {
+    fn refuse(&mut self, letter: &DeadLetter, why: Box<str>) {
         self.refused_count += 1;
         if self.refused.len() < crate::dead_letters::REFUSALS_LISTED {
             let letter = letter.id;
-            self.refused.push(Refused { letter, why });
+            self.refused.push(RefusedLetter { letter, why });
         }
     }
 }
 
-async fn edit_all(survey: &mut Survey, replay: &mut Replay, desk: &Desk) -> Result<(), Refusal> {
+async fn edit_all(
+    survey: &mut ReplayPreview,
+    replay: &mut ReplayOptions,
+    desk: &ReviewSession,
+) -> Result<(), CliError> {
     if survey.to_edit.len() > EDITS_MAX {
         let told =
             format!("more than {EDITS_MAX} letters are meant; --limit {EDITS_MAX} edits the first");
-        return Err(Refusal::new(Exit::Usage, told));
+        return Err(CliError::new(ExitStatus::Usage, told));
     }
     if survey.weight > EDITS_BYTES {
         let told = "they have more than 16 MiB, too many to be edited in one go: name fewer";
-        return Err(Refusal::new(Exit::Usage, told));
+        return Err(CliError::new(ExitStatus::Usage, told));
     }
     for letter in std::mem::take(&mut survey.to_edit) {
         let edited = edit::edit(&letter, replay, desk.requests()).await;
         let edited = edited.map_err(|error| {
-            Refusal::new(Exit::Failed, format!("{error:#}; nothing was replayed"))
+            CliError::new(
+                ExitStatus::Failed,
+                format!("{error:#}; nothing was replayed"),
+            )
         })?;
         match edited {
-            Edited::Ready => {
+            EditResult::Ready => {
                 survey.selection.add(&letter);
                 survey.groups.add(&letter);
             }
-            Edited::LeftOut => {
+            EditResult::LeftOut => {
                 say!("{} is left out: its file is empty or as it was", letter.id);
             }
-            Edited::Refused(why) => survey.refuse(&letter, why),
+            EditResult::Refused(why) => survey.refuse(&letter, why),
         }
     }
     Ok(())

@@ -8,15 +8,18 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::super::terminal::{results, written};
-use super::super::{Exit, Refusal};
-use super::acting::{clear, failed};
-use super::args::Common;
+use super::super::{CliError, ExitStatus};
+use super::acting::{failed, refuse_unresolved};
+use super::args::CommonArgs;
 use super::list::written_by;
-use super::text::{Bar, clean, dump, letters, time};
-use crate::broker::Trouble;
-use crate::dead_letters::{Desk, Filter, Letter, Named, Selection, Visit, editable, explain};
+use super::text::{ProgressLine, dump, escape_control_chars, letters, time};
+use crate::broker::BrokerError;
+use crate::dead_letters::{
+    DeadLetter, LetterFilter, LetterRef, LetterSelection, LetterVisitor, ReviewSession, editable,
+    explain,
+};
 use crate::wire::headers;
-use crate::wire::message::{Field, Properties};
+use crate::wire::message::{MessageField, MessageProperties};
 use crate::wire::timestamp;
 
 /// Letters that one call shows; a request may have failed many times.
@@ -32,19 +35,23 @@ const PROSE_WIDTH: usize = 76;
 pub struct ShowArgs {
     /// The first digits of a letter's id, or the id of a request
     #[arg(value_name = "LETTER", required = true)]
-    letters: Vec<Named>,
+    letters: Vec<LetterRef>,
 }
 
-pub async fn run(args: &ShowArgs, common: &Common, desk: &Desk) -> Result<Exit, Refusal> {
-    let filter = Filter {
+pub async fn run(
+    args: &ShowArgs,
+    common: &CommonArgs,
+    desk: &ReviewSession,
+) -> Result<ExitStatus, CliError> {
+    let filter = LetterFilter {
         names: args.letters.clone(),
-        ..Filter::default()
+        ..LetterFilter::default()
     };
     // Found first and read once more to be shown: all of them at a time would take what memory they
     // take, and a letter may have many MB.
-    let mut meant = Selection::default();
+    let mut meant = LetterSelection::default();
     let mut more = 0;
-    let bar = Bar::new("looking");
+    let bar = ProgressLine::new("looking");
     let searched = desk
         .search(
             &filter,
@@ -56,12 +63,12 @@ pub async fn run(args: &ShowArgs, common: &Common, desk: &Desk) -> Result<Exit, 
                 } else {
                     more += 1;
                 }
-                Visit::Counted
+                LetterVisitor::Counted
             },
         )
         .await;
     let searched = searched.map_err(|trouble| failed(&trouble))?;
-    clear(&searched.troubles, "nothing is shown")?;
+    refuse_unresolved(&searched.troubles, "nothing is shown")?;
     if more > 0 {
         say!("{more} more are not shown: it shows {LETTERS_MAX} at a time");
     }
@@ -71,28 +78,32 @@ pub async fn run(args: &ShowArgs, common: &Common, desk: &Desk) -> Result<Exit, 
 }
 
 /// Writes each letter as it comes.
-async fn show(mut meant: Selection, json: bool, desk: &Desk) -> Result<Exit, Trouble> {
+async fn show(
+    mut meant: LetterSelection,
+    json: bool,
+    desk: &ReviewSession,
+) -> Result<ExitStatus, BrokerError> {
     let mut to = results();
     let mut result = Ok(());
     let mut shown: u64 = 0;
     let searched = desk
         .search(
-            &Filter::default(),
+            &LetterFilter::default(),
             u64::MAX,
             |_| {},
             |letter| {
                 if meant.is_empty() {
-                    return Visit::Enough;
+                    return LetterVisitor::Enough;
                 }
-                if !meant.take(letter.id) {
-                    return Visit::PassedOver;
+                if !meant.remove(letter.id) {
+                    return LetterVisitor::PassedOver;
                 }
                 result = write_letter(&mut to, letter, json, shown == 0);
                 shown += 1;
                 if result.is_ok() && !meant.is_empty() {
-                    Visit::Counted
+                    LetterVisitor::Counted
                 } else {
-                    Visit::Enough
+                    LetterVisitor::Enough
                 }
             },
         )
@@ -107,10 +118,15 @@ async fn show(mut meant: Selection, json: bool, desk: &Desk) -> Result<Exit, Tro
         return Ok(exit);
     }
     say!("{} went while they were looked for", letters(meant.total()));
-    Ok(Exit::Failed)
+    Ok(ExitStatus::Failed)
 }
 
-fn write_letter(to: &mut impl Write, letter: &Letter, json: bool, first: bool) -> io::Result<()> {
+fn write_letter(
+    to: &mut impl Write,
+    letter: &DeadLetter,
+    json: bool,
+    first: bool,
+) -> io::Result<()> {
     if !json {
         let between = if first { "" } else { "\n" };
         return write!(to, "{between}{}", as_text(letter));
@@ -120,7 +136,7 @@ fn write_letter(to: &mut impl Write, letter: &Letter, json: bool, first: bool) -
     Ok(())
 }
 
-fn as_json(letter: &Letter) -> serde_json::Value {
+fn as_json(letter: &DeadLetter) -> serde_json::Value {
     let asked = letter.asked();
     json!({
         "letter": letter.id.full(),
@@ -128,7 +144,7 @@ fn as_json(letter: &Letter) -> serde_json::Value {
         "detail": letter.detail(),
         "meaning": explain(letter),
         "written_by": written_by(letter),
-        "failed_at": letter.failed_at().map(timestamp::print),
+        "failed_at": letter.failed_at().map(timestamp::format),
         "deliveries": letter.deliveries,
         "request_id": letter.request_id(),
         "account_id": asked.account_id,
@@ -139,11 +155,11 @@ fn as_json(letter: &Letter) -> serde_json::Value {
     })
 }
 
-fn as_text(letter: &Letter) -> String {
+fn as_text(letter: &DeadLetter) -> String {
     let mut text = format!("Letter {} ({})\n", letter.id, letter.id.full());
     for (name, value) in facts(letter) {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {name:<13}{}", clean(&value));
+        let _ = writeln!(text, "  {name:<13}{}", escape_control_chars(&value));
     }
     text.push_str("\nWhat it means\n");
     for line in wrapped(explain(letter)) {
@@ -161,13 +177,13 @@ fn as_text(letter: &Letter) -> String {
     section(
         &mut text,
         "Headers",
-        headers.map(|(name, field)| (clean(name), field_text(field))),
+        headers.map(|(name, field)| (escape_control_chars(name), field_text(field))),
     );
     let deaths = letter.deaths().into_iter().map(|death| {
         let what = format!(
             "{} from {}, {} in all",
-            clean(&death.reason),
-            clean(&death.queue),
+            escape_control_chars(&death.reason),
+            escape_control_chars(&death.queue),
             death.count
         );
         (time(death.at), what)
@@ -177,7 +193,7 @@ fn as_text(letter: &Letter) -> String {
 }
 
 /// What is worth knowing first.
-fn facts(letter: &Letter) -> Vec<(&'static str, String)> {
+fn facts(letter: &DeadLetter) -> Vec<(&'static str, String)> {
     let asked = letter.asked();
     let mut reason = letter.reason().into_owned();
     if let Some(status) = letter.http_status() {
@@ -227,14 +243,14 @@ fn facts(letter: &Letter) -> Vec<(&'static str, String)> {
     .collect()
 }
 
-fn body(letter: &Letter) -> String {
+fn body(letter: &DeadLetter) -> String {
     let bytes = &letter.message.body;
     let title = format!("Body ({} bytes)\n", bytes.len());
     let text = std::str::from_utf8(bytes).ok();
     let is_json = |text: &&str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
     let json = text.filter(|text| text.len() <= JSON_MAX && is_json(text));
     let mut shown: Vec<String> = if let Some(json) = json {
-        editable(json).lines().map(clean).collect()
+        editable(json).lines().map(escape_control_chars).collect()
     } else {
         let front = dump(&bytes[..bytes.len().min(DUMP_MAX)]);
         front.lines().map(str::to_owned).collect()
@@ -246,12 +262,12 @@ fn body(letter: &Letter) -> String {
     title + &shown.collect::<String>()
 }
 
-fn properties(properties: &Properties) -> Vec<(String, String)> {
+fn properties(properties: &MessageProperties) -> Vec<(String, String)> {
     let Ok(serde_json::Value::Object(told)) = serde_json::to_value(properties) else {
         return Vec::new();
     };
     let text = |name: &str, value: serde_json::Value| match value {
-        serde_json::Value::String(text) => clean(&text),
+        serde_json::Value::String(text) => escape_control_chars(&text),
         seconds if name == "timestamp" => {
             let at = seconds
                 .as_i64()
@@ -265,11 +281,11 @@ fn properties(properties: &Properties) -> Vec<(String, String)> {
         .collect()
 }
 
-fn field_text(field: &Field) -> String {
+fn field_text(field: &MessageField) -> String {
     match (field.as_text(), field.as_int(), field) {
-        (Some(text), _, _) => clean(text),
+        (Some(text), _, _) => escape_control_chars(text),
         (_, Some(number), _) => number.to_string(),
-        (_, _, Field::Bool(flag)) => flag.to_string(),
+        (_, _, MessageField::Bool(flag)) => flag.to_string(),
         _ => serde_json::to_string(field).unwrap_or_default(),
     }
 }
@@ -307,10 +323,10 @@ fn wrapped(prose: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::message::Message;
+    use crate::wire::message::MessageView;
 
-    fn text(text: &str) -> Field {
-        Field::from(text)
+    fn text(text: &str) -> MessageField {
+        MessageField::from(text)
     }
 
     #[test]
@@ -318,27 +334,27 @@ mod tests {
         let headers = [
             (headers::REASON, text("username_taken")),
             (headers::DETAIL, text("the API answered 409 conflict")),
-            (headers::HTTP_STATUS, Field::Int64(409)),
-            (headers::ATTEMPTS, Field::Int64(1)),
+            (headers::HTTP_STATUS, MessageField::Int64(409)),
+            (headers::ATTEMPTS, MessageField::Int64(1)),
             (headers::FAILED_AT, text("2026-11-24T09:00:00.123Z")),
             (headers::FIRST_ATTEMPT_AT, text("2026-11-24T08:59:59.000Z")),
             (headers::ORIGINAL_EXCHANGE, text("rename.requests")),
             (headers::ORIGINAL_ROUTING_KEY, text("rename.T12345678")),
         ];
-        let message = Message {
+        let message = MessageView {
             exchange: "rename.dead-letters".into(),
             routing_key: "rename.T12345678".into(),
-            properties: Properties {
+            properties: MessageProperties {
                 content_type: Some("application/json".into()),
                 delivery_mode: Some(2),
                 timestamp: Some(1_763_978_400),
                 message_id: Some("3c90c3cc-0d44-4b50-8888-8dd25736052a".into()),
-                ..Properties::default()
+                ..MessageProperties::default()
             },
             headers: headers.map(|(name, field)| (name.to_owned(), field)).into(),
             body: br#"{"request_id":"3c90c3cc-0d44-4b50-8888-8dd25736052a","account_id":"T12345678","username":"ola","new_username":"kari"}"#.to_vec(),
         };
-        insta::assert_snapshot!(as_text(&Letter::new(message, 3)));
+        insta::assert_snapshot!(as_text(&DeadLetter::new(message, 3)));
     }
 
     #[test]
@@ -346,22 +362,22 @@ mod tests {
         let death = [
             ("queue", text("rename.requests")),
             ("reason", text("delivery_limit")),
-            ("count", Field::Int64(1)),
-            ("time", Field::Timestamp(1_763_978_400)),
+            ("count", MessageField::Int64(1)),
+            ("time", MessageField::Timestamp(1_763_978_400)),
         ];
         let death = death.map(|(name, field)| (name.to_owned(), field));
-        let deaths = Field::List(vec![Field::Table(death.into())]);
-        let message = Message {
+        let deaths = MessageField::List(vec![MessageField::Table(death.into())]);
+        let message = MessageView {
             routing_key: "any\u{1b}[2J".into(),
             headers: [
                 (headers::X_DEATH.to_owned(), deaths),
-                ("odd".to_owned(), Field::RawText(vec![0xff])),
+                ("odd".to_owned(), MessageField::RawText(vec![0xff])),
             ]
             .into(),
             body: b"\x00\x01 no JSON".to_vec(),
-            ..Message::default()
+            ..MessageView::default()
         };
-        insta::assert_snapshot!(as_text(&Letter::new(message, 0)));
+        insta::assert_snapshot!(as_text(&DeadLetter::new(message, 0)));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 
-use super::super::stalled::Stalled;
-use crate::dead_letters::{Group, Step};
+use super::super::stalled::StallWatch;
+use crate::dead_letters::{LetterGroup, ReviewProgress};
 use crate::wire::timestamp;
 use crate::wire::visible::escaped_line;
 
@@ -17,13 +17,13 @@ pub const DETAIL_MAX: usize = 70;
 const DUMP_WIDTH: usize = 16;
 
 /// The text on one line, without anything that a terminal takes for more than text.
-pub fn clean(text: &str) -> String {
+pub fn escape_control_chars(text: &str) -> String {
     escaped_line(text).into_owned()
 }
 
 /// The same, and no longer than so many characters.
-pub fn short(text: &str, most: usize) -> String {
-    let cleaned = clean(text);
+pub fn truncate(text: &str, most: usize) -> String {
+    let cleaned = escape_control_chars(text);
     if cleaned.char_indices().nth(most).is_none() {
         return cleaned;
     }
@@ -36,7 +36,7 @@ pub fn time(at: Option<Timestamp>) -> String {
     at.map_or_else(
         || "-".to_owned(),
         |at| {
-            let text = timestamp::print(at);
+            let text = timestamp::format(at);
             let (seconds, _) = text.split_once('.').unwrap_or((&text, ""));
             format!("{}Z", seconds.replace('T', " "))
         },
@@ -63,7 +63,7 @@ pub fn counted<const N: usize>(counts: [(u64, &str); N]) -> String {
 }
 
 /// The groups, one a line.
-pub fn table(groups: &[Group]) -> String {
+pub fn table(groups: &[LetterGroup]) -> String {
     if groups.is_empty() {
         return String::new();
     }
@@ -73,8 +73,8 @@ pub fn table(groups: &[Group]) -> String {
     for group in groups {
         table.add_row([
             group.count.to_string(),
-            short(&group.reason, DETAIL_MAX),
-            short(&group.detail, DETAIL_MAX),
+            truncate(&group.reason, DETAIL_MAX),
+            truncate(&group.detail, DETAIL_MAX),
             time(group.first),
             time(group.last),
             group.example.to_string(),
@@ -107,12 +107,12 @@ pub fn dump(bytes: &[u8]) -> String {
 }
 
 /// A bar on a terminal; elsewhere nothing is drawn.
-pub struct Bar {
+pub struct ProgressLine {
     bar: ProgressBar,
-    stalled: Stalled,
+    stalled: StallWatch,
 }
 
-impl Bar {
+impl ProgressLine {
     pub fn new(what: &'static str) -> Self {
         let bar = ProgressBar::no_length();
         let style = "{msg:10} {bar:40} {human_pos} of {human_len}, {eta} to go";
@@ -122,23 +122,23 @@ impl Bar {
         bar.set_message(what);
         Self {
             bar,
-            stalled: Stalled::default(),
+            stalled: StallWatch::default(),
         }
     }
 
-    pub fn show(&self, step: Step) {
+    pub fn show(&self, step: ReviewProgress) {
         match step {
-            Step::Done { done, of } => {
+            ReviewProgress::Done { done, of } => {
                 self.stalled.goes_on();
                 self.bar.set_length(of);
                 self.bar.set_position(done);
             }
-            Step::Waiting(waiting) => self.stalled.tell(&self.bar, waiting),
+            ReviewProgress::Waiting(waiting) => self.stalled.tell(&self.bar, waiting),
         }
     }
 }
 
-impl Drop for Bar {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
@@ -151,11 +151,11 @@ mod tests {
     #[test]
     fn a_letter_cannot_write_on_the_screen_what_it_wants() {
         assert_eq!(
-            clean("Øystein\u{1b}[2J\r\n\u{202e}x"),
+            escape_control_chars("Øystein\u{1b}[2J\r\n\u{202e}x"),
             "Øystein\\u001b[2J\\r\\n\\u202ex"
         );
-        assert_eq!(short("Øystein", 7), "Øystein");
-        assert_eq!(short("Øystein", 6), "Øyste…");
+        assert_eq!(truncate("Øystein", 7), "Øystein");
+        assert_eq!(truncate("Øystein", 6), "Øyste…");
     }
 
     #[test]

@@ -5,21 +5,21 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::super::Exit;
-use crate::broker::Trouble;
-use crate::publish::{Sent, Stop, Why};
+use super::super::ExitStatus;
+use crate::broker::BrokerError;
+use crate::publish::{PublishStop, PublishSummary, StopReason};
 
 /// Lines whose mistakes are listed in the JSON summary; all are told on standard error.
 const LISTED_MAX: usize = 1000;
 
 /// What was done, as `--json` tells it.
 #[derive(Debug, Default, Serialize)]
-pub struct Summary {
+pub struct BatchSummary {
     pub dry_run: bool,
     pub valid: u64,
     pub invalid: u64,
     /// The first of the invalid lines.
-    pub mistakes: Vec<Mistake>,
+    pub mistakes: Vec<RefusedRequest>,
     pub published: u64,
     /// Sent and not confirmed when it stopped: the broker may have them or not.
     pub unconfirmed: u64,
@@ -34,12 +34,12 @@ pub struct Summary {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Mistake {
+pub struct RefusedRequest {
     pub line: u64,
     pub detail: Box<str>,
 }
 
-impl Summary {
+impl BatchSummary {
     pub fn refuse(&mut self, line: u64, mut detail: Box<str>) {
         if self.request_id.is_some() {
             detail = by_flags(&detail);
@@ -49,7 +49,7 @@ impl Summary {
         }
         self.invalid += 1;
         if self.mistakes.len() < LISTED_MAX {
-            self.mistakes.push(Mistake { line, detail });
+            self.mistakes.push(RefusedRequest { line, detail });
         }
     }
 
@@ -58,11 +58,11 @@ impl Summary {
         self.invalid > 0 && (!skip_invalid || self.request_id.is_some())
     }
 
-    pub fn refuse_all(&mut self) -> Exit {
+    pub fn refuse_all(&mut self) -> ExitStatus {
         let Self { valid, invalid, .. } = *self;
         if self.request_id.is_some() {
             self.fail("nothing was sent: the request is not valid".to_owned());
-            return Exit::Usage;
+            return ExitStatus::Usage;
         }
         let all = valid + invalid;
         self.fail(match valid {
@@ -75,36 +75,43 @@ impl Summary {
         })
     }
 
-    pub fn fail(&mut self, error: String) -> Exit {
+    pub fn fail(&mut self, error: String) -> ExitStatus {
         say!("{error}");
         self.error = Some(error);
-        Exit::Failed
+        ExitStatus::Failed
     }
 
     /// Tells why sending stopped, if it did, and where to go on.
-    pub fn conclude(&mut self, sent: Sent, trouble: Option<Trouble>, exchange: &str) -> Exit {
+    pub fn conclude(
+        &mut self,
+        sent: PublishSummary,
+        trouble: Option<BrokerError>,
+        exchange: &str,
+    ) -> ExitStatus {
         const DECLARE: &str = "`rename-worker topology declare` makes what is missing";
         self.published = sent.confirmed;
         self.unconfirmed = sent.unconfirmed;
-        let Some(Stop { why, at }) = sent.stop else {
-            return Exit::Done;
+        let Some(PublishStop { why, at }) = sent.stop else {
+            return ExitStatus::Done;
         };
         // Of one request there is nowhere to go on.
         self.next_line = self.request_id.is_none().then_some(at);
-        let mut exit = Exit::Failed;
+        let mut exit = ExitStatus::Failed;
         let why = match why {
-            Why::Returned => format!("no queue is bound to the exchange {exchange}; {DECLARE}"),
-            Why::Refused => {
+            StopReason::Returned => {
+                format!("no queue is bound to the exchange {exchange}; {DECLARE}")
+            }
+            StopReason::Refused => {
                 "the broker refused a request: its queue is full, or has no leader".to_owned()
             }
-            Why::Interrupted(None) => "interrupted".to_owned(),
-            Why::Interrupted(Some(waiting)) => format!("interrupted; {waiting}"),
-            Why::Changed => "the file was changed while it was read".to_owned(),
-            Why::Unreadable(error) => format!("the requests cannot be read: {error}"),
-            Why::Lost => match trouble {
-                Some(trouble @ Trouble::ChannelClosed(_)) => format!("{trouble}; {DECLARE}"),
+            StopReason::Interrupted(None) => "interrupted".to_owned(),
+            StopReason::Interrupted(Some(waiting)) => format!("interrupted; {waiting}"),
+            StopReason::Changed => "the file was changed while it was read".to_owned(),
+            StopReason::Unreadable(error) => format!("the requests cannot be read: {error}"),
+            StopReason::Lost => match trouble {
+                Some(trouble @ BrokerError::ChannelClosed(_)) => format!("{trouble}; {DECLARE}"),
                 Some(trouble) => {
-                    exit = Exit::of(&trouble);
+                    exit = ExitStatus::of(&trouble);
                     trouble.to_string()
                 }
                 None => "the connection to the broker ended".to_owned(),
@@ -147,7 +154,7 @@ fn by_flags(detail: &str) -> Box<str> {
     told.into()
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for BatchSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let (Some(id), false) = (&self.request_id, self.dry_run) {
             return write!(f, "request {id} was published and confirmed");
@@ -186,25 +193,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::broker::{Alarm, Waiting};
+    use crate::broker::{BrokerAlarm, PublishWait};
 
-    fn valid(from: u64) -> Summary {
-        Summary {
+    fn valid(from: u64) -> BatchSummary {
+        BatchSummary {
             valid: 10,
             published: from,
-            ..Summary::default()
+            ..BatchSummary::default()
         }
     }
 
     #[test]
     fn nothing_is_said_of_a_rest_where_there_is_none() {
         let refused = |valid, invalid| {
-            let mut summary = Summary {
+            let mut summary = BatchSummary {
                 valid,
                 invalid,
-                ..Summary::default()
+                ..BatchSummary::default()
             };
-            assert_eq!(summary.refuse_all(), Exit::Failed);
+            assert_eq!(summary.refuse_all(), ExitStatus::Failed);
             summary.error.unwrap()
         };
         assert!(refused(1, 26).contains("--skip-invalid sends the rest"));
@@ -221,32 +228,32 @@ mod tests {
     #[test]
     fn what_came_of_it_is_told_with_where_to_go_on() {
         let whys = [
-            (Why::Returned, None, Exit::Failed),
-            (Why::Refused, None, Exit::Failed),
-            (Why::Interrupted(None), None, Exit::Failed),
+            (StopReason::Returned, None, ExitStatus::Failed),
+            (StopReason::Refused, None, ExitStatus::Failed),
+            (StopReason::Interrupted(None), None, ExitStatus::Failed),
             (
-                Why::Interrupted(Some(Waiting::Alarm(Alarm::Memory))),
+                StopReason::Interrupted(Some(PublishWait::Alarm(BrokerAlarm::Memory))),
                 None,
-                Exit::Failed,
+                ExitStatus::Failed,
             ),
-            (Why::Changed, None, Exit::Failed),
-            (Why::Lost, None, Exit::Failed),
+            (StopReason::Changed, None, ExitStatus::Failed),
+            (StopReason::Lost, None, ExitStatus::Failed),
             (
-                Why::Lost,
-                Some(Trouble::ChannelClosed(
+                StopReason::Lost,
+                Some(BrokerError::ChannelClosed(
                     "NOT_FOUND - no exchange 'x'".to_owned(),
                 )),
-                Exit::Failed,
+                ExitStatus::Failed,
             ),
             (
-                Why::Lost,
-                Some(Trouble::ConnectionEnded("reset by peer".to_owned())),
-                Exit::Unreachable,
+                StopReason::Lost,
+                Some(BrokerError::ConnectionEnded("reset by peer".to_owned())),
+                ExitStatus::Unreachable,
             ),
         ];
         let mut told = vec![
             valid(10).to_string(),
-            Summary {
+            BatchSummary {
                 invalid: 2,
                 dry_run: true,
                 ..valid(1)
@@ -255,10 +262,10 @@ mod tests {
         ];
         for (why, trouble, exit) in whys {
             let mut summary = valid(6);
-            let sent = Sent {
+            let sent = PublishSummary {
                 confirmed: 6,
                 unconfirmed: 3,
-                stop: Some(Stop { why, at: 7 }),
+                stop: Some(PublishStop { why, at: 7 }),
             };
             assert_eq!(summary.conclude(sent, trouble, "rename.requests"), exit);
             told.push(json!(summary).to_string());

@@ -7,7 +7,7 @@ fn at(seconds: f64) -> Timestamp {
 
 /// What happens to the thing that is watched.
 #[derive(Debug, Clone, Copy)]
-enum Step {
+enum LogStep {
     /// A failure that passes by itself.
     Fails,
     /// A failure that a person must end.
@@ -15,15 +15,16 @@ enum Step {
     Recovers,
     Passes,
 }
-use Step::{Fails, Passes, Recovers, Refuses};
+use LogStep::{Fails, Passes, Recovers, Refuses};
 
 /// The lines of a story, each with its second.
-fn lines(story: &[(f64, Step)]) -> Vec<(f64, String)> {
+fn lines(story: &[(f64, LogStep)]) -> Vec<(f64, String)> {
     let mut log = OutageLog::default();
     let mut lines = Vec::new();
     for &(second, step) in story {
         let now = at(second);
-        let recovered = |line: Recovery| format!("back after {:.1} s", line.lasted.as_secs_f64());
+        let recovered =
+            |line: FaultRecovery| format!("back after {:.1} s", line.lasted.as_secs_f64());
         let failed = |line: FaultLine| match line {
             FaultLine::Began => "lost".to_owned(),
             FaultLine::Continues { lasted, left_out } => {
@@ -41,7 +42,7 @@ fn lines(story: &[(f64, Step)]) -> Vec<(f64, String)> {
     lines
 }
 
-fn expect(story: &[(f64, Step)], expected: &[(f64, &str)]) {
+fn expect(story: &[(f64, LogStep)], expected: &[(f64, &str)]) {
     let lines = lines(story);
     let told: Vec<(f64, &str)> = lines
         .iter()

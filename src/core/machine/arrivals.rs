@@ -1,11 +1,13 @@
 //! A delivery arrives: whether it is worth a try, and whose turn it is.
 
-use super::super::order::{Arrival, Identity, Source, Turn};
+use super::super::order::{Arrival, ArrivalSource, RequestIdentity, TurnDecision};
 use super::super::outcome::Reason;
 use super::super::removal::RemovalCause;
-use super::super::verdict::{Pending, unknown};
-use super::job::{Job, Phase, Probe, Removal};
-use super::{Arrived, Carried, Context, DeferralReason, Effect, JobId, Machine};
+use super::super::verdict::{ProvisionalFailure, unknown};
+use super::job::{BrokerRemoval, Job, Phase, ProbeKind};
+use super::{
+    ArrivedRequest, AttemptHistory, DeferralReason, Effect, JobId, Scheduler, StepContext,
+};
 
 /// From this many deliveries below the broker's limit, a request is no longer tried: it may be what
 /// kills the worker. It is asked whether an earlier try was applied, and ends.
@@ -15,7 +17,7 @@ pub const POISON_MARGIN: u32 = 6;
 const LAST_MARGIN: u32 = 3;
 
 /// What a request carries, given whether its message may have been delivered before.
-fn in_doubt(mut carried: Carried, delivered_before: bool) -> Carried {
+fn in_doubt(mut carried: AttemptHistory, delivered_before: bool) -> AttemptHistory {
     // Whoever sends a message again that says "maybe applied" and is no copy, such as a review, knows
     // nothing more of its effect.
     let sent_again = carried.maybe_applied && carried.copy.is_none();
@@ -24,17 +26,17 @@ fn in_doubt(mut carried: Carried, delivered_before: bool) -> Carried {
     carried
 }
 
-fn removal(cause: RemovalCause, carried: &Carried) -> Removal {
+fn removal(cause: RemovalCause, carried: &AttemptHistory) -> BrokerRemoval {
     let tried = carried.attempts > 0 || carried.maybe_applied;
-    Removal {
+    BrokerRemoval {
         cause,
         untried: !tried && cause != RemovalCause::DeliveryLimit,
     }
 }
 
-impl Machine {
-    pub(super) fn delivered(&mut self, arrived: Arrived, cx: &mut Context<'_>) {
-        let Arrived {
+impl Scheduler {
+    pub(super) fn delivered(&mut self, arrived: ArrivedRequest, cx: &mut StepContext<'_>) {
+        let ArrivedRequest {
             job: id,
             request,
             carried,
@@ -64,7 +66,7 @@ impl Machine {
                 redelivered || delivery_count > 0 || removed.is_some(),
             ),
             source,
-            probe: Probe::default(),
+            probe: ProbeKind::default(),
             holds_share: false,
             try_began_at: None,
             removed,
@@ -76,12 +78,12 @@ impl Machine {
             Ok(request) => request,
             Err(detail) => {
                 self.jobs.insert(id, job);
-                self.tell_failed(id, Reason::InvalidRequest, None, detail, cx);
+                self.fail(id, Reason::InvalidRequest, None, detail, cx);
                 return;
             }
         };
-        let identity = Identity::of(&request, job.carried.replay);
-        let from = Source::new(source, redelivered);
+        let identity = RequestIdentity::of(&request, job.carried.replay);
+        let from = ArrivalSource::new(source, redelivered);
         let copy = job.carried.copy;
         let Arrival { ticket, is_twin } = self.line.arrive(identity, copy, from, cx.now);
         // Whatever was tried for the other message was tried for this one.
@@ -104,20 +106,21 @@ impl Machine {
         }
         if !self.ends_at_once(id, identity, maybe_twin, delivery_count, cx) {
             let probes = fetched && self.is_wanted_to_probe(&account, cx.now);
-            self.place_arrival(id, probes, cx);
+            self.admit(id, probes, cx);
         }
     }
 
     /// It may run now, or waits here or elsewhere.
-    fn place_arrival(&mut self, id: JobId, probes: bool, cx: &mut Context<'_>) {
+    fn admit(&mut self, id: JobId, probes: bool, cx: &mut StepContext<'_>) {
         let ticket = self.jobs.get(&id).and_then(|job| job.ticket);
-        if probes && ticket.is_none_or(|ticket| self.line.turn(ticket) == Turn::Run) {
+        if probes && ticket.is_none_or(|ticket| self.line.eligibility(ticket) == TurnDecision::Run)
+        {
             self.probe_with(id, cx);
         } else if let Some(wait) = self.wait_for_share(id, cx) {
             let to = self.least_blocked(wait, cx);
-            self.send_away(id, to, DeferralReason::AccountShare, cx);
+            self.defer(id, to, DeferralReason::AccountShare, cx);
         } else {
-            self.take_turn(id, cx);
+            self.schedule(id, cx);
         }
     }
 
@@ -125,12 +128,12 @@ impl Machine {
     fn ends_at_once(
         &mut self,
         id: JobId,
-        identity: Identity,
+        identity: RequestIdentity,
         maybe_twin: bool,
         delivery_count: u32,
-        cx: &mut Context<'_>,
+        cx: &mut StepContext<'_>,
     ) -> bool {
-        if self.tell_what_is_known(id, cx) {
+        if self.publish_cached_outcome(id, cx) {
             return true;
         }
         if !maybe_twin {
@@ -142,7 +145,7 @@ impl Machine {
                 .get(&orphan)
                 .is_some_and(|orphan| orphan.heir.is_none())
         {
-            self.adopt(orphan, id);
+            self.reattach(orphan, id);
             return true;
         }
         let unexplained = self.survivals.unexplained(identity, delivery_count);
@@ -153,8 +156,8 @@ impl Machine {
         };
         if unexplained.saturating_add(LAST_MARGIN) >= left {
             let what = "delivered again and again without an end, up to the queue's delivery limit";
-            let Pending { reason, detail, .. } = unknown(what, None);
-            self.tell_failed(id, reason, None, detail, cx);
+            let ProvisionalFailure { reason, detail, .. } = unknown(what, None);
+            self.fail(id, reason, None, detail, cx);
             return true;
         }
         let removal = self.removal_that_ends(id, identity);
@@ -164,7 +167,7 @@ impl Machine {
         if let Some(cause) = removal {
             job.closing = Some(cause.failure());
         } else if unexplained.saturating_add(POISON_MARGIN) >= self.rules.delivery_limit {
-            job.closing = Some(Pending {
+            job.closing = Some(ProvisionalFailure {
                 reason: Reason::Poison,
                 http_status: None,
                 detail: "delivered again and again without an end; it may be what stops the worker"
@@ -180,7 +183,7 @@ impl Machine {
 
     /// Why the request ends without a try, if it does: RabbitMQ moved it away. Not where the limit of
     /// deliveries was used up by sessions that ended while this process lived on.
-    fn removal_that_ends(&self, id: JobId, identity: Identity) -> Option<RemovalCause> {
+    fn removal_that_ends(&self, id: JobId, identity: RequestIdentity) -> Option<RemovalCause> {
         let cause = self.removal_of(id)?;
         let limit = self.rules.delivery_limit;
         let is_innocent = cause == RemovalCause::DeliveryLimit
@@ -193,17 +196,17 @@ impl Machine {
     }
 
     /// A twin of this message may have come to its end while this one waited.
-    pub(super) fn tell_what_is_known(&mut self, id: JobId, cx: &mut Context<'_>) -> bool {
+    pub(super) fn publish_cached_outcome(&mut self, id: JobId, cx: &mut StepContext<'_>) -> bool {
         let Some(job) = self.jobs.get(&id) else {
             return false;
         };
         let Some(identity) = job.identity else {
             return false;
         };
-        let Some(outcome) = self.recent.known(identity, job.maybe_twin, cx.now) else {
+        let Some(outcome) = self.recent.get(identity, job.maybe_twin, cx.now) else {
             return false;
         };
-        self.tell(id, outcome, cx);
+        self.publish_outcome(id, outcome, cx);
         true
     }
 }

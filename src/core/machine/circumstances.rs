@@ -1,11 +1,11 @@
 //! The broker comes and goes, too much is away, the worker has to stop.
 
 use super::super::consume_plan::ConsumeScope;
-use super::job::{Phase, What};
-use super::{Context, DeferralReason, Effect, JobId, Machine, Note};
+use super::job::{Phase, PublishSubject};
+use super::{DeferralReason, Effect, JobId, Observation, Scheduler, StepContext};
 
-impl Machine {
-    pub(super) fn up(&mut self, cx: &mut Context<'_>) {
+impl Scheduler {
+    pub(super) fn on_connected(&mut self, cx: &mut StepContext<'_>) {
         self.connected = true;
         if !self.draining {
             let is_held = self.hold.cause().is_some();
@@ -16,20 +16,20 @@ impl Machine {
 
     /// Every delivery is void: its message comes again, here or elsewhere. Calls under way go on,
     /// and what is known already is kept, so that it need not be asked twice.
-    pub(super) fn down(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn on_disconnected(&mut self, cx: &mut StepContext<'_>) {
         self.connected = false;
         self.blocked = false;
         self.ready.clear();
-        self.line.cut(cx.now);
+        self.line.on_disconnect(cx.now);
         for id in self.ids() {
-            self.void(id, cx);
+            self.invalidate_deliveries(id, cx);
         }
         self.look.stop();
         self.probe_missed(cx);
         cx.emit(Effect::ForgetAll);
     }
 
-    fn void(&mut self, id: JobId, cx: &Context<'_>) {
+    fn invalidate_deliveries(&mut self, id: JobId, cx: &StepContext<'_>) {
         let cut = self.line.last_cut();
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
@@ -60,8 +60,8 @@ impl Machine {
         self.lose_probe(&job, cx);
         let known = match job.phase {
             Phase::Publishing(publishing) => match publishing.what {
-                What::Move(_) => None,
-                What::Tell(outcome) => Some(outcome),
+                PublishSubject::Move(_) => None,
+                PublishSubject::Tell(outcome) => Some(outcome),
             },
             Phase::Settling(outcome) => Some(*outcome),
             _ => None,
@@ -82,13 +82,13 @@ impl Machine {
             (orphan_job.orphan, orphan_job.source) = (Some(cut), job.source);
             self.by_ticket.insert(ticket, orphan);
         } else {
-            self.line.void(ticket, job.source, cut, cx.now);
+            self.line.delivery_lost(ticket, job.source, cut, cx.now);
         }
     }
 
     /// While more requests are away than may be, what is due is consumed and nothing new. It goes on
     /// when a tenth of them are back, so that it does not turn with each.
-    pub(super) fn bound_what_is_away(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn bound_what_is_away(&mut self, cx: &mut StepContext<'_>) {
         let (away, most) = (self.away(), self.rules.max_deferred);
         let scope = match self.scope {
             ConsumeScope::All if away >= most => ConsumeScope::DueOnly,
@@ -102,7 +102,9 @@ impl Machine {
         if scope == ConsumeScope::DueOnly {
             self.line.takes_nothing_new();
         }
-        cx.emit(Effect::Note(Note::TakesNew(scope == ConsumeScope::All)));
+        cx.emit(Effect::Note(Observation::TakesNew(
+            scope == ConsumeScope::All,
+        )));
         if self.connected && !self.draining && self.hold.cause().is_none() {
             cx.emit(Effect::Consume(scope));
         }
@@ -120,7 +122,7 @@ impl Machine {
 
     /// Calls that were begun are finished. What waits with a history goes to the ladder, where its
     /// history is kept; what is untouched goes back to its old place in the queue, in its turn.
-    pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn drain(&mut self, cx: &mut StepContext<'_>) {
         if self.draining {
             return;
         }
@@ -136,8 +138,8 @@ impl Machine {
                 continue;
             };
             match job.phase {
-                Phase::Ready | Phase::Waiting if job.removed.is_some() => self.give_back(id, cx),
-                Phase::Ready if job.carried.attempts == 0 => self.give_back(id, cx),
+                Phase::Ready | Phase::Waiting if job.removed.is_some() => self.requeue(id, cx),
+                Phase::Ready if job.carried.attempts == 0 => self.requeue(id, cx),
                 Phase::Ready | Phase::Waiting => {
                     let wait = self.retry.step_delay(0);
                     self.send_away_for(id, wait, DeferralReason::Drain, cx);
@@ -147,9 +149,9 @@ impl Machine {
         }
     }
 
-    pub(super) fn give_back(&mut self, id: JobId, cx: &mut Context<'_>) {
+    pub(super) fn requeue(&mut self, id: JobId, cx: &mut StepContext<'_>) {
         if let Some(ticket) = self.remove(id).and_then(|job| job.ticket) {
-            self.line.done(ticket);
+            self.line.release(ticket);
         }
         cx.emit(Effect::GiveBack { job: id });
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::super::request::AccountId;
-use super::super::retry::{RetryPolicy, Stay};
+use super::super::retry::{QueueStay, RetryPolicy};
 
 /// Where a request waits outside the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +30,10 @@ impl Destination {
 
     /// How long the message stays there, at least and at most.
     #[must_use]
-    pub fn stay(self, retry: &RetryPolicy) -> Option<Stay> {
+    pub fn stay(self, retry: &RetryPolicy) -> Option<QueueStay> {
         match self {
             Self::Tail => None,
-            Self::Ladder { step, wait } => Some(Stay {
+            Self::Ladder { step, wait } => Some(QueueStay {
                 at_least: wait,
                 at_most: retry.step_delay(step),
             }),
@@ -83,7 +83,7 @@ impl DeferralReason {
 
 /// One request that leaves so, as the log and the metrics want it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deferral {
+pub struct DeferralNote {
     pub request_id: Uuid,
     pub account: AccountId,
     pub destination: Destination,

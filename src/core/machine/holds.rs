@@ -8,12 +8,14 @@ use jiff::Timestamp;
 use super::super::accounts::Admission;
 use super::super::consume_plan::{ConsumeScope, SourceQueue};
 use super::super::policy::hold::account::{AccountChange, AccountEvent};
-use super::super::policy::hold::{Cause, Change, Event};
+use super::super::policy::hold::{HoldCause, HoldChange, HoldEvent};
 use super::super::request::AccountId;
-use super::super::retry::later;
-use super::super::verdict::Sign;
-use super::job::{Job, Phase, Probe};
-use super::{CallReport, Context, DeferralReason, Destination, Effect, JobId, Machine, Note};
+use super::super::retry::saturating_add;
+use super::super::verdict::HealthSignal;
+use super::job::{Job, Phase, ProbeKind};
+use super::{
+    CallReport, DeferralReason, Destination, Effect, JobId, Observation, Scheduler, StepContext,
+};
 
 /// While the worker is held, new requests are looked at this often: one of an account that has not
 /// failed probes at once, so that it does not wait for others' trouble to end.
@@ -28,8 +30,8 @@ const HOLD_WAIT_MIN: Duration = Duration::from_secs(1);
 
 /// The search for a request to probe with while the worker is held.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Look {
-    fetch: Option<Fetch>,
+pub(super) struct ProbeSearch {
+    fetch: Option<ProbeFetch>,
     next_at: Option<Timestamp>,
     /// Whose request probed last.
     last_probed: Option<AccountId>,
@@ -37,7 +39,7 @@ pub(super) struct Look {
 
 /// What was asked of the broker.
 #[derive(Debug, Clone, Copy)]
-struct Fetch {
+struct ProbeFetch {
     queue: SourceQueue,
     most: u16,
     /// The probe is due: a request of an account that fails will do, too.
@@ -48,7 +50,7 @@ struct Fetch {
     found: Option<u32>,
 }
 
-impl Look {
+impl ProbeSearch {
     pub(super) const fn is_under_way(&self) -> bool {
         self.fetch.is_some()
     }
@@ -59,26 +61,26 @@ impl Look {
     }
 }
 
-impl Machine {
+impl Scheduler {
     /// An answer came: what it says of its account, and of the API.
     pub(super) fn judge_health(
         &mut self,
         id: JobId,
-        sign: Sign,
+        sign: HealthSignal,
         report: &CallReport,
-        cx: &mut Context<'_>,
+        cx: &mut StepContext<'_>,
     ) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
         let (request, failed_before) = (job.fingerprint(), job.failed_at);
         let probe = std::mem::take(&mut job.probe);
-        let is_probe = probe != Probe::default();
-        if is_probe && sign == Sign::Transient {
+        let is_probe = probe != ProbeKind::default();
+        if is_probe && sign == HealthSignal::Transient {
             // It was sent to find out about the API, not because it was its turn.
             job.carried.attempts = job.carried.attempts.saturating_sub(1);
         }
-        job.failed_at = (sign == Sign::Transient).then_some(cx.now);
+        job.failed_at = (sign == HealthSignal::Transient).then_some(cx.now);
         let account = &report.account;
         let event = AccountEvent::Answered {
             sign,
@@ -92,14 +94,20 @@ impl Machine {
             .answered(account, event, report.gist, others, cx.now);
         match change {
             AccountChange::Held(cause) => {
-                cx.emit(Effect::Note(Note::AccountHeld(cause, report.clone())));
+                cx.emit(Effect::Note(Observation::AccountHeld(
+                    cause,
+                    report.clone(),
+                )));
             }
             AccountChange::Resumed(cause) => {
-                cx.emit(Effect::Note(Note::AccountResumed(cause, report.clone())));
+                cx.emit(Effect::Note(Observation::AccountResumed(
+                    cause,
+                    report.clone(),
+                )));
             }
             AccountChange::None => {}
         }
-        let event = Event::Answered {
+        let event = HoldEvent::Answered {
             sign,
             account,
             facts: self.accounts.facts(account, cx.now),
@@ -107,27 +115,30 @@ impl Machine {
             probe: probe.of_worker,
         };
         // Answers are legal in every state of the hold.
-        match self.hold.on(event, cx.now).unwrap_or(Change::None) {
-            Change::Held(cause) => self.begin_hold(cause, report.clone(), cx),
-            Change::ProbeFailed(cause) => {
-                cx.emit(Effect::Note(Note::ProbeFailed(cause, report.clone())));
+        match self.hold.on(event, cx.now).unwrap_or(HoldChange::None) {
+            HoldChange::Held(cause) => self.begin_hold(cause, report.clone(), cx),
+            HoldChange::ProbeFailed(cause) => {
+                cx.emit(Effect::Note(Observation::ProbeFailed(
+                    cause,
+                    report.clone(),
+                )));
             }
-            Change::Resumed => self.end_hold(cx),
-            Change::None => {}
+            HoldChange::Resumed => self.end_hold(cx),
+            HoldChange::None => {}
         }
     }
 
     /// Stop consuming, and give back what waits: a confirmed copy to the tail of the queue, which
     /// spends none of the broker's delivery limit on any version. Those that wait for their turn
     /// follow when it comes.
-    fn begin_hold(&mut self, cause: Cause, report: CallReport, cx: &mut Context<'_>) {
-        self.look = Look {
+    fn begin_hold(&mut self, cause: HoldCause, report: CallReport, cx: &mut StepContext<'_>) {
+        self.look = ProbeSearch {
             last_probed: Some(report.account.clone()),
             next_at: Some(cx.now),
             // What was asked for in a hold before this one still comes.
             fetch: self.look.fetch.take(),
         };
-        cx.emit(Effect::Note(Note::Held(cause, report)));
+        cx.emit(Effect::Note(Observation::Held(cause, report)));
         if self.connected {
             cx.emit(Effect::Consume(ConsumeScope::UndeliverableOnly));
         }
@@ -135,15 +146,15 @@ impl Machine {
         for id in self.ids() {
             let job = self.jobs.get(&id);
             if job.is_some_and(|job| matches!(job.phase, Phase::Ready | Phase::Waiting)) {
-                self.send_away(id, Destination::Tail, DeferralReason::WorkerHeld, cx);
+                self.defer(id, Destination::Tail, DeferralReason::WorkerHeld, cx);
             }
         }
     }
 
-    fn end_hold(&mut self, cx: &mut Context<'_>) {
+    fn end_hold(&mut self, cx: &mut StepContext<'_>) {
         // What made the whole worker wait may have been all that they were held for.
         self.accounts.probe_all_now(cx.now);
-        cx.emit(Effect::Note(Note::Resumed));
+        cx.emit(Effect::Note(Observation::Resumed));
         if self.connected && !self.draining {
             cx.emit(Effect::Consume(self.scope));
         }
@@ -160,7 +171,7 @@ impl Machine {
         Some(self.look.next_at.map_or(probe_at, |at| at.min(probe_at)))
     }
 
-    pub(super) fn look_if_due(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn look_if_due(&mut self, cx: &mut StepContext<'_>) {
         self.go_on_looking(cx);
         if self.next_look().is_none_or(|at| at > cx.now) {
             return;
@@ -175,10 +186,10 @@ impl Machine {
         most: u16,
         is_due: bool,
         turned: u32,
-        cx: &mut Context<'_>,
+        cx: &mut StepContext<'_>,
     ) {
         self.look.next_at = None;
-        self.look.fetch = Some(Fetch {
+        self.look.fetch = Some(ProbeFetch {
             queue,
             most,
             is_due,
@@ -205,21 +216,21 @@ impl Machine {
     }
 
     /// The call of the request that was fetched begins, if nothing kept it from being made.
-    pub(super) fn probe_with(&mut self, id: JobId, cx: &mut Context<'_>) {
+    pub(super) fn probe_with(&mut self, id: JobId, cx: &mut StepContext<'_>) {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.probe.of_worker = true;
         }
-        self.start_try(id, cx);
+        self.start_attempt(id, cx);
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
         if !matches!(job.phase, Phase::Calling(_)) {
-            job.probe = Probe::default();
+            job.probe = ProbeKind::default();
             return;
         }
         self.look.last_probed = job.request.as_ref().map(|it| it.account_id.clone());
         // The look is for a held worker only, and one of its requests is wanted only while none probes.
-        let _ = self.hold.on(Event::ProbeStarted, cx.now);
+        let _ = self.hold.on(HoldEvent::ProbeStarted, cx.now);
     }
 
     /// All that was asked for has come.
@@ -231,7 +242,7 @@ impl Machine {
 
     /// Goes on with the look once all that came is settled. What is unsettled while a message is fetched
     /// that ends the session would be counted as if it had.
-    fn go_on_looking(&mut self, cx: &mut Context<'_>) {
+    fn go_on_looking(&mut self, cx: &mut StepContext<'_>) {
         let is_publishing = |job: &Job| matches!(job.phase, Phase::Publishing(_));
         let Some((fetch, found)) = self
             .look
@@ -244,7 +255,7 @@ impl Machine {
             return;
         }
         self.look.fetch = None;
-        let Fetch {
+        let ProbeFetch {
             queue,
             most,
             is_due,
@@ -265,12 +276,12 @@ impl Machine {
             _ => {}
         }
         if !self.look.is_under_way() && !is_full {
-            self.look.next_at = Some(later(cx.now, LOOK_EVERY));
+            self.look.next_at = Some(saturating_add(cx.now, LOOK_EVERY));
         }
     }
 
     /// There is no other request: one that RabbitMQ moved away will do.
-    fn probe_with_removed(&mut self, cx: &mut Context<'_>) {
+    fn probe_with_removed(&mut self, cx: &mut StepContext<'_>) {
         let waits = |job: &Job| job.removed.is_some() && matches!(job.phase, Phase::Waiting);
         if let Some((&id, _)) = self.jobs.iter().find(|(_, job)| waits(job)) {
             self.probe_with(id, cx);
@@ -281,14 +292,14 @@ impl Machine {
     }
 
     /// No probe of the worker is on its way any more; if none was, there is nothing to be noted.
-    pub(super) fn probe_missed(&mut self, cx: &Context<'_>) {
+    pub(super) fn probe_missed(&mut self, cx: &StepContext<'_>) {
         if self.hold.cause().is_some() {
-            let _ = self.hold.on(Event::ProbeMissed, cx.now);
+            let _ = self.hold.on(HoldEvent::ProbeMissed, cx.now);
         }
     }
 
     /// The probe will not be answered, or its answer not be heard.
-    pub(super) fn lose_probe(&mut self, job: &Job, cx: &Context<'_>) {
+    pub(super) fn lose_probe(&mut self, job: &Job, cx: &StepContext<'_>) {
         if job.probe.of_account
             && let Some(request) = &job.request
         {
@@ -298,7 +309,7 @@ impl Machine {
 
     /// Whether the call of a request may begin, as far as its account's hold goes. If not, it waits
     /// elsewhere, or ends.
-    pub(super) fn is_admitted(&mut self, id: JobId, cx: &mut Context<'_>) -> bool {
+    pub(super) fn is_admitted(&mut self, id: JobId, cx: &mut StepContext<'_>) -> bool {
         let Some(job) = self.jobs.get_mut(&id) else {
             return false;
         };
@@ -325,7 +336,7 @@ impl Machine {
         id: JobId,
         until: Timestamp,
         http_status: Option<u16>,
-        cx: &mut Context<'_>,
+        cx: &mut StepContext<'_>,
     ) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
@@ -344,7 +355,7 @@ impl Machine {
         &mut self,
         id: JobId,
         http_status: Option<u16>,
-        cx: &mut Context<'_>,
+        cx: &mut StepContext<'_>,
     ) {
         let account = self.jobs.get(&id).and_then(|job| job.request.as_deref());
         let account = account.map(|request| request.account_id.clone());
@@ -356,7 +367,7 @@ impl Machine {
             _ if self.is_out_of_time(id, cx.now) => {
                 self.end_uncalled(id, DeferralReason::AccountHeld, http_status, cx);
             }
-            _ => self.send_away(id, Destination::Tail, DeferralReason::WorkerHeld, cx),
+            _ => self.defer(id, Destination::Tail, DeferralReason::WorkerHeld, cx),
         }
     }
 }

@@ -3,39 +3,39 @@
 use jiff::Timestamp;
 
 use super::super::consume_plan::SourceQueue;
-use super::super::order::{Identity, Ticket};
-use super::super::outcome::{Carried, Outcome};
+use super::super::order::{OrderPosition, RequestIdentity};
+use super::super::outcome::{AttemptHistory, Outcome};
 use super::super::removal::RemovalCause;
 use super::super::request::RenameRequest;
-use super::super::verdict::{Pending, Step};
-use super::{Destination, Part};
+use super::super::verdict::{CallStep, ProvisionalFailure};
+use super::{Destination, PublishPart};
 
 #[derive(Debug)]
 pub(super) struct Job {
     /// Nothing where the message was no valid request.
     pub request: Option<Box<RenameRequest>>,
-    pub identity: Option<Identity>,
-    pub ticket: Option<Ticket>,
+    pub identity: Option<RequestIdentity>,
+    pub ticket: Option<OrderPosition>,
     /// Attempts, first attempt, maybe applied: as carried here, and as it grows.
-    pub carried: Carried,
+    pub carried: AttemptHistory,
     pub received_at: Timestamp,
     /// When its last try failed in passing, as far as it is known.
     pub failed_at: Option<Timestamp>,
     pub phase: Phase,
     /// Decided before any call: tell this failure, unless an earlier try was applied.
-    pub closing: Option<Pending>,
+    pub closing: Option<ProvisionalFailure>,
     /// Delivered again, or copied: another message of the same request may be about.
     pub maybe_twin: bool,
     /// The queue that it came from.
     pub source: SourceQueue,
     /// Whose probe its call is.
-    pub probe: Probe,
+    pub probe: ProbeKind,
     /// It counts as in hand for its account's share.
     pub holds_share: bool,
     /// When its try began.
     pub try_began_at: Option<Timestamp>,
     /// It was delivered from `rename.undeliverable`, and never leaves the worker without an outcome.
-    pub removed: Option<Removal>,
+    pub removed: Option<BrokerRemoval>,
     /// Its delivery is void, with the connection of this number; its call still runs.
     pub orphan: Option<u64>,
     /// The delivery that came again for this orphan.
@@ -45,14 +45,14 @@ pub(super) struct Job {
 
 /// A call that finds out whether a hold is over: of the worker, of its account, or of both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Probe {
+pub(super) struct ProbeKind {
     pub of_worker: bool,
     pub of_account: bool,
 }
 
 /// That RabbitMQ moved a request away.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Removal {
+pub(super) struct BrokerRemoval {
     pub cause: RemovalCause,
     /// Nothing shows that anybody had tried it before.
     pub untried: bool,
@@ -68,29 +68,29 @@ pub(super) enum Phase {
     Waiting,
     /// Its call was begun under an earlier connection; waits for that answer.
     Heir,
-    Calling(Step),
-    Publishing(Box<Publishing>),
+    Calling(CallStep),
+    Publishing(Box<PublishState>),
     /// Acked; the ack is on its way.
     Settling(Box<Outcome>),
 }
 
 /// What is being published, and how far it is.
 #[derive(Debug)]
-pub(super) struct Publishing {
-    pub what: What,
-    pub parts: Vec<(Part, Progress)>,
+pub(super) struct PublishState {
+    pub what: PublishSubject,
+    pub parts: Vec<(PublishPart, ConfirmState)>,
     /// How often some part of it failed.
     pub failures: u32,
 }
 
 #[derive(Debug)]
-pub(super) enum What {
+pub(super) enum PublishSubject {
     Tell(Outcome),
     Move(Destination),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum ConfirmState {
     Due,
     Sent,
     Confirmed,

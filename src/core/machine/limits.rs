@@ -8,30 +8,30 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::super::outcome::Reason;
-use super::super::pace::Brake;
-use super::super::policy::hold::Cause;
-use super::super::retry::{Next, Tried};
-use super::super::verdict::{self, Pending, Retry, Verdict};
+use super::super::pace::LimitKind;
+use super::super::policy::hold::HoldCause;
+use super::super::retry::{AttemptState, RetryDecision};
+use super::super::verdict::{self, ProvisionalFailure, RetryAdvice, Verdict};
 use super::job::Job;
-use super::{Context, DeferralReason, JobId, Machine};
+use super::{DeferralReason, JobId, Scheduler, StepContext};
 
 /// What an answer says beside its verdict.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Failure {
+pub(super) struct FailureContext {
     /// When the try before this one failed in passing, as far as it is known.
     pub before: Option<Timestamp>,
     /// The API failed in passing; else it answered, if only to ask for a slower pace.
     pub api_failed: bool,
 }
 
-impl Machine {
+impl Scheduler {
     /// A try failed in passing: another one follows, or the request ends.
     pub(super) fn retry_later(
         &mut self,
         id: JobId,
-        retry: &Retry,
-        failure: Failure,
-        cx: &mut Context<'_>,
+        retry: &RetryAdvice,
+        failure: FailureContext,
+        cx: &mut StepContext<'_>,
     ) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
@@ -42,7 +42,7 @@ impl Machine {
         job.carried.maybe_applied |= retry.maybe_applied;
         job.carried.unclear |= retry.maybe_applied;
         let first_attempt_at = job.carried.first_attempt_at.unwrap_or(cx.now);
-        let tried = Tried {
+        let tried = AttemptState {
             attempts: job.carried.attempts,
             first_attempt_at,
             // Past its time it may still be asked about.
@@ -61,8 +61,8 @@ impl Machine {
                 .before
                 .is_some_and(|at| self.retry.is_over(first_attempt_at, at));
         let reason = match next {
-            Next::Wait(wait) => return self.wait(id, wait, DeferralReason::Retry, cx),
-            Next::Exhausted | Next::PastDeadline
+            RetryDecision::Wait(wait) => return self.wait(id, wait, DeferralReason::Retry, cx),
+            RetryDecision::Exhausted | RetryDecision::PastDeadline
                 if failure.api_failed
                     && self.accounts.spares(
                         &request.account_id,
@@ -75,20 +75,20 @@ impl Machine {
                 let wait = wait.max(retry.not_before.unwrap_or_default());
                 return self.wait(id, wait, DeferralReason::Retry, cx);
             }
-            Next::Exhausted => Reason::RetriesExhausted,
-            Next::PastDeadline => Reason::DeadlineExceeded,
+            RetryDecision::Exhausted => Reason::RetriesExhausted,
+            RetryDecision::PastDeadline => Reason::DeadlineExceeded,
         };
         let verdict = if retry.leaves_open {
             Verdict::Failed(verdict::unknown(retry.what, retry.http_status))
         } else {
-            let pending = Pending {
+            let pending = ProvisionalFailure {
                 reason,
                 http_status: retry.http_status,
                 detail: retry.what.into(),
             };
             verdict::failure(pending, job.carried.maybe_applied)
         };
-        self.act_on(id, verdict, failure, cx);
+        self.apply_verdict(id, verdict, failure, cx);
     }
 
     /// The API refuses the credentials of the request's account: no attempt was spent, but its time
@@ -97,7 +97,7 @@ impl Machine {
         &mut self,
         id: JobId,
         http_status: Option<u16>,
-        cx: &mut Context<'_>,
+        cx: &mut StepContext<'_>,
     ) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
@@ -112,15 +112,15 @@ impl Machine {
         &mut self,
         id: JobId,
         until: Timestamp,
-        brake: Brake,
-        cx: &mut Context<'_>,
+        brake: LimitKind,
+        cx: &mut StepContext<'_>,
     ) {
-        if brake == Brake::Throttle && self.is_out_of_time(id, cx.now) {
+        if brake == LimitKind::Throttle && self.is_out_of_time(id, cx.now) {
             self.end_uncalled(id, brake.into(), None, cx);
             return;
         }
         let mut wait = Duration::try_from(until.duration_since(cx.now)).unwrap_or_default();
-        if brake == Brake::Rate
+        if brake == LimitKind::Rate
             && let Some(request) = self.jobs.get(&id).and_then(|job| job.request.as_deref())
         {
             let account = request.account_id.clone();
@@ -149,7 +149,7 @@ impl Machine {
         id: JobId,
         kept_by: DeferralReason,
         http_status: Option<u16>,
-        cx: &mut Context<'_>,
+        cx: &mut StepContext<'_>,
     ) {
         let Some(job) = self.jobs.get(&id) else {
             return;
@@ -157,7 +157,7 @@ impl Machine {
         let account = job.request.as_deref().map(|request| &request.account_id);
         let cause = account.and_then(|account| self.accounts.cause(account));
         let (reason, what) = match (kept_by, cause) {
-            (DeferralReason::AccountHeld, Some(Cause::Api)) => (
+            (DeferralReason::AccountHeld, Some(HoldCause::Api)) => (
                 Reason::RetriesExhausted,
                 "the API failed the account's calls for as long as a request is tried",
             ),
@@ -173,13 +173,13 @@ impl Machine {
         let pending = if job.carried.unclear {
             verdict::unknown(what, http_status)
         } else {
-            job.closing.clone().unwrap_or_else(|| Pending {
+            job.closing.clone().unwrap_or_else(|| ProvisionalFailure {
                 reason,
                 http_status,
                 detail: what.into(),
             })
         };
-        self.act_on(id, Verdict::Failed(pending), Failure::default(), cx);
+        self.apply_verdict(id, Verdict::Failed(pending), FailureContext::default(), cx);
     }
 }
 
@@ -192,11 +192,11 @@ fn waits_since(job: &Job) -> Option<Timestamp> {
     }
 }
 
-impl From<Brake> for DeferralReason {
-    fn from(brake: Brake) -> Self {
+impl From<LimitKind> for DeferralReason {
+    fn from(brake: LimitKind) -> Self {
         match brake {
-            Brake::Rate => Self::RateLimit,
-            Brake::Throttle => Self::Throttled,
+            LimitKind::Rate => Self::RateLimit,
+            LimitKind::Throttle => Self::Throttled,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The worker's mind: one state machine, an [`Input`] goes in, [`Effect`]s come out.
+//! The worker's mind: one state machine, an [`JobEvent`] goes in, [`Effect`]s come out.
 //!
 //! It knows every request the worker has in hand and what each waits for. The shell performs the
 //! effects and reports what came of them; it decides nothing. Leaves out bodies, headers and
@@ -34,28 +34,28 @@ use std::num::NonZeroU32;
 use jiff::Timestamp;
 
 pub use self::arrivals::POISON_MARGIN;
-pub use self::deferral::{Deferral, DeferralReason, Destination};
-use self::holds::Look;
+pub use self::deferral::{DeferralNote, DeferralReason, Destination};
+use self::holds::ProbeSearch;
 use self::job::{Job, Phase};
-use self::survivals::Survivals;
-use super::accounts::{Accounts, HeldAccount};
-use super::answer::{Answer, CallKind, Gist};
+use self::survivals::SurvivedSessions;
+use super::accounts::{AccountTable, HeldAccount};
+use super::answer::{ApiResponse, CallKind, ResponseSummary};
 use super::consume_plan::{ConsumeScope, SourceQueue};
 use super::fair_queue::FairQueue;
-use super::order::{Identity, Line, Ticket};
-use super::outcome::{Carried, Failed, Outcome};
-use super::pace::Pacer;
-use super::policy::hold::{Cause, Hold, HoldSettings};
-use super::recent::Recent;
+use super::order::{NameSequencer, OrderPosition, RequestIdentity};
+use super::outcome::{AttemptHistory, Failed, Outcome};
+use super::pace::CallRateLimiter;
+use super::policy::hold::{HoldCause, HoldSettings, WorkerHold};
+use super::recent::OutcomeCache;
 use super::removal::RemovalCause;
 use super::request::{AccountId, RenameRequest};
 use super::retry::{RetryPolicy, RetrySettings};
 use super::turn_estimate::TurnEstimate;
-use super::verdict::{Confirmation, Which};
+use super::verdict::{Confirmation, NameRole};
 
 /// Requests that wait in the worker (in backoff, for their turn) for each call slot. They hold no
 /// slot but are unacknowledged, so prefetch has room for them; past it, they wait in the ladder.
-const ROOM_PER_SLOT: usize = 3;
+const WAITING_PER_SLOT: usize = 3;
 
 /// Requests on their way for each call slot: the one being called, those whose outcome is being
 /// published or acked, and those at hand for the slots that fall free before the broker sends more.
@@ -63,7 +63,7 @@ const ON_THE_WAY_PER_SLOT: usize = 4;
 
 /// What the machine goes by.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub struct SchedulerConfig {
     pub retry: RetrySettings,
     pub hold: HoldSettings,
     /// Check `user_id` before the call, not after.
@@ -81,7 +81,7 @@ pub struct Rules {
     pub own_credentials: BTreeSet<AccountId>,
 }
 
-impl Default for Rules {
+impl Default for SchedulerConfig {
     fn default() -> Self {
         Self {
             retry: RetrySettings::default(),
@@ -97,11 +97,11 @@ impl Default for Rules {
     }
 }
 
-impl Rules {
+impl SchedulerConfig {
     /// How many requests may wait in the worker.
     #[must_use]
-    pub const fn room(&self) -> usize {
-        self.concurrency * ROOM_PER_SLOT
+    pub const fn capacity(&self) -> usize {
+        self.concurrency * WAITING_PER_SLOT
     }
 
     /// How many unacknowledged deliveries the broker may hand out. Were those that wait to use up
@@ -109,7 +109,7 @@ impl Rules {
     #[must_use]
     pub fn prefetch(&self) -> u16 {
         let on_the_way = self.concurrency * ON_THE_WAY_PER_SLOT;
-        u16::try_from(on_the_way + self.room()).unwrap_or(u16::MAX)
+        u16::try_from(on_the_way + self.capacity()).unwrap_or(u16::MAX)
     }
 
     /// How many requests one account may have in hand while there are others.
@@ -131,7 +131,7 @@ pub struct JobId(pub u64);
 
 /// Everything that can happen.
 #[derive(Debug)]
-pub enum Input {
+pub enum JobEvent {
     /// The broker is connected, the topology is there.
     Up,
     /// The connection is gone, and every delivery of it is void.
@@ -140,26 +140,26 @@ pub enum Input {
     TakesNew,
     /// The broker takes no publishes for now (`connection.blocked`), or does again.
     Blocked(bool),
-    Delivered(Arrived),
+    Delivered(ArrivedRequest),
     /// All that [`Effect::Fetch`] asked for has come, or the queue is empty.
     Fetched {
         found: u32,
     },
     Answered {
         job: JobId,
-        answer: Answer,
+        answer: ApiResponse,
     },
     /// The broker confirmed what was published, or it did not get there.
     Published {
         job: JobId,
-        part: Part,
+        part: PublishPart,
         confirmed: bool,
     },
     /// The ack has reached the broker.
     Settled {
         job: JobId,
     },
-    /// [`Machine::next_timer`] has come.
+    /// [`Scheduler::next_timer`] has come.
     Timer,
     /// Finish what is begun, give back the rest.
     Drain,
@@ -167,11 +167,11 @@ pub enum Input {
 
 /// A delivery, as far as decisions need it.
 #[derive(Debug)]
-pub struct Arrived {
+pub struct ArrivedRequest {
     pub job: JobId,
     /// The request, or what is wrong with it.
     pub request: Result<Box<RenameRequest>, Box<str>>,
-    pub carried: Carried,
+    pub carried: AttemptHistory,
     pub redelivered: bool,
     /// How often the broker says it was delivered before and not acknowledged.
     pub delivery_count: u32,
@@ -189,7 +189,7 @@ pub enum Effect {
     Consume(ConsumeScope),
     StopConsuming,
     /// Fetch about this number of messages of a queue. They come as deliveries marked so, and then
-    /// [`Input::Fetched`].
+    /// [`JobEvent::Fetched`].
     Fetch {
         queue: SourceQueue,
         most: u16,
@@ -197,19 +197,19 @@ pub enum Effect {
     Call {
         job: JobId,
         kind: CallKind,
-        path_name: Which,
+        path_name: NameRole,
     },
     /// Publishes of one place must leave in this order.
     Publish {
         job: JobId,
-        parcel: Parcel,
+        parcel: PublishEffect,
     },
-    /// Everything was confirmed. With `settle`, the shell says [`Input::Settled`] once the broker
+    /// Everything was confirmed. With `settle`, the shell says [`JobEvent::Settled`] once the broker
     /// has the ack; without it, the job is over.
     Ack {
         job: JobId,
-        ended: Option<Box<Ended>>,
-        settle: Option<Settle>,
+        ended: Option<Box<RequestEnded>>,
+        settle: Option<AckBarrier>,
     },
     /// Requeue it untouched; the job is over.
     GiveBack {
@@ -220,12 +220,12 @@ pub enum Effect {
     /// The last job is over; the worker may go.
     Drained,
     /// For those who watch.
-    Note(Note),
+    Note(Observation),
 }
 
-/// How sure the ack must be before [`Input::Settled`].
+/// How sure the ack must be before [`JobEvent::Settled`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settle {
+pub enum AckBarrier {
     /// It has been sent.
     Sent,
     /// The broker has processed it: somebody waits whose call would make a redelivery of this one
@@ -235,26 +235,29 @@ pub enum Settle {
 
 /// What is published.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Parcel {
+pub enum PublishEffect {
     Event(Outcome),
     Letter(Failed),
-    Copy { to: Destination, carried: Carried },
+    Copy {
+        to: Destination,
+        carried: AttemptHistory,
+    },
 }
 
-impl Parcel {
+impl PublishEffect {
     #[must_use]
-    pub const fn part(&self) -> Part {
+    pub const fn part(&self) -> PublishPart {
         match self {
-            Self::Event(_) => Part::Event,
-            Self::Letter(_) => Part::Letter,
-            Self::Copy { .. } => Part::Copy,
+            Self::Event(_) => PublishPart::Event,
+            Self::Letter(_) => PublishPart::Letter,
+            Self::Copy { .. } => PublishPart::Copy,
         }
     }
 }
 
 /// Which publish of a job's a confirm is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
+pub enum PublishPart {
     Event,
     Letter,
     Copy,
@@ -262,21 +265,21 @@ pub enum Part {
 
 /// A request that has ended, as metrics and logs want it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Ended {
+pub struct RequestEnded {
     pub outcome: Outcome,
     pub first_receipt_at: Timestamp,
 }
 
 /// What is worth a line in the log or a count.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
-    Deferred(Deferral),
-    Held(Cause, CallReport),
-    ProbeFailed(Cause, CallReport),
+pub enum Observation {
+    Deferred(DeferralNote),
+    Held(HoldCause, CallReport),
+    ProbeFailed(HoldCause, CallReport),
     Resumed,
     /// One account is held, while others go on.
-    AccountHeld(Cause, CallReport),
-    AccountResumed(Cause, CallReport),
+    AccountHeld(HoldCause, CallReport),
+    AccountResumed(HoldCause, CallReport),
     /// Few enough requests are away for new ones to be taken again; `false`: too many are.
     TakesNew(bool),
     Confirmation(Confirmation),
@@ -285,13 +288,13 @@ pub enum Note {
 /// The answer that decided it, and whose call it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallReport {
-    pub gist: Gist,
+    pub gist: ResponseSummary,
     pub account: AccountId,
 }
 
 /// How many requests are where.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct JobCounts {
     pub in_flight: usize,
     pub waiting: usize,
     pub blocked_by_order: usize,
@@ -300,13 +303,13 @@ pub struct Counts {
 }
 
 /// What one input is handled with: the time, randomness, and where effects go.
-struct Context<'a> {
+struct StepContext<'a> {
     now: Timestamp,
     roll: &'a mut dyn FnMut() -> f64,
     effects: &'a mut Vec<Effect>,
 }
 
-impl Context<'_> {
+impl StepContext<'_> {
     fn emit(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
@@ -317,30 +320,30 @@ impl Context<'_> {
     clippy::struct_excessive_bools,
     reason = "facts of the world that vary one without the other"
 )]
-pub struct Machine {
-    rules: Rules,
+pub struct Scheduler {
+    rules: SchedulerConfig,
     retry: RetryPolicy,
-    hold: Hold,
-    look: Look,
-    accounts: Accounts,
+    hold: WorkerHold,
+    look: ProbeSearch,
+    accounts: AccountTable,
     turns: TurnEstimate,
     /// How many requests each account has in hand.
     in_hand: HashMap<AccountId, usize>,
-    pacer: Pacer,
+    pacer: CallRateLimiter,
     /// When the last one expires that was sent to the wait queue of each step.
     last_expiry: Vec<Option<Timestamp>>,
-    line: Line,
-    recent: Recent,
+    line: NameSequencer,
+    recent: OutcomeCache,
     jobs: BTreeMap<JobId, Job>,
-    by_ticket: HashMap<Ticket, JobId>,
+    by_ticket: HashMap<OrderPosition, JobId>,
     /// Calls under way whose delivery is void; their message will be delivered again.
-    orphans: HashMap<Identity, JobId>,
-    survivals: Survivals,
+    orphans: HashMap<RequestIdentity, JobId>,
+    survivals: SurvivedSessions,
     /// What is consumed while nothing holds the worker up.
     scope: ConsumeScope,
     ready: FairQueue<JobId>,
     timers: BTreeSet<(Timestamp, JobId)>,
-    counts: Counts,
+    counts: JobCounts,
     connected: bool,
     blocked: bool,
     draining: bool,
@@ -349,28 +352,28 @@ pub struct Machine {
     started: bool,
 }
 
-impl Machine {
+impl Scheduler {
     #[must_use]
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(rules: SchedulerConfig) -> Self {
         Self {
             retry: RetryPolicy::new(rules.retry.clone()),
-            hold: Hold::new(rules.hold),
-            look: Look::default(),
-            accounts: Accounts::new(rules.hold, rules.own_credentials.clone()),
+            hold: WorkerHold::new(rules.hold),
+            look: ProbeSearch::default(),
+            accounts: AccountTable::new(rules.hold, rules.own_credentials.clone()),
             turns: TurnEstimate::default(),
             in_hand: HashMap::new(),
             last_expiry: vec![None; rules.retry.ladder.len()],
-            pacer: Pacer::new(rules.requests_per_second),
-            line: Line::default(),
-            recent: Recent::default(),
+            pacer: CallRateLimiter::new(rules.requests_per_second),
+            line: NameSequencer::default(),
+            recent: OutcomeCache::default(),
             jobs: BTreeMap::new(),
             by_ticket: HashMap::new(),
             orphans: HashMap::new(),
-            survivals: Survivals::default(),
+            survivals: SurvivedSessions::default(),
             scope: ConsumeScope::All,
             ready: FairQueue::default(),
             timers: BTreeSet::new(),
-            counts: Counts::default(),
+            counts: JobCounts::default(),
             connected: false,
             blocked: false,
             draining: false,
@@ -383,15 +386,15 @@ impl Machine {
     /// Takes one input; `roll` gives random numbers from 0 to 1; effects are appended.
     pub fn handle(
         &mut self,
-        input: Input,
+        input: JobEvent,
         now: Timestamp,
         roll: &mut dyn FnMut() -> f64,
         effects: &mut Vec<Effect>,
     ) {
-        let cx = &mut Context { now, roll, effects };
+        let cx = &mut StepContext { now, roll, effects };
         if !self.started {
             self.started = true;
-            self.line = Line::starting((cx.roll)(), now);
+            self.line = NameSequencer::starting((cx.roll)(), now);
         }
         let has_room = self.connected
             && !self.draining
@@ -399,23 +402,23 @@ impl Machine {
             && self.jobs.len() < usize::from(self.rules.prefetch());
         self.line.has_room(has_room, cx.now);
         match input {
-            Input::Up => self.up(cx),
-            Input::Down => self.down(cx),
-            Input::TakesNew => self.line.takes_new(cx.now),
-            Input::Blocked(blocked) => self.blocked = blocked,
-            Input::Delivered(arrived) => self.delivered(arrived, cx),
-            Input::Fetched { found } => self.fetched(found),
-            Input::Answered { job, answer } => self.answered(job, &answer, cx),
-            Input::Published {
+            JobEvent::Up => self.on_connected(cx),
+            JobEvent::Down => self.on_disconnected(cx),
+            JobEvent::TakesNew => self.line.takes_new(cx.now),
+            JobEvent::Blocked(blocked) => self.blocked = blocked,
+            JobEvent::Delivered(arrived) => self.delivered(arrived, cx),
+            JobEvent::Fetched { found } => self.fetched(found),
+            JobEvent::Answered { job, answer } => self.answered(job, &answer, cx),
+            JobEvent::Published {
                 job,
                 part,
                 confirmed,
             } => self.published(job, part, confirmed, cx),
-            Input::Settled { job } => self.settled(job, cx),
-            Input::Timer => self.timers_due(cx),
-            Input::Drain => self.drain(cx),
+            JobEvent::Settled { job } => self.settled(job, cx),
+            JobEvent::Timer => self.timers_due(cx),
+            JobEvent::Drain => self.drain(cx),
         }
-        self.wake(cx);
+        self.schedule_unblocked(cx);
         self.look_if_due(cx);
         self.start_ready(cx);
         self.bound_what_is_away(cx);
@@ -425,7 +428,7 @@ impl Machine {
         }
     }
 
-    /// When [`Input::Timer`] is wanted next.
+    /// When [`JobEvent::Timer`] is wanted next.
     #[must_use]
     pub fn next_timer(&self) -> Option<Timestamp> {
         let waiting = self.timers.first().map(|&(at, _)| at);
@@ -436,15 +439,15 @@ impl Machine {
     }
 
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        Counts {
+    pub fn counts(&self) -> JobCounts {
+        JobCounts {
             in_hand: self.jobs.len(),
             ..self.counts
         }
     }
 
     #[must_use]
-    pub fn held(&self) -> Option<Cause> {
+    pub fn held(&self) -> Option<HoldCause> {
         self.hold.cause()
     }
 
@@ -454,7 +457,7 @@ impl Machine {
         self.hold.probe_at()
     }
 
-    /// See [`Accounts::held`].
+    /// See [`AccountTable::held`].
     #[must_use]
     pub fn held_accounts(&self) -> Vec<HeldAccount> {
         self.accounts.held()
@@ -466,7 +469,7 @@ impl Machine {
         self.accounts.held_total()
     }
 
-    /// Grows whenever what [`Machine::held_accounts`] says may have changed.
+    /// Grows whenever what [`Scheduler::held_accounts`] says may have changed.
     #[must_use]
     pub const fn held_changes(&self) -> u64 {
         self.accounts.held_changes()
@@ -474,7 +477,7 @@ impl Machine {
 
     /// How many accounts are held for this cause.
     #[must_use]
-    pub const fn held_count(&self, cause: Cause) -> usize {
+    pub const fn held_count(&self, cause: HoldCause) -> usize {
         self.accounts.held_count(cause)
     }
 
@@ -485,7 +488,7 @@ impl Machine {
     }
 
     /// Moves a job to another phase and keeps the counts true.
-    fn enter(&mut self, id: JobId, phase: Phase) {
+    fn set_phase(&mut self, id: JobId, phase: Phase) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
@@ -528,7 +531,7 @@ impl Machine {
         self.timers.insert((at, id));
     }
 
-    fn timers_due(&mut self, cx: &mut Context<'_>) {
+    fn timers_due(&mut self, cx: &mut StepContext<'_>) {
         while let Some(&(at, id)) = self.timers.first()
             && at <= cx.now
         {
@@ -538,7 +541,7 @@ impl Machine {
             };
             job.timer = None;
             match job.phase {
-                Phase::Waiting => self.take_turn(id, cx),
+                Phase::Waiting => self.schedule(id, cx),
                 Phase::Publishing(_) => self.publish_what_is_due(id, cx),
                 _ => {}
             }
@@ -546,10 +549,10 @@ impl Machine {
     }
 }
 
-type Count = fn(&mut Counts) -> &mut usize;
+type CountSelector = fn(&mut JobCounts) -> &mut usize;
 
 /// Which count a phase belongs to.
-fn count_of(phase: &Phase) -> Option<Count> {
+fn count_of(phase: &Phase) -> Option<CountSelector> {
     match phase {
         Phase::Calling(_) => Some(|counts| &mut counts.in_flight),
         Phase::Waiting => Some(|counts| &mut counts.waiting),

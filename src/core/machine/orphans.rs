@@ -3,15 +3,15 @@
 use super::super::verdict::Verdict;
 use super::job::Phase;
 use super::tries::renamed;
-use super::{Context, JobId, Machine};
+use super::{JobId, Scheduler, StepContext};
 
-impl Machine {
+impl Scheduler {
     /// Whose answer this is: the job itself, the heir of an orphan, or nobody.
-    pub(super) fn rightful(
+    pub(super) fn resolve_owner(
         &mut self,
         id: JobId,
         verdict: &Verdict,
-        cx: &mut Context<'_>,
+        cx: &mut StepContext<'_>,
     ) -> Option<JobId> {
         let Some(cut) = self.jobs.get(&id)?.orphan else {
             return Some(id);
@@ -42,7 +42,7 @@ impl Machine {
                 self.recent.remember(identity, &outcome);
             }
             if let Some(ticket) = orphan.ticket {
-                self.line.void(ticket, orphan.source, cut, cx.now);
+                self.line.delivery_lost(ticket, orphan.source, cut, cx.now);
             }
             return None;
         };
@@ -55,7 +55,7 @@ impl Machine {
     }
 
     /// A message comes again whose call is still under way: it takes the call over.
-    pub(super) fn adopt(&mut self, orphan: JobId, heir: JobId) {
+    pub(super) fn reattach(&mut self, orphan: JobId, heir: JobId) {
         let Some(job) = self.jobs.get_mut(&orphan) else {
             return;
         };
@@ -67,9 +67,9 @@ impl Machine {
             self.by_ticket.insert(ticket, heir);
             if let Some(own) = own {
                 self.by_ticket.remove(&own);
-                self.line.done(own);
+                self.line.release(own);
             }
         }
-        self.enter(heir, Phase::Heir);
+        self.set_phase(heir, Phase::Heir);
     }
 }

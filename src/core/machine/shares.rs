@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::super::consume_plan::{ConsumeScope, SourceQueue};
 use super::super::request::AccountId;
-use super::super::retry::later;
+use super::super::retry::saturating_add;
 use super::super::turn_estimate::wait_behind;
 use super::job::{Job, Phase};
-use super::{Context, DeferralReason, Destination, JobId, Machine};
+use super::{DeferralReason, Destination, JobId, Scheduler, StepContext};
 
 /// Requests of one name that wait in the worker for each other, of those that come for the first time.
 /// They run one after another, so more would only keep the room from others.
@@ -22,7 +22,7 @@ const FIRST_PACE: f64 = 0.95;
 /// Once a request has gone away so often for its turn, it stays.
 const MAX_DEPARTURES: u8 = 2;
 
-impl Machine {
+impl Scheduler {
     /// The request is in hand from now on.
     pub(super) fn take_share(&mut self, id: JobId, account: &AccountId) {
         if let Some(job) = self.jobs.get_mut(&id) {
@@ -55,7 +55,7 @@ impl Machine {
     /// How long a request that has just arrived waits elsewhere, since its account has more than its
     /// share in hand. Nowhere if there is no other account, or nothing is known of its pace; and not
     /// when too many are away already: then fairness gives way to progress.
-    pub(super) fn wait_for_share(&mut self, id: JobId, cx: &Context<'_>) -> Option<Duration> {
+    pub(super) fn wait_for_share(&mut self, id: JobId, cx: &StepContext<'_>) -> Option<Duration> {
         let job = self.jobs.get(&id)?;
         let account = &job.request.as_deref()?.account_id;
         let departures = job.ticket.map_or(0, |ticket| self.line.departures(ticket));
@@ -89,7 +89,7 @@ impl Machine {
 
     /// How long a request waits that its account's rate keeps from being called: for its own turn among
     /// all that do.
-    pub(super) fn wait_for_rate(&mut self, account: &AccountId, cx: &Context<'_>) -> Duration {
+    pub(super) fn wait_for_rate(&mut self, account: &AccountId, cx: &StepContext<'_>) -> Duration {
         let in_hand = self.in_hand.get(account).copied().unwrap_or(0);
         match self.rules.requests_per_second {
             Some(rate) => {
@@ -113,7 +113,7 @@ impl Machine {
                 .turn_of_name(id)
                 .filter(|&wait| !self.may_wait_here(id, wait));
         }
-        let most = MAX_OF_A_NAME.min(self.rules.room() / 2).max(1);
+        let most = MAX_OF_A_NAME.min(self.rules.capacity() / 2).max(1);
         let has_room = self.has_room() || matches!(job.phase, Phase::Blocked);
         let is_crowded = self.line.all_here_before(ticket)? >= most || !has_room;
         self.turn_of_name(id).filter(|_| is_crowded)
@@ -142,7 +142,7 @@ impl Machine {
 
     /// The request waits for others of its names: here, if it has come back for its turn and that is
     /// near, else in the ladder.
-    pub(super) fn wait_for_turn(&mut self, id: JobId, wait: Duration, cx: &mut Context<'_>) {
+    pub(super) fn wait_for_turn(&mut self, id: JobId, wait: Duration, cx: &mut StepContext<'_>) {
         let ticket = self.jobs.get(&id).and_then(|job| job.ticket);
         let has_come_back = ticket.is_some_and(|ticket| self.line.departures(ticket) > 0);
         if has_come_back && self.may_wait_here(id, wait) {
@@ -152,16 +152,16 @@ impl Machine {
         }
     }
 
-    pub(super) fn wait_elsewhere(&mut self, id: JobId, wait: Duration, cx: &mut Context<'_>) {
+    pub(super) fn wait_elsewhere(&mut self, id: JobId, wait: Duration, cx: &mut StepContext<'_>) {
         let wait = wait.max(self.longest_wait_here(id));
         let to = self.least_blocked(wait, cx);
-        self.send_away(id, to, DeferralReason::NameOrder, cx);
+        self.defer(id, to, DeferralReason::NameOrder, cx);
     }
 
     /// The wait queue for a wait whose end matters: the shortest that is long enough or, where those sent
     /// there before would keep it too long, the next one.
-    pub(super) fn least_blocked(&self, wait: Duration, cx: &Context<'_>) -> Destination {
-        let at = later(cx.now, wait + wait / 8);
+    pub(super) fn least_blocked(&self, wait: Duration, cx: &StepContext<'_>) -> Destination {
+        let at = saturating_add(cx.now, wait + wait / 8);
         let shortest = self.retry.step(wait);
         let last = self.rules.retry.ladder.len().saturating_sub(1);
         let blocked_until = |step: usize| {
@@ -180,7 +180,7 @@ impl Machine {
 
     /// How many requests of one name may wait here, of those that have come back for their turn.
     fn room_of_a_name(&self) -> usize {
-        (self.rules.room() * 3 / 4).max(1)
+        (self.rules.capacity() * 3 / 4).max(1)
     }
 
     /// How long the turn of a request is away, by how many of its names stand before it, as far as it is
@@ -196,7 +196,7 @@ impl Machine {
             departures => f64::from(1u32 << (departures - 2).min(2)),
         };
         // When it comes back some are to be left before it, so that the line does not stand still.
-        let before = self.line.before(ticket);
+        let before = self.line.predecessor(ticket);
         let before = before.saturating_sub(self.room_of_a_name() / 2);
         Some(wait_behind(before, time.mul_f64(pace)))
     }
@@ -207,7 +207,7 @@ impl Machine {
     }
 
     /// The outcome of a try is known: that is how long its account's tries take.
-    pub(super) fn note_try_time(&mut self, id: JobId, cx: &Context<'_>) {
+    pub(super) fn note_try_time(&mut self, id: JobId, cx: &StepContext<'_>) {
         if let Some(job) = self.jobs.get(&id)
             && let Some(began) = job.try_began_at
             && let Some(request) = job.request.as_deref()
@@ -218,7 +218,7 @@ impl Machine {
     }
 
     /// A request is over for whose name others wait: that is how long each of those takes.
-    pub(super) fn note_name_time(&mut self, id: JobId, cx: &Context<'_>) {
+    pub(super) fn note_name_time(&mut self, id: JobId, cx: &StepContext<'_>) {
         if let Some(job) = self.jobs.get(&id)
             && let (Some(began), Some(ticket)) = (job.try_began_at, job.ticket)
         {
@@ -230,11 +230,11 @@ impl Machine {
     }
 
     /// Those that stayed while nothing was known of how long one takes, and have no room.
-    pub(super) fn send_crowd_away(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn send_crowd_away(&mut self, cx: &mut StepContext<'_>) {
         for id in self.ids() {
             let is_blocked = |job: &Job| matches!(job.phase, Phase::Blocked);
             if self.jobs.get(&id).is_some_and(is_blocked) {
-                self.take_turn(id, cx);
+                self.schedule(id, cx);
             }
         }
     }

@@ -6,20 +6,20 @@
 
 use std::collections::HashMap;
 
-use super::super::order::Identity;
+use super::super::order::RequestIdentity;
 
 /// Requests that are remembered, some 600 KB. Past it all are forgotten, and the broker's counts
 /// speak alone.
 const MAX_REQUESTS: usize = 10_000;
 
 #[derive(Debug, Default)]
-pub(super) struct Survivals {
-    ends: HashMap<Identity, u32>,
+pub(super) struct SurvivedSessions {
+    ends: HashMap<RequestIdentity, u32>,
 }
 
-impl Survivals {
+impl SurvivedSessions {
     /// A session ended with this request in hand.
-    pub fn session_ended(&mut self, identity: Identity) {
+    pub fn session_ended(&mut self, identity: RequestIdentity) {
         if self.ends.len() >= MAX_REQUESTS && !self.ends.contains_key(&identity) {
             self.ends.clear();
         }
@@ -28,13 +28,13 @@ impl Survivals {
     }
 
     /// What of the broker's count of failed deliveries is not explained by them.
-    pub fn unexplained(&self, identity: Identity, delivery_count: u32) -> u32 {
+    pub fn unexplained(&self, identity: RequestIdentity, delivery_count: u32) -> u32 {
         let explained = self.ends.get(&identity).copied().unwrap_or(0);
         delivery_count.saturating_sub(explained)
     }
 
     /// It has its outcome.
-    pub fn forget(&mut self, identity: Identity) {
+    pub fn forget(&mut self, identity: RequestIdentity) {
         self.ends.remove(&identity);
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::super::order::{Due, Turn};
+use super::super::order::{DueReturn, TurnDecision};
 use super::super::outcome::{Failed, Outcome};
-use super::super::retry::later;
-use super::job::{Phase, Progress, Publishing, What};
+use super::super::retry::saturating_add;
+use super::job::{ConfirmState, Phase, PublishState, PublishSubject};
 use super::{
-    Context, Deferral, DeferralReason, Destination, Effect, Ended, JobId, Machine, Note, Parcel,
-    Part, Settle,
+    AckBarrier, DeferralNote, DeferralReason, Destination, Effect, JobId, Observation,
+    PublishEffect, PublishPart, RequestEnded, Scheduler, StepContext,
 };
 
 /// A request that RabbitMQ removed waits in the worker where another would go to the tail of the due
@@ -19,15 +19,23 @@ const FIRST_REPUBLISH: Duration = Duration::from_secs(1);
 /// … up to so long.
 const MAX_REPUBLISH: Duration = Duration::from_secs(30);
 
-impl Machine {
+impl Scheduler {
     /// The request has ended: publish its event, and its dead letter if it failed.
-    pub(super) fn tell(&mut self, id: JobId, outcome: Outcome, cx: &mut Context<'_>) {
+    pub(super) fn publish_outcome(
+        &mut self,
+        id: JobId,
+        outcome: Outcome,
+        cx: &mut StepContext<'_>,
+    ) {
         self.note_try_time(id, cx);
         let parts = match outcome {
-            Outcome::Renamed(_) => vec![(Part::Event, Progress::Due)],
-            Outcome::Failed(_) => vec![(Part::Letter, Progress::Due), (Part::Event, Progress::Due)],
+            Outcome::Renamed(_) => vec![(PublishPart::Event, ConfirmState::Due)],
+            Outcome::Failed(_) => vec![
+                (PublishPart::Letter, ConfirmState::Due),
+                (PublishPart::Event, ConfirmState::Due),
+            ],
         };
-        self.publish(id, What::Tell(outcome), parts, cx);
+        self.publish(id, PublishSubject::Tell(outcome), parts, cx);
     }
 
     /// The request goes to a wait queue for about so long.
@@ -36,18 +44,18 @@ impl Machine {
         id: JobId,
         wait: Duration,
         reason: DeferralReason,
-        cx: &mut Context<'_>,
+        cx: &mut StepContext<'_>,
     ) {
-        self.send_away(id, Destination::for_wait(wait, &self.retry), reason, cx);
+        self.defer(id, Destination::for_wait(wait, &self.retry), reason, cx);
     }
 
     /// The request goes away; those behind it go after it, once the broker has it.
-    pub(super) fn send_away(
+    pub(super) fn defer(
         &mut self,
         id: JobId,
         to: Destination,
         reason: DeferralReason,
-        cx: &mut Context<'_>,
+        cx: &mut StepContext<'_>,
     ) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
@@ -65,7 +73,7 @@ impl Machine {
         // again, and be applied, while the copy waits.
         job.carried.maybe_applied = true;
         if let Some(request) = job.request.as_deref() {
-            cx.emit(Effect::Note(Note::Deferred(Deferral {
+            cx.emit(Effect::Note(Observation::Deferred(DeferralNote {
                 request_id: request.request_id,
                 account: request.account_id.clone(),
                 destination: to,
@@ -76,17 +84,22 @@ impl Machine {
         if let Destination::Ladder { step, wait } = to
             && let Some(last) = self.last_expiry.get_mut(step)
         {
-            *last = (*last).max(Some(later(cx.now, wait)));
+            *last = (*last).max(Some(saturating_add(cx.now, wait)));
         }
         self.give_up_share(id);
-        self.publish(id, What::Move(to), vec![(Part::Copy, Progress::Due)], cx);
+        self.publish(
+            id,
+            PublishSubject::Move(to),
+            vec![(PublishPart::Copy, ConfirmState::Due)],
+            cx,
+        );
     }
 
     /// Sends a request after those before it, which are away: to the tail, or to the ladder where
     /// it is not back before `due`.
-    fn follow(&mut self, id: JobId, due: Option<Due>, cx: &mut Context<'_>) {
+    fn queue_behind(&mut self, id: JobId, due: Option<DueReturn>, cx: &mut StepContext<'_>) {
         let Some(due) = due else {
-            return self.send_away(id, Destination::Tail, DeferralReason::NameOrder, cx);
+            return self.defer(id, Destination::Tail, DeferralReason::NameOrder, cx);
         };
         let turn = self.turn_of_name(id).unwrap_or_default();
         let wait = due.wait(cx.now).max(turn);
@@ -98,34 +111,34 @@ impl Machine {
     }
 
     /// Whether the request may run, must wait here, or must follow.
-    pub(super) fn take_turn(&mut self, id: JobId, cx: &mut Context<'_>) {
+    pub(super) fn schedule(&mut self, id: JobId, cx: &mut StepContext<'_>) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
         let turn = job
             .ticket
-            .map_or(Turn::Run, |ticket| self.line.turn(ticket));
+            .map_or(TurnDecision::Run, |ticket| self.line.eligibility(ticket));
         match turn {
-            Turn::Run if self.draining => self.give_back(id, cx),
-            Turn::Run if self.hold.cause().is_some() => {
-                self.send_away(id, Destination::Tail, DeferralReason::WorkerHeld, cx);
+            TurnDecision::Run if self.draining => self.requeue(id, cx),
+            TurnDecision::Run if self.hold.cause().is_some() => {
+                self.defer(id, Destination::Tail, DeferralReason::WorkerHeld, cx);
             }
-            Turn::Run => self.make_ready(id),
-            Turn::Wait => match self.wait_for_name(id) {
-                None => self.enter(id, Phase::Blocked),
+            TurnDecision::Run => self.make_ready(id),
+            TurnDecision::Wait => match self.wait_for_name(id) {
+                None => self.set_phase(id, Phase::Blocked),
                 // It keeps its place in the line, from the ladder.
                 Some(wait) => self.wait_for_turn(id, wait, cx),
             },
-            Turn::Follow { due } => self.follow(id, due, cx),
+            TurnDecision::Follow { due } => self.queue_behind(id, due, cx),
         }
     }
 
     pub(super) fn published(
         &mut self,
         id: JobId,
-        part: Part,
+        part: PublishPart,
         confirmed: bool,
-        cx: &mut Context<'_>,
+        cx: &mut StepContext<'_>,
     ) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
@@ -134,11 +147,11 @@ impl Machine {
             return;
         };
         for (which, progress) in &mut publishing.parts {
-            if *which == part && *progress == Progress::Sent {
+            if *which == part && *progress == ConfirmState::Sent {
                 *progress = if confirmed {
-                    Progress::Confirmed
+                    ConfirmState::Confirmed
                 } else {
-                    Progress::Due
+                    ConfirmState::Due
                 };
             }
         }
@@ -148,11 +161,11 @@ impl Machine {
             let wait = FIRST_REPUBLISH
                 .saturating_mul(1 << doublings)
                 .min(MAX_REPUBLISH);
-            self.set_timer(id, later(cx.now, wait));
+            self.set_timer(id, saturating_add(cx.now, wait));
         } else if publishing
             .parts
             .iter()
-            .all(|(_, progress)| *progress == Progress::Confirmed)
+            .all(|(_, progress)| *progress == ConfirmState::Confirmed)
         {
             self.all_confirmed(id, cx);
         } else {
@@ -161,7 +174,7 @@ impl Machine {
     }
 
     /// Only here is a request acknowledged.
-    fn all_confirmed(&mut self, id: JobId, cx: &mut Context<'_>) {
+    fn all_confirmed(&mut self, id: JobId, cx: &mut StepContext<'_>) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
@@ -172,9 +185,10 @@ impl Machine {
             return;
         };
         match publishing.what {
-            What::Move(to) => {
+            PublishSubject::Move(to) => {
                 if let Some(ticket) = ticket {
-                    self.line.left(ticket, to.stay(&self.retry), cx.now);
+                    self.line
+                        .deferral_confirmed(ticket, to.stay(&self.retry), cx.now);
                 }
                 self.remove(id);
                 cx.emit(Effect::Ack {
@@ -183,24 +197,24 @@ impl Machine {
                     settle: None,
                 });
             }
-            What::Tell(outcome) => {
+            PublishSubject::Tell(outcome) => {
                 if let Some(identity) = identity {
                     self.recent.remember(identity, &outcome);
                     self.survivals.forget(identity);
                 }
-                let ended = Some(Box::new(Ended {
+                let ended = Some(Box::new(RequestEnded {
                     outcome: outcome.clone(),
                     first_receipt_at,
                 }));
                 let followed = ticket.is_some_and(|ticket| self.line.is_followed(ticket));
                 let settle = if followed {
-                    Settle::Processed
+                    AckBarrier::Processed
                 } else {
-                    Settle::Sent
+                    AckBarrier::Sent
                 };
                 let settle = ticket.map(|_| settle);
                 if settle.is_some() {
-                    self.enter(id, Phase::Settling(Box::new(outcome)));
+                    self.set_phase(id, Phase::Settling(Box::new(outcome)));
                 } else {
                     self.remove(id);
                 }
@@ -214,7 +228,7 @@ impl Machine {
     }
 
     /// The ack is with the broker: those behind may run.
-    pub(super) fn settled(&mut self, id: JobId, cx: &mut Context<'_>) {
+    pub(super) fn settled(&mut self, id: JobId, cx: &mut StepContext<'_>) {
         if !self
             .jobs
             .get(&id)
@@ -224,18 +238,18 @@ impl Machine {
         }
         self.note_name_time(id, cx);
         if let Some(ticket) = self.remove(id).and_then(|job| job.ticket) {
-            self.line.done(ticket);
+            self.line.release(ticket);
         }
-        if self.counts.blocked_by_order > self.rules.room() {
+        if self.counts.blocked_by_order > self.rules.capacity() {
             self.send_crowd_away(cx);
         }
     }
 
     /// Lets those take their turn whose turn it may have become.
-    pub(super) fn wake(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn schedule_unblocked(&mut self, cx: &mut StepContext<'_>) {
         // One that goes away wakes the next behind it.
         loop {
-            let woken = self.line.woken();
+            let woken = self.line.take_unblocked();
             if woken.is_empty() {
                 return;
             }
@@ -246,13 +260,13 @@ impl Machine {
                         .get(&id)
                         .is_some_and(|job| matches!(job.phase, Phase::Blocked))
                 {
-                    self.take_turn(id, cx);
+                    self.schedule(id, cx);
                 }
             }
         }
     }
 
-    pub(super) fn publish_what_is_due(&mut self, id: JobId, cx: &mut Context<'_>) {
+    pub(super) fn publish_what_is_due(&mut self, id: JobId, cx: &mut StepContext<'_>) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
@@ -263,23 +277,25 @@ impl Machine {
         let unconfirmed = publishing
             .parts
             .iter_mut()
-            .find(|(_, progress)| *progress != Progress::Confirmed);
-        let Some((part, progress)) = unconfirmed.filter(|part| part.1 == Progress::Due) else {
+            .find(|(_, progress)| *progress != ConfirmState::Confirmed);
+        let Some((part, progress)) = unconfirmed.filter(|part| part.1 == ConfirmState::Due) else {
             return;
         };
-        *progress = Progress::Sent;
+        *progress = ConfirmState::Sent;
         let parcel = match (&publishing.what, part) {
-            (What::Tell(Outcome::Failed(failed)), Part::Letter) => {
-                Parcel::Letter(Failed::clone(failed))
+            (PublishSubject::Tell(Outcome::Failed(failed)), PublishPart::Letter) => {
+                PublishEffect::Letter(Failed::clone(failed))
             }
-            (What::Tell(outcome), _) => Parcel::Event(outcome.clone()),
-            (&What::Move(to), _) => {
+            (PublishSubject::Tell(outcome), _) => PublishEffect::Event(outcome.clone()),
+            (&PublishSubject::Move(to), _) => {
                 // Each time anew: a copy that was refused gets there later than it first seemed.
                 job.carried.copy = Some(match job.ticket {
-                    Some(ticket) => self.line.leave(ticket, to.stay(&self.retry), cx.now),
+                    Some(ticket) => self
+                        .line
+                        .begin_deferral(ticket, to.stay(&self.retry), cx.now),
                     None => self.line.number_of_next_copy(cx.now),
                 });
-                Parcel::Copy {
+                PublishEffect::Copy {
                     to,
                     carried: job.carried.clone(),
                 }
@@ -291,16 +307,16 @@ impl Machine {
     fn publish(
         &mut self,
         id: JobId,
-        what: What,
-        parts: Vec<(Part, Progress)>,
-        cx: &mut Context<'_>,
+        what: PublishSubject,
+        parts: Vec<(PublishPart, ConfirmState)>,
+        cx: &mut StepContext<'_>,
     ) {
-        let publishing = Publishing {
+        let publishing = PublishState {
             what,
             parts,
             failures: 0,
         };
-        self.enter(id, Phase::Publishing(Box::new(publishing)));
+        self.set_phase(id, Phase::Publishing(Box::new(publishing)));
         self.publish_what_is_due(id, cx);
     }
 }

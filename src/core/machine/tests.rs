@@ -3,10 +3,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::super::answer::{NoToken, Refusal, Silence, User};
-use super::super::outcome::{ConfirmedBy, How, Reason};
+use super::super::answer::{ErrorResponse, TokenError, TransportError, UserRecord};
+use super::super::outcome::{AppliedBy, ConfirmedBy, Reason};
 use super::super::request::{AccountId, Username};
-use super::super::retry::later;
+use super::super::retry::saturating_add;
 use super::*;
 
 const OURS: Uuid = Uuid::from_u128(7);
@@ -18,35 +18,35 @@ mod endings;
 mod following;
 
 /// A machine, a clock, and whoever performs its effects.
-struct Desk {
-    machine: Machine,
+struct SchedulerFixture {
+    machine: Scheduler,
     now: Timestamp,
     next_job: u64,
     /// Where deliveries come from.
     source: SourceQueue,
 }
 
-impl Desk {
-    fn with(rules: Rules) -> Self {
+impl SchedulerFixture {
+    fn with(rules: SchedulerConfig) -> Self {
         let mut desk = Self {
-            machine: Machine::new(rules),
+            machine: Scheduler::new(rules),
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             next_job: 0,
             source: SourceQueue::Requests,
         };
-        assert_eq!(desk.say(Input::Up), [Effect::Consume(ConsumeScope::All)]);
+        assert_eq!(desk.say(JobEvent::Up), [Effect::Consume(ConsumeScope::All)]);
         desk
     }
 
     fn of(concurrency: usize) -> Self {
-        Self::with(Rules {
+        Self::with(SchedulerConfig {
             concurrency,
-            ..Rules::default()
+            ..SchedulerConfig::default()
         })
     }
 
     /// What is to be done about it, but for the notes.
-    fn say(&mut self, input: Input) -> Vec<Effect> {
+    fn say(&mut self, input: JobEvent) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.machine
             .handle(input, self.now, &mut || 0.5, &mut effects);
@@ -56,34 +56,34 @@ impl Desk {
 
     /// Time passes; the timer is heard if it comes.
     fn wait(&mut self, wait: Duration) -> Vec<Effect> {
-        let until = later(self.now, wait);
+        let until = saturating_add(self.now, wait);
         let mut effects = Vec::new();
         while let Some(at) = self.machine.next_timer().filter(|&at| at <= until) {
             self.now = self.now.max(at);
-            effects.extend(self.say(Input::Timer));
+            effects.extend(self.say(JobEvent::Timer));
         }
         self.now = until;
         effects
     }
 
     fn deliver(&mut self, request: RenameRequest) -> (JobId, Vec<Effect>) {
-        self.deliver_as(request, Carried::default(), 0, false)
+        self.deliver_as(request, AttemptHistory::default(), 0, false)
     }
 
     fn redeliver(&mut self, request: RenameRequest) -> (JobId, Vec<Effect>) {
-        self.deliver_as(request, Carried::default(), 1, false)
+        self.deliver_as(request, AttemptHistory::default(), 1, false)
     }
 
     fn deliver_as(
         &mut self,
         request: RenameRequest,
-        carried: Carried,
+        carried: AttemptHistory,
         delivery_count: u32,
         fetched: bool,
     ) -> (JobId, Vec<Effect>) {
         let job = JobId(self.next_job);
         self.next_job += 1;
-        let effects = self.say(Input::Delivered(Arrived {
+        let effects = self.say(JobEvent::Delivered(ArrivedRequest {
             job,
             request: Ok(Box::new(request)),
             carried,
@@ -98,8 +98,8 @@ impl Desk {
 
     /// The worker is held, and fetches one request after which it is over with fetching.
     fn fetch(&mut self, request: RenameRequest) -> (JobId, Vec<Effect>) {
-        let (job, mut effects) = self.deliver_as(request, Carried::default(), 0, true);
-        effects.extend(self.say(Input::Fetched { found: 1 }));
+        let (job, mut effects) = self.deliver_as(request, AttemptHistory::default(), 0, true);
+        effects.extend(self.say(JobEvent::Fetched { found: 1 }));
         (job, effects)
     }
 
@@ -111,10 +111,10 @@ impl Desk {
     ) -> (JobId, Vec<Effect>) {
         let job = JobId(self.next_job);
         self.next_job += 1;
-        let effects = self.say(Input::Delivered(Arrived {
+        let effects = self.say(JobEvent::Delivered(ArrivedRequest {
             job,
             request: Ok(Box::new(request)),
-            carried: Carried::default(),
+            carried: AttemptHistory::default(),
             redelivered: false,
             delivery_count: 0,
             fetched: false,
@@ -124,12 +124,12 @@ impl Desk {
         (job, effects)
     }
 
-    fn answer(&mut self, job: JobId, answer: Answer) -> Vec<Effect> {
-        self.say(Input::Answered { job, answer })
+    fn answer(&mut self, job: JobId, answer: ApiResponse) -> Vec<Effect> {
+        self.say(JobEvent::Answered { job, answer })
     }
 
-    fn confirm(&mut self, job: JobId, part: Part) -> Vec<Effect> {
-        self.say(Input::Published {
+    fn confirm(&mut self, job: JobId, part: PublishPart) -> Vec<Effect> {
+        self.say(JobEvent::Published {
             job,
             part,
             confirmed: true,
@@ -138,9 +138,9 @@ impl Desk {
 
     /// A renamed request is told, acknowledged and over.
     fn end(&mut self, job: JobId) -> Vec<Effect> {
-        let effects = self.confirm(job, Part::Event);
+        let effects = self.confirm(job, PublishPart::Event);
         assert!(matches!(effects[..], [Effect::Ack { .. }]), "{effects:?}");
-        self.say(Input::Settled { job })
+        self.say(JobEvent::Settled { job })
     }
 }
 
@@ -162,17 +162,17 @@ fn alone(number: u128) -> RenameRequest {
     request(number, &format!("old-{number}"), &format!("new-{number}"))
 }
 
-fn renamed(name: &str) -> Answer {
-    Answer::User(User {
+fn renamed(name: &str) -> ApiResponse {
+    ApiResponse::User(UserRecord {
         username: name.into(),
         id: Some(OURS),
     })
 }
 
-fn status(status: u16) -> Answer {
-    Answer::Refused(Refusal {
+fn status(status: u16) -> ApiResponse {
+    ApiResponse::Refused(ErrorResponse {
         status,
-        ..Refusal::default()
+        ..ErrorResponse::default()
     })
 }
 
@@ -180,11 +180,11 @@ fn rename(job: JobId) -> Effect {
     Effect::Call {
         job,
         kind: CallKind::Rename,
-        path_name: Which::Old,
+        path_name: NameRole::Old,
     }
 }
 
-fn ask(job: JobId, path_name: Which) -> Effect {
+fn ask(job: JobId, path_name: NameRole) -> Effect {
     let kind = CallKind::Confirm;
     Effect::Call {
         job,
@@ -198,8 +198,8 @@ fn fetch(queue: SourceQueue, most: u16) -> Effect {
 }
 
 /// The one thing that is published.
-fn published(effects: &[Effect]) -> &Parcel {
-    let parcels: Vec<&Parcel> = effects
+fn published(effects: &[Effect]) -> &PublishEffect {
+    let parcels: Vec<&PublishEffect> = effects
         .iter()
         .filter_map(|effect| match effect {
             Effect::Publish { parcel, .. } => Some(parcel),
@@ -210,8 +210,8 @@ fn published(effects: &[Effect]) -> &Parcel {
     parcels[0]
 }
 
-fn told_renamed(effects: &[Effect]) -> (How, ConfirmedBy) {
-    let Parcel::Event(Outcome::Renamed(renamed)) = published(effects) else {
+fn told_renamed(effects: &[Effect]) -> (AppliedBy, ConfirmedBy) {
+    let PublishEffect::Event(Outcome::Renamed(renamed)) = published(effects) else {
         panic!("{effects:?}")
     };
     (renamed.how, renamed.confirmed_by)
@@ -225,8 +225,8 @@ fn ladder(step: usize, milliseconds: u64) -> Destination {
     }
 }
 
-fn copied(effects: &[Effect]) -> (Destination, &Carried) {
-    let Parcel::Copy { to, carried } = published(effects) else {
+fn copied(effects: &[Effect]) -> (Destination, &AttemptHistory) {
+    let PublishEffect::Copy { to, carried } = published(effects) else {
         panic!("{effects:?}")
     };
     (*to, carried)
@@ -234,17 +234,20 @@ fn copied(effects: &[Effect]) -> (Destination, &Carried) {
 
 #[test]
 fn a_renamed_request_is_told_confirmed_acknowledged_and_over() {
-    let mut desk = Desk::of(1);
+    let mut desk = SchedulerFixture::of(1);
     let (job, effects) = desk.deliver(request(1, "a", "b"));
     assert_eq!(effects, [rename(job)]);
     let effects = desk.answer(job, renamed("b"));
-    assert_eq!(told_renamed(&effects), (How::Applied, ConfirmedBy::Answer));
-    let effects = desk.confirm(job, Part::Event);
+    assert_eq!(
+        told_renamed(&effects),
+        (AppliedBy::Applied, ConfirmedBy::Answer)
+    );
+    let effects = desk.confirm(job, PublishPart::Event);
     let [
         Effect::Ack {
             job: acknowledged,
             ended: Some(ended),
-            settle: Some(Settle::Sent),
+            settle: Some(AckBarrier::Sent),
         },
     ] = &effects[..]
     else {
@@ -252,50 +255,50 @@ fn a_renamed_request_is_told_confirmed_acknowledged_and_over() {
     };
     assert_eq!(*acknowledged, job);
     assert!(matches!(ended.outcome, Outcome::Renamed(_)));
-    assert_eq!(desk.say(Input::Settled { job }), []);
-    assert_eq!(desk.machine.counts(), Counts::default());
+    assert_eq!(desk.say(JobEvent::Settled { job }), []);
+    assert_eq!(desk.machine.counts(), JobCounts::default());
 }
 
 #[test]
 fn a_request_with_a_user_id_is_checked_before_it_is_renamed() {
-    let mut desk = Desk::of(1);
+    let mut desk = SchedulerFixture::of(1);
     let (job, effects) = desk.deliver(RenameRequest {
         user_id: Some(OURS),
         ..request(1, "a", "b")
     });
-    assert_eq!(effects, [ask(job, Which::Old)]);
+    assert_eq!(effects, [ask(job, NameRole::Old)]);
     assert_eq!(desk.answer(job, renamed("a")), [rename(job)]);
 }
 
 #[test]
 fn a_failure_is_a_dead_letter_first_and_then_an_event_and_then_an_ack() {
-    let mut desk = Desk::of(1);
+    let mut desk = SchedulerFixture::of(1);
     let (job, _) = desk.deliver(request(1, "a", "b"));
     let effects = desk.answer(job, status(404));
-    let Parcel::Letter(failed) = published(&effects) else {
+    let PublishEffect::Letter(failed) = published(&effects) else {
         panic!("{effects:?}")
     };
     assert_eq!(failed.reason, Reason::UserNotFound);
-    let effects = desk.confirm(job, Part::Letter);
-    assert!(matches!(published(&effects), Parcel::Event(_)));
-    let effects = desk.confirm(job, Part::Event);
+    let effects = desk.confirm(job, PublishPart::Letter);
+    assert!(matches!(published(&effects), PublishEffect::Event(_)));
+    let effects = desk.confirm(job, PublishPart::Event);
     assert!(matches!(effects[..], [Effect::Ack { .. }]));
 }
 
 #[test]
 fn what_is_no_request_fails_without_a_call() {
-    let mut desk = Desk::of(1);
-    let effects = desk.say(Input::Delivered(Arrived {
+    let mut desk = SchedulerFixture::of(1);
+    let effects = desk.say(JobEvent::Delivered(ArrivedRequest {
         job: JobId(9),
         request: Err("not JSON".into()),
-        carried: Carried::default(),
+        carried: AttemptHistory::default(),
         redelivered: false,
         delivery_count: 0,
         fetched: false,
         source: SourceQueue::Requests,
         removed: None,
     }));
-    let Parcel::Letter(failed) = published(&effects) else {
+    let PublishEffect::Letter(failed) = published(&effects) else {
         panic!("{effects:?}")
     };
     assert_eq!(failed.reason, Reason::InvalidRequest);
@@ -303,26 +306,26 @@ fn what_is_no_request_fails_without_a_call() {
 
 #[test]
 fn a_publish_that_is_refused_is_repeated_and_nothing_acknowledged_before() {
-    let mut desk = Desk::of(1);
+    let mut desk = SchedulerFixture::of(1);
     let (job, _) = desk.deliver(request(1, "a", "b"));
     desk.answer(job, renamed("b"));
-    let refused = Input::Published {
+    let refused = JobEvent::Published {
         job,
-        part: Part::Event,
+        part: PublishPart::Event,
         confirmed: false,
     };
     assert_eq!(desk.say(refused), []);
     let effects = desk.wait(Duration::from_secs(1));
     told_renamed(&effects);
     assert!(matches!(
-        desk.confirm(job, Part::Event)[..],
+        desk.confirm(job, PublishPart::Event)[..],
         [Effect::Ack { .. }]
     ));
 }
 
 #[test]
 fn a_request_waits_here_for_a_while_and_then_in_the_ladder_with_its_history() {
-    let mut desk = Desk::of(1);
+    let mut desk = SchedulerFixture::of(1);
     let (job, _) = desk.deliver(request(1, "a", "b"));
     // Without a roll of luck the delays are 500 ms, 1 s, 2 s, 4 s.
     for wait in [500, 1_000, 2_000] {
@@ -336,7 +339,7 @@ fn a_request_waits_here_for_a_while_and_then_in_the_ladder_with_its_history() {
     assert_eq!(to, ladder(0, 4_000));
     assert_eq!((carried.attempts, carried.maybe_applied), (4, true));
     let carried = carried.clone();
-    let effects = desk.confirm(job, Part::Copy);
+    let effects = desk.confirm(job, PublishPart::Copy);
     let [
         Effect::Ack {
             ended: None,
@@ -351,17 +354,17 @@ fn a_request_waits_here_for_a_while_and_then_in_the_ladder_with_its_history() {
     // Its copy goes on where it was; the 404 is not taken at its word.
     let (job, effects) = desk.deliver_as(request(1, "a", "b"), carried, 0, false);
     assert_eq!(effects, [rename(job)]);
-    assert_eq!(desk.answer(job, status(404)), [ask(job, Which::New)]);
+    assert_eq!(desk.answer(job, status(404)), [ask(job, NameRole::New)]);
     let effects = desk.answer(job, renamed("b"));
     assert_eq!(
         told_renamed(&effects),
-        (How::AlreadyApplied, ConfirmedBy::Name)
+        (AppliedBy::AlreadyApplied, ConfirmedBy::Name)
     );
 }
 
 #[test]
 fn those_that_wait_do_not_keep_others_from_their_slots() {
-    let mut desk = Desk::of(2);
+    let mut desk = SchedulerFixture::of(2);
     for number in 0..6 {
         let (job, effects) = desk.deliver(alone(number));
         assert_eq!(effects, [rename(job)]);
@@ -380,7 +383,7 @@ fn those_that_wait_do_not_keep_others_from_their_slots() {
 
 #[test]
 fn no_more_calls_are_in_flight_than_allowed() {
-    let mut desk = Desk::of(2);
+    let mut desk = SchedulerFixture::of(2);
     let jobs: Vec<JobId> = (0..4).map(|number| desk.deliver(alone(number)).0).collect();
     assert_eq!(desk.machine.counts().in_flight, 2);
     let effects = desk.answer(jobs[0], renamed("new-0"));
@@ -390,53 +393,53 @@ fn no_more_calls_are_in_flight_than_allowed() {
 
 #[test]
 fn one_that_shares_a_name_runs_once_the_ack_of_the_one_before_is_processed() {
-    let mut desk = Desk::of(8);
+    let mut desk = SchedulerFixture::of(8);
     let (first, _) = desk.deliver(request(1, "a", "b"));
     let (second, effects) = desk.deliver(request(2, "b", "c"));
     assert_eq!(effects, []);
     assert_eq!(desk.machine.counts().blocked_by_order, 1);
     desk.answer(first, renamed("b"));
-    let effects = desk.confirm(first, Part::Event);
+    let effects = desk.confirm(first, PublishPart::Event);
     let [
         Effect::Ack {
-            settle: Some(Settle::Processed),
+            settle: Some(AckBarrier::Processed),
             ..
         },
     ] = effects[..]
     else {
         panic!("{effects:?}")
     };
-    assert_eq!(desk.say(Input::Settled { job: first }), [rename(second)]);
+    assert_eq!(desk.say(JobEvent::Settled { job: first }), [rename(second)]);
 }
 
 #[test]
 fn one_behind_a_deferred_request_follows_it_to_the_ladder() {
-    let mut desk = Desk::of(8);
+    let mut desk = SchedulerFixture::of(8);
     let (first, _) = desk.deliver(request(1, "a", "b"));
     let (second, _) = desk.deliver(request(2, "b", "c"));
-    let answer = Answer::Refused(Refusal {
+    let answer = ApiResponse::Refused(ErrorResponse {
         status: 429,
         code: None,
         retry_after: Some(Duration::from_secs(20)),
     });
     let effects = desk.answer(first, answer);
     assert_eq!(copied(&effects).0, ladder(1, 20_000));
-    let effects = desk.confirm(first, Part::Copy);
+    let effects = desk.confirm(first, PublishPart::Copy);
     assert!(matches!(effects[0], Effect::Ack { job, .. } if job == first));
     let (to, carried) = copied(&effects);
     assert_eq!(to, ladder(1, 20_000));
     assert_eq!(carried.attempts, 0);
     assert!(matches!(
-        desk.confirm(second, Part::Copy)[..],
+        desk.confirm(second, PublishPart::Copy)[..],
         [Effect::Ack { .. }]
     ));
 }
 
 #[test]
 fn a_429_slows_the_account_and_no_other() {
-    let mut desk = Desk::of(8);
+    let mut desk = SchedulerFixture::of(8);
     let (first, _) = desk.deliver(alone(1));
-    let answer = Answer::Refused(Refusal {
+    let answer = ApiResponse::Refused(ErrorResponse {
         status: 429,
         code: None,
         retry_after: Some(Duration::from_secs(1)),
@@ -455,9 +458,9 @@ fn a_429_slows_the_account_and_no_other() {
 
 #[test]
 fn a_request_fails_when_its_time_has_passed_before_its_turn() {
-    let mut desk = Desk::of(1);
+    let mut desk = SchedulerFixture::of(1);
     let (first, _) = desk.deliver(alone(1));
-    let not_after = Some(later(desk.now, Duration::from_secs(5)));
+    let not_after = Some(saturating_add(desk.now, Duration::from_secs(5)));
     desk.deliver(RenameRequest {
         not_after,
         ..alone(2)
@@ -466,7 +469,7 @@ fn a_request_fails_when_its_time_has_passed_before_its_turn() {
     let effects = desk.answer(first, status(404));
     let failed = effects.iter().find_map(|effect| match effect {
         Effect::Publish {
-            parcel: Parcel::Letter(failed),
+            parcel: PublishEffect::Letter(failed),
             job,
         } if *job != first => Some(failed),
         _ => None,
@@ -476,7 +479,7 @@ fn a_request_fails_when_its_time_has_passed_before_its_turn() {
 
 #[test]
 fn a_twin_is_told_what_was_told_before() {
-    let mut desk = Desk::of(4);
+    let mut desk = SchedulerFixture::of(4);
     let (first, _) = desk.deliver(request(1, "a", "b"));
     let (twin, effects) = desk.deliver(request(1, "a", "b"));
     assert_eq!(effects, []);
@@ -488,18 +491,18 @@ fn a_twin_is_told_what_was_told_before() {
 
 #[test]
 fn a_request_whose_fate_stays_open_ends_within_its_attempts_as_unknown() {
-    let mut desk = Desk::of(4);
-    let carried = Carried {
+    let mut desk = SchedulerFixture::of(4);
+    let carried = AttemptHistory {
         attempts: 11,
         maybe_applied: true,
-        ..Carried::default()
+        ..AttemptHistory::default()
     };
     let (job, _) = desk.deliver_as(alone(1), carried, 0, false);
     // The twelfth attempt fails too: was one of them applied?
-    assert_eq!(desk.answer(job, status(503)), [ask(job, Which::Old)]);
+    assert_eq!(desk.answer(job, status(503)), [ask(job, NameRole::Old)]);
     // That cannot be asked either, and nothing shows that the API is unwell beyond this request.
     let effects = desk.answer(job, status(503));
-    let Parcel::Letter(failed) = published(&effects) else {
+    let PublishEffect::Letter(failed) = published(&effects) else {
         panic!("{effects:?}")
     };
     assert_eq!(failed.reason, Reason::OutcomeUnknown);

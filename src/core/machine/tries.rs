@@ -3,27 +3,31 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::super::answer::Answer;
-use super::super::outcome::{ConfirmedBy, Failed, How, Outcome, Reason, Renamed};
-use super::super::pace::Pace;
-use super::super::policy::hold::Cause;
+use super::super::answer::ApiResponse;
+use super::super::outcome::{AppliedBy, ConfirmedBy, Failed, Outcome, Reason, Renamed};
+use super::super::pace::CallPermit;
+use super::super::policy::hold::HoldCause;
 use super::super::request::Username;
-use super::super::retry::{Place, later};
-use super::super::verdict::{self, Case, Pending, Sign, Step, Verdict};
-use super::job::{Job, Phase, Probe};
-use super::limits::Failure;
-use super::{CallReport, Context, DeferralReason, Destination, Effect, JobId, Machine, Note};
+use super::super::retry::{WaitLocation, saturating_add};
+use super::super::verdict::{
+    self, CallContext, CallStep, HealthSignal, ProvisionalFailure, Verdict,
+};
+use super::job::{Job, Phase, ProbeKind};
+use super::limits::FailureContext;
+use super::{
+    CallReport, DeferralReason, Destination, Effect, JobId, Observation, Scheduler, StepContext,
+};
 
-impl Machine {
+impl Scheduler {
     pub(super) fn make_ready(&mut self, id: JobId) {
-        self.enter(id, Phase::Ready);
+        self.set_phase(id, Phase::Ready);
         if let Some(request) = self.jobs.get(&id).and_then(|job| job.request.as_deref()) {
             self.ready.push(&request.account_id, id);
         }
     }
 
     /// Starts as many of the ready ones as there are slots.
-    pub(super) fn start_ready(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn start_ready(&mut self, cx: &mut StepContext<'_>) {
         while self.connected
             && !self.blocked
             && self.counts.in_flight < self.rules.concurrency
@@ -35,12 +39,12 @@ impl Machine {
             if !matches!(job.phase, Phase::Ready) {
                 continue;
             }
-            self.start_try(id, cx);
+            self.start_attempt(id, cx);
         }
     }
 
-    pub(super) fn start_try(&mut self, id: JobId, cx: &mut Context<'_>) {
-        if self.tell_what_is_known(id, cx) {
+    pub(super) fn start_attempt(&mut self, id: JobId, cx: &mut StepContext<'_>) {
+        if self.publish_cached_outcome(id, cx) {
             return;
         }
         let Some(job) = self.jobs.get_mut(&id) else {
@@ -54,7 +58,7 @@ impl Machine {
                 .not_after
                 .is_some_and(|not_after| cx.now >= not_after)
         {
-            job.closing = Some(Pending {
+            job.closing = Some(ProvisionalFailure {
                 reason: Reason::DeadlineExceeded,
                 http_status: None,
                 detail: "not_after passed before the rename could be made".into(),
@@ -67,9 +71,9 @@ impl Machine {
         let step = match closing {
             None => verdict::first_step(request, self.rules.verify_before),
             Some(Verdict::Ask(step)) => step,
-            Some(verdict) => return self.act_on(id, verdict, Failure::default(), cx),
+            Some(verdict) => return self.apply_verdict(id, verdict, FailureContext::default(), cx),
         };
-        let calls = if step == Step::Verify {
+        let calls = if step == CallStep::Verify {
             NonZeroU32::MIN.saturating_add(1)
         } else {
             NonZeroU32::MIN
@@ -83,14 +87,14 @@ impl Machine {
         let Some(account) = job.request.as_ref().map(|it| it.account_id.clone()) else {
             return;
         };
-        match self.pacer.ask(&account, calls, cx.now) {
-            Pace::Go => {}
-            Pace::NotBefore(_, brake) if job.probe.of_worker => {
-                self.send_away(id, Destination::Tail, brake.into(), cx);
+        match self.pacer.try_acquire(&account, calls, cx.now) {
+            CallPermit::Go => {}
+            CallPermit::NotBefore(_, brake) if job.probe.of_worker => {
+                self.defer(id, Destination::Tail, brake.into(), cx);
                 return;
             }
-            Pace::NotBefore(until, brake) => {
-                job.probe = Probe::default();
+            CallPermit::NotBefore(until, brake) => {
+                job.probe = ProbeKind::default();
                 return self.kept_back(id, until, brake, cx);
             }
         }
@@ -106,9 +110,9 @@ impl Machine {
         self.call(id, step, cx);
     }
 
-    fn call(&mut self, id: JobId, step: Step, cx: &mut Context<'_>) {
+    fn call(&mut self, id: JobId, step: CallStep, cx: &mut StepContext<'_>) {
         // A rename whose event could not be published must not be made. The try begins anew.
-        if self.blocked && step == Step::Rename {
+        if self.blocked && step == CallStep::Rename {
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.carried.attempts = job.carried.attempts.saturating_sub(1);
                 let probe = std::mem::take(&mut job.probe);
@@ -117,7 +121,7 @@ impl Machine {
                 }
             }
             if self.hold.cause().is_some() {
-                self.send_away(id, Destination::Tail, DeferralReason::Blocked, cx);
+                self.defer(id, Destination::Tail, DeferralReason::Blocked, cx);
             } else {
                 self.make_ready(id);
             }
@@ -128,7 +132,7 @@ impl Machine {
         };
         let step = verdict::harmless(step, request);
         let (kind, path_name) = (step.kind(), step.path_name());
-        self.enter(id, Phase::Calling(step));
+        self.set_phase(id, Phase::Calling(step));
         cx.emit(Effect::Call {
             job: id,
             kind,
@@ -136,7 +140,7 @@ impl Machine {
         });
     }
 
-    pub(super) fn answered(&mut self, id: JobId, answer: &Answer, cx: &mut Context<'_>) {
+    pub(super) fn answered(&mut self, id: JobId, answer: &ApiResponse, cx: &mut StepContext<'_>) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
@@ -145,51 +149,51 @@ impl Machine {
         };
         let step = step.clone();
         if let Some(confirmation) = verdict::confirmation(&step, answer, request) {
-            cx.emit(Effect::Note(Note::Confirmation(confirmation)));
+            cx.emit(Effect::Note(Observation::Confirmation(confirmation)));
         }
         let sign = verdict::sign(answer);
         let report = CallReport {
             gist: answer.gist(),
             account: request.account_id.clone(),
         };
-        let case = Case {
+        let case = CallContext {
             request,
             maybe_applied: job.carried.maybe_applied,
             verify_before: self.rules.verify_before,
         };
         let verdict = verdict::judge(&step, answer, case);
-        let failure = Failure {
+        let failure = FailureContext {
             before: job.failed_at,
-            api_failed: sign == Sign::Transient,
+            api_failed: sign == HealthSignal::Transient,
         };
-        if let Sign::Throttled(wait) = sign {
+        if let HealthSignal::Throttled(wait) = sign {
             let wait = wait.unwrap_or_else(|| self.retry.delay(job.carried.attempts, (cx.roll)()));
-            let until = later(cx.now, wait.min(self.retry.settings().max_delay));
+            let until = saturating_add(cx.now, wait.min(self.retry.settings().max_delay));
             self.pacer.throttle(&report.account, until, cx.now);
         }
         self.judge_health(id, sign, &report, cx);
-        let Some(id) = self.rightful(id, &verdict, cx) else {
+        let Some(id) = self.resolve_owner(id, &verdict, cx) else {
             return;
         };
         // While it is our credentials that are refused, 403 says nothing of the request.
-        let refused = sign == Sign::Forbidden
+        let refused = sign == HealthSignal::Forbidden
             && [self.hold.cause(), self.accounts.cause(&report.account)]
-                .contains(&Some(Cause::Credentials));
+                .contains(&Some(HoldCause::Credentials));
         if let Verdict::Failed(pending) = &verdict
             && refused
         {
             self.credentials_refused(id, pending.http_status, cx);
         } else {
-            self.act_on(id, verdict, failure, cx);
+            self.apply_verdict(id, verdict, failure, cx);
         }
     }
 
-    pub(super) fn act_on(
+    pub(super) fn apply_verdict(
         &mut self,
         id: JobId,
         verdict: Verdict,
-        failure: Failure,
-        cx: &mut Context<'_>,
+        failure: FailureContext,
+        cx: &mut StepContext<'_>,
     ) {
         match verdict {
             Verdict::Ask(step) => self.call(id, step, cx),
@@ -207,14 +211,14 @@ impl Machine {
                 } else {
                     renamed(job, how, confirmed_by, (user_id, username), cx)
                 };
-                self.tell(id, outcome, cx);
+                self.publish_outcome(id, outcome, cx);
             }
             Verdict::Failed(pending) => {
                 let Some(job) = self.jobs.get(&id) else {
                     return;
                 };
                 let outcome = failed(job, pending, cx);
-                self.tell(id, outcome, cx);
+                self.publish_outcome(id, outcome, cx);
             }
             Verdict::Retry(retry) => self.retry_later(id, &retry, failure, cx),
             Verdict::BadCredentials { http_status } => {
@@ -229,9 +233,10 @@ impl Machine {
         id: JobId,
         wait: Duration,
         reason: DeferralReason,
-        cx: &mut Context<'_>,
+        cx: &mut StepContext<'_>,
     ) {
-        let here = self.retry.place(wait) == Place::Here && self.has_room() && !self.draining;
+        let here =
+            self.retry.place(wait) == WaitLocation::Here && self.has_room() && !self.draining;
         if here {
             self.wait_here(id, wait, cx);
         } else {
@@ -239,37 +244,37 @@ impl Machine {
         }
     }
 
-    pub(super) fn wait_here(&mut self, id: JobId, wait: Duration, cx: &Context<'_>) {
-        self.enter(id, Phase::Waiting);
-        self.set_timer(id, later(cx.now, wait));
+    pub(super) fn wait_here(&mut self, id: JobId, wait: Duration, cx: &StepContext<'_>) {
+        self.set_phase(id, Phase::Waiting);
+        self.set_timer(id, saturating_add(cx.now, wait));
     }
 
     /// Whether one more request may wait in the worker.
     pub(super) fn has_room(&self) -> bool {
-        self.counts.waiting + self.counts.blocked_by_order < self.rules.room()
+        self.counts.waiting + self.counts.blocked_by_order < self.rules.capacity()
     }
 
-    pub(super) fn tell_failed(
+    pub(super) fn fail(
         &mut self,
         id: JobId,
         reason: Reason,
         http_status: Option<u16>,
         detail: Box<str>,
-        cx: &mut Context<'_>,
+        cx: &mut StepContext<'_>,
     ) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
         let outcome = failed(
             job,
-            Pending {
+            ProvisionalFailure {
                 reason,
                 http_status,
                 detail,
             },
             cx,
         );
-        self.tell(id, outcome, cx);
+        self.publish_outcome(id, outcome, cx);
     }
 }
 
@@ -287,10 +292,10 @@ fn is_a_guess(job: &Job, confirmed_by: ConfirmedBy) -> bool {
 
 pub(super) fn renamed(
     job: &Job,
-    how: How,
+    how: AppliedBy,
     confirmed_by: ConfirmedBy,
     (user_id, username): (Option<uuid::Uuid>, Option<Username>),
-    cx: &Context<'_>,
+    cx: &StepContext<'_>,
 ) -> Outcome {
     Outcome::Renamed(Renamed {
         how,
@@ -302,7 +307,7 @@ pub(super) fn renamed(
     })
 }
 
-fn failed(job: &Job, pending: Pending, cx: &Context<'_>) -> Outcome {
+fn failed(job: &Job, pending: ProvisionalFailure, cx: &StepContext<'_>) -> Outcome {
     Outcome::Failed(Failed {
         reason: pending.reason,
         detail: pending.detail,

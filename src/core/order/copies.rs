@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::core::retry::later;
+use crate::core::retry::saturating_add;
 
 /// Numbers the copies that go away, so that each is known when it comes back, and when it was sent.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Copies {
+pub(super) struct CopyIds {
     /// A random number in the upper bits, so that no other worker numbers its copies alike.
     base: u64,
     since: Option<Timestamp>,
     last: u64,
 }
 
-impl Copies {
+impl CopyIds {
     /// Lower bits of a number: ticks since the worker's start, 17 years of them. With the 20 bits of
     /// the worker above, a number fits AMQP's signed ones.
     const TICK_BITS: u32 = 43;
@@ -49,6 +49,6 @@ impl Copies {
         let ours = number > self.base && number <= self.last;
         let ticks = number.checked_sub(self.base).filter(|_| ours)?;
         let passed = Duration::from_millis(ticks / Self::TICKS_A_MILLISECOND);
-        Some(later(self.since?, passed))
+        Some(saturating_add(self.since?, passed))
     }
 }

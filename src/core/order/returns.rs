@@ -10,14 +10,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::core::consume_plan::SourceQueue;
-use crate::core::retry::later;
+use crate::core::retry::saturating_add;
 
 /// A queue that hands out nothing for this long, although there is room, has nothing ready.
 const NOTHING_READY_AFTER: Duration = Duration::from_secs(5);
 
 /// What came from one queue since the connection was lost.
 #[derive(Debug, Clone, Copy, Default)]
-struct Returns {
+struct PendingReturns {
     /// One that had been in hand came back.
     began: bool,
     /// Whatever was returned has come.
@@ -29,8 +29,8 @@ struct Returns {
 /// Of both queues that requests come back to.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReturnWatch {
-    requests: Returns,
-    due: Returns,
+    requests: PendingReturns,
+    due: PendingReturns,
 }
 
 impl ReturnWatch {
@@ -58,7 +58,7 @@ impl ReturnWatch {
                 continue;
             }
             let since = *returns.silent_since.get_or_insert(now);
-            returns.ended |= returns.began && later(since, NOTHING_READY_AFTER) <= now;
+            returns.ended |= returns.began && saturating_add(since, NOTHING_READY_AFTER) <= now;
         }
     }
 
@@ -72,7 +72,7 @@ impl ReturnWatch {
         self.seen(queue).is_some_and(|returns| returns.ended)
     }
 
-    const fn of(&mut self, queue: SourceQueue) -> Option<&mut Returns> {
+    const fn of(&mut self, queue: SourceQueue) -> Option<&mut PendingReturns> {
         match queue {
             SourceQueue::Requests => Some(&mut self.requests),
             SourceQueue::Due => Some(&mut self.due),
@@ -80,7 +80,7 @@ impl ReturnWatch {
         }
     }
 
-    const fn seen(&self, queue: SourceQueue) -> Option<&Returns> {
+    const fn seen(&self, queue: SourceQueue) -> Option<&PendingReturns> {
         match queue {
             SourceQueue::Requests => Some(&self.requests),
             SourceQueue::Due => Some(&self.due),

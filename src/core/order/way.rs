@@ -15,8 +15,8 @@ const LOOK_FOR_RETURNED: Duration = Duration::from_secs(1);
 
 /// Which way a request that is away comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Way {
-    pub(super) by: By,
+pub(super) struct ReturnPath {
+    pub(super) by: ReturnRoute,
     /// It enters the due queue (or, of `Front`, its own) not before this.
     pub(super) earliest: Timestamp,
     /// How long that was to take when it left.
@@ -25,20 +25,20 @@ pub(super) struct Way {
     pub(super) latest: Timestamp,
 }
 
-impl Way {
+impl ReturnPath {
     /// Whether it was in hand, from this queue, on the connection of this number.
     pub(super) fn is_of(self, from: SourceQueue, lost: u64) -> bool {
-        matches!(self.by, By::Front { queue, cut, .. } if queue == from && cut == lost)
+        matches!(self.by, ReturnRoute::Front { queue, cut, .. } if queue == from && cut == lost)
     }
 
-    pub(super) fn due(self) -> Due {
+    pub(super) fn due(self) -> DueReturn {
         match self.by {
-            By::Tail | By::Ladder => Due {
+            ReturnRoute::Tail | ReturnRoute::Ladder => DueReturn {
                 at: self.earliest,
                 delay: self.delay,
             },
             // It comes as soon as the broker knows that the connection is lost.
-            By::Front { .. } => Due {
+            ReturnRoute::Front { .. } => DueReturn {
                 at: Timestamp::MAX,
                 delay: LOOK_FOR_RETURNED,
             },
@@ -47,7 +47,7 @@ impl Way {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum By {
+pub(super) enum ReturnRoute {
     /// The tail of the due queue.
     Tail,
     /// A wait queue, then the tail of the due queue.
@@ -64,13 +64,13 @@ pub(super) enum By {
 
 /// When the last of those that are away may be back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Due {
+pub struct DueReturn {
     pub(super) at: Timestamp,
     /// The longest delay that one of them left with.
     pub(super) delay: Duration,
 }
 
-impl Due {
+impl DueReturn {
     /// How long a request that follows them must wait. It leaves after them, so their own delay is
     /// always long enough, even if the clock was set back in between: were its wait to exceed that by
     /// a moment, each follower would land one step of the ladder further than the one before it.

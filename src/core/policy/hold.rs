@@ -16,8 +16,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::core::request::AccountId;
-use crate::core::retry::later;
-use crate::core::verdict::Sign;
+use crate::core::retry::saturating_add;
+use crate::core::verdict::HealthSignal;
 
 /// The numbers of contract section 6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,12 +63,12 @@ const LATELY: Duration = Duration::from_secs(5 * 60);
 
 /// Why the worker, or an account, is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cause {
+pub enum HoldCause {
     Api,
     Credentials,
 }
 
-impl Cause {
+impl HoldCause {
     pub const ALL: [Self; 2] = [Self::Api, Self::Credentials];
 
     #[must_use]
@@ -81,15 +81,15 @@ impl Cause {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum HoldState {
     Flowing(FailureStreak),
     Held {
-        cause: Cause,
+        cause: HoldCause,
         failed_probes: u32,
         probe_at: Timestamp,
     },
     Probing {
-        cause: Cause,
+        cause: HoldCause,
         failed_probes: u32,
     },
 }
@@ -133,10 +133,10 @@ pub struct AccountFacts {
 
 /// What happens to a hold.
 #[derive(Debug, Clone, Copy)]
-pub enum Event<'a> {
+pub enum HoldEvent<'a> {
     /// A call was answered.
     Answered {
-        sign: Sign,
+        sign: HealthSignal,
         account: &'a AccountId,
         facts: AccountFacts,
         /// When the request's try before this one failed, as far as it is known.
@@ -152,10 +152,10 @@ pub enum Event<'a> {
 
 /// What the event changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum HoldChange {
     None,
-    Held(Cause),
-    ProbeFailed(Cause),
+    Held(HoldCause),
+    ProbeFailed(HoldCause),
     Resumed,
 }
 
@@ -165,35 +165,35 @@ pub enum Change {
 pub struct IllegalTransition;
 
 #[derive(Debug, Clone)]
-pub struct Hold {
+pub struct WorkerHold {
     settings: HoldSettings,
-    state: State,
+    state: HoldState,
     /// The account whose call was last answered, and when.
     last_alive: Option<AccountId>,
     alive_at: Option<Timestamp>,
 }
 
-impl Hold {
+impl WorkerHold {
     #[must_use]
     pub fn new(settings: HoldSettings) -> Self {
         Self {
             settings,
-            state: State::Flowing(FailureStreak::default()),
+            state: HoldState::Flowing(FailureStreak::default()),
             last_alive: None,
             alive_at: None,
         }
     }
 
     #[must_use]
-    pub fn state(&self) -> &State {
+    pub fn state(&self) -> &HoldState {
         &self.state
     }
 
     #[must_use]
-    pub fn cause(&self) -> Option<Cause> {
+    pub fn cause(&self) -> Option<HoldCause> {
         match self.state {
-            State::Flowing(_) => None,
-            State::Held { cause, .. } | State::Probing { cause, .. } => Some(cause),
+            HoldState::Flowing(_) => None,
+            HoldState::Held { cause, .. } | HoldState::Probing { cause, .. } => Some(cause),
         }
     }
 
@@ -201,8 +201,8 @@ impl Hold {
     #[must_use]
     pub fn probe_at(&self) -> Option<Timestamp> {
         match self.state {
-            State::Held { probe_at, .. } => Some(probe_at),
-            State::Flowing(_) | State::Probing { .. } => None,
+            HoldState::Held { probe_at, .. } => Some(probe_at),
+            HoldState::Flowing(_) | HoldState::Probing { .. } => None,
         }
     }
 
@@ -213,16 +213,23 @@ impl Hold {
             .last_alive
             .as_ref()
             .is_some_and(|alive| alive != account);
-        is_other && self.alive_at.is_some_and(|at| now <= later(at, LATELY))
+        is_other
+            && self
+                .alive_at
+                .is_some_and(|at| now <= saturating_add(at, LATELY))
     }
 
     /// # Errors
     ///
     /// The event cannot happen in this state; nothing changes.
-    pub fn on(&mut self, event: Event<'_>, now: Timestamp) -> Result<Change, IllegalTransition> {
+    pub fn on(
+        &mut self,
+        event: HoldEvent<'_>,
+        now: Timestamp,
+    ) -> Result<HoldChange, IllegalTransition> {
         let (state, change) = self.transition(event, now)?;
-        if let Event::Answered {
-            sign: Sign::Alive,
+        if let HoldEvent::Answered {
+            sign: HealthSignal::Alive,
             account,
             ..
         } = event
@@ -240,112 +247,119 @@ impl Hold {
     #[expect(clippy::match_same_arms, reason = "a table, one row a transition")]
     fn transition(
         &mut self,
-        event: Event<'_>,
+        event: HoldEvent<'_>,
         now: Timestamp,
-    ) -> Result<(State, Change), IllegalTransition> {
-        use Cause::{Api, Credentials};
-        use Sign::{Alive, BadCredentials, Forbidden, Throttled, Transient};
-        use State::{Flowing, Held, Probing};
+    ) -> Result<(HoldState, HoldChange), IllegalTransition> {
+        use HealthSignal::{Alive, BadCredentials, Forbidden, Throttled, Transient};
+        use HoldCause::{Api, Credentials};
+        use HoldState::{Flowing, Held, Probing};
         let flowing = || Flowing(FailureStreak::default());
         let state = std::mem::replace(&mut self.state, flowing());
         let (sign, account, facts, is_news, probe) = match event {
-            Event::Answered {
+            HoldEvent::Answered {
                 sign,
                 account,
                 facts,
                 failed_before,
                 probe,
             } => (sign, account, facts, self.is_news(failed_before), probe),
-            Event::ProbeStarted | Event::ProbeMissed => {
+            HoldEvent::ProbeStarted | HoldEvent::ProbeMissed => {
                 let (state, legal) = self.on_probe(state, event, now);
                 if legal {
-                    return Ok((state, Change::None));
+                    return Ok((state, HoldChange::None));
                 }
                 self.state = state;
                 return Err(IllegalTransition);
             }
         };
         Ok(match (state, sign) {
-            (Flowing(_), Alive) => (flowing(), Change::None),
-            (Flowing(streak), Throttled(_)) => (Flowing(streak), Change::None),
+            (Flowing(_), Alive) => (flowing(), HoldChange::None),
+            (Flowing(streak), Throttled(_)) => (Flowing(streak), HoldChange::None),
             (Flowing(mut streak), Transient) => {
                 if is_news {
                     streak.add(account);
                 }
                 if streak.is_of_the_api(self.settings.failures, facts) {
-                    self.held(Api, 0, now, Change::Held)
+                    self.held(Api, 0, now, HoldChange::Held)
                 } else {
-                    (Flowing(streak), Change::None)
+                    (Flowing(streak), HoldChange::None)
                 }
             }
             (Flowing(_), Forbidden | BadCredentials) if facts.refused_for_all => {
-                self.held(Credentials, 0, now, Change::Held)
+                self.held(Credentials, 0, now, HoldChange::Held)
             }
             // It answers, if only to refuse.
-            (Flowing(_), Forbidden) => (flowing(), Change::None),
+            (Flowing(_), Forbidden) => (flowing(), HoldChange::None),
             // There may have been no token to call the API with.
-            (Flowing(streak), BadCredentials) => (Flowing(streak), Change::None),
-            (Held { .. } | Probing { .. }, Alive | Throttled(_)) => (flowing(), Change::Resumed),
+            (Flowing(streak), BadCredentials) => (Flowing(streak), HoldChange::None),
+            (Held { .. } | Probing { .. }, Alive | Throttled(_)) => {
+                (flowing(), HoldChange::Resumed)
+            }
             (
                 Probing {
                     cause,
                     failed_probes,
                 },
                 Transient,
-            ) if probe => self.held(cause, failed_probes + 1, now, Change::ProbeFailed),
+            ) if probe => self.held(cause, failed_probes + 1, now, HoldChange::ProbeFailed),
             (Probing { failed_probes, .. }, Forbidden | BadCredentials)
                 if probe && facts.refused_for_all =>
             {
-                self.held(Credentials, failed_probes + 1, now, Change::ProbeFailed)
+                self.held(Credentials, failed_probes + 1, now, HoldChange::ProbeFailed)
             }
-            (Probing { cause: Api, .. }, Forbidden) if probe => (flowing(), Change::Resumed),
+            (Probing { cause: Api, .. }, Forbidden) if probe => (flowing(), HoldChange::Resumed),
             (
                 Probing {
                     cause,
                     failed_probes,
                 },
                 Forbidden | BadCredentials,
-            ) if probe => self.held(cause, failed_probes + 1, now, Change::ProbeFailed),
+            ) if probe => self.held(cause, failed_probes + 1, now, HoldChange::ProbeFailed),
             // Calls begun before the hold: what they say of it is known already.
             (held @ (Held { .. } | Probing { .. }), Transient | Forbidden | BadCredentials) => {
-                (held, Change::None)
+                (held, HoldChange::None)
             }
         })
     }
 
     /// The rows of the table for what becomes of the search for a probe; `false` for an illegal one.
-    fn on_probe(&self, state: State, event: Event<'_>, now: Timestamp) -> (State, bool) {
+    fn on_probe(
+        &self,
+        state: HoldState,
+        event: HoldEvent<'_>,
+        now: Timestamp,
+    ) -> (HoldState, bool) {
         match (state, event) {
             (
-                State::Held {
+                HoldState::Held {
                     cause,
                     failed_probes,
                     ..
                 },
-                Event::ProbeStarted,
+                HoldEvent::ProbeStarted,
             ) => {
-                let state = State::Probing {
+                let state = HoldState::Probing {
                     cause,
                     failed_probes,
                 };
                 (state, true)
             }
             (
-                State::Held {
+                HoldState::Held {
                     cause,
                     failed_probes,
                     ..
                 }
-                | State::Probing {
+                | HoldState::Probing {
                     cause,
                     failed_probes,
                 },
-                Event::ProbeMissed,
+                HoldEvent::ProbeMissed,
             ) => {
-                let state = State::Held {
+                let state = HoldState::Held {
                     cause,
                     failed_probes,
-                    probe_at: later(now, self.settings.missed_probe_delay(failed_probes)),
+                    probe_at: saturating_add(now, self.settings.missed_probe_delay(failed_probes)),
                 };
                 (state, true)
             }
@@ -355,15 +369,15 @@ impl Hold {
 
     fn held(
         &self,
-        cause: Cause,
+        cause: HoldCause,
         failed_probes: u32,
         now: Timestamp,
-        change: impl FnOnce(Cause) -> Change,
-    ) -> (State, Change) {
-        let state = State::Held {
+        change: impl FnOnce(HoldCause) -> HoldChange,
+    ) -> (HoldState, HoldChange) {
+        let state = HoldState::Held {
             cause,
             failed_probes,
-            probe_at: later(now, self.settings.probe_delay(failed_probes)),
+            probe_at: saturating_add(now, self.settings.probe_delay(failed_probes)),
         };
         (state, change(cause))
     }

@@ -17,36 +17,36 @@ fn request(user_id: Option<Uuid>) -> RenameRequest {
     }
 }
 
-fn named(name: &str, id: Option<Uuid>) -> Answer {
+fn named(name: &str, id: Option<Uuid>) -> ApiResponse {
     let username = name.into();
-    Answer::User(User { username, id })
+    ApiResponse::User(UserRecord { username, id })
 }
 
-fn status(status: u16) -> Answer {
-    Answer::Refused(Refusal {
+fn status(status: u16) -> ApiResponse {
+    ApiResponse::Refused(ErrorResponse {
         status,
-        ..Refusal::default()
+        ..ErrorResponse::default()
     })
 }
 
-fn coded(code: &str) -> Answer {
-    Answer::Refused(Refusal {
+fn coded(code: &str) -> ApiResponse {
+    ApiResponse::Refused(ErrorResponse {
         status: 400,
         code: Some(code.into()),
         retry_after: None,
     })
 }
 
-fn taken() -> Pending {
-    Pending {
+fn taken() -> ProvisionalFailure {
+    ProvisionalFailure {
         reason: Reason::UsernameTaken,
         http_status: Some(409),
         detail: "the new username is taken".into(),
     }
 }
 
-fn not_found() -> Pending {
-    Pending {
+fn not_found() -> ProvisionalFailure {
+    ProvisionalFailure {
         reason: Reason::UserNotFound,
         http_status: Some(404),
         detail: "no user has this username".into(),
@@ -56,18 +56,18 @@ fn not_found() -> Pending {
 /// A verdict in few words.
 fn in_words(verdict: &Verdict) -> String {
     match verdict {
-        Verdict::Ask(Step::Verify) => "ask whose the old name is".into(),
-        Verdict::Ask(Step::Rename) => "rename".into(),
-        Verdict::Ask(Step::ConfirmOld(pending)) => {
+        Verdict::Ask(CallStep::Verify) => "ask whose the old name is".into(),
+        Verdict::Ask(CallStep::Rename) => "rename".into(),
+        Verdict::Ask(CallStep::ConfirmOld(pending)) => {
             format!("ask for the old name, else {}", pending.reason.as_str())
         }
-        Verdict::Ask(Step::ConfirmNewAlone(pending)) => {
+        Verdict::Ask(CallStep::ConfirmNewAlone(pending)) => {
             format!(
                 "ask for the new name alone, else {}",
                 pending.reason.as_str()
             )
         }
-        Verdict::Ask(Step::ConfirmNew(pending)) => {
+        Verdict::Ask(CallStep::ConfirmNew(pending)) => {
             format!("ask for the new name, else {}", pending.reason.as_str())
         }
         Verdict::Renamed {
@@ -90,37 +90,37 @@ fn in_words(verdict: &Verdict) -> String {
 
 /// The circumstances of a row.
 #[derive(Clone, Copy)]
-struct When {
+struct CallCase {
     user_id: Option<Uuid>,
     maybe_applied: bool,
     verify_before: bool,
 }
 
-const FRESH: When = When {
+const FRESH: CallCase = CallCase {
     user_id: None,
     maybe_applied: false,
     verify_before: true,
 };
-const DOUBTED: When = When {
+const DOUBTED: CallCase = CallCase {
     maybe_applied: true,
     ..FRESH
 };
-const FRESH_WITH_ID: When = When {
+const FRESH_WITH_ID: CallCase = CallCase {
     user_id: Some(OURS),
     ..FRESH
 };
-const DOUBTED_WITH_ID: When = When {
+const DOUBTED_WITH_ID: CallCase = CallCase {
     user_id: Some(OURS),
     ..DOUBTED
 };
-const DOUBTED_CHECKED_AFTER: When = When {
+const DOUBTED_CHECKED_AFTER: CallCase = CallCase {
     verify_before: false,
     ..DOUBTED_WITH_ID
 };
 
-fn judged(step: &Step, answer: &Answer, when: When) -> String {
+fn judged(step: &CallStep, answer: &ApiResponse, when: CallCase) -> String {
     let request = request(when.user_id);
-    let case = Case {
+    let case = CallContext {
         request: &request,
         maybe_applied: when.maybe_applied,
         verify_before: when.verify_before,
@@ -129,7 +129,7 @@ fn judged(step: &Step, answer: &Answer, when: When) -> String {
 }
 
 /// Each row: an answer, and the verdict on it.
-fn holds(step: &Step, when: When, rows: &[(Answer, &str)]) {
+fn holds(step: &CallStep, when: CallCase, rows: &[(ApiResponse, &str)]) {
     for (answer, expected) in rows {
         assert_eq!(
             judged(step, answer, when),
@@ -140,14 +140,14 @@ fn holds(step: &Step, when: When, rows: &[(Answer, &str)]) {
 }
 
 /// What is the same for every call, whatever was tried before.
-fn holds_for_all_in_passing(step: &Step, sent: &str) {
+fn holds_for_all_in_passing(step: &CallStep, sent: &str) {
     for when in [FRESH, DOUBTED, FRESH_WITH_ID, DOUBTED_WITH_ID] {
         let not_applied = [
             status(408),
             status(425),
             status(429),
-            Answer::Silence(Silence::Connect),
-            Answer::NoToken(NoToken::Unavailable),
+            ApiResponse::Silence(TransportError::Connect),
+            ApiResponse::NoToken(TokenError::Unavailable),
         ];
         let passing = if step.confirms() {
             "retry, open"
@@ -163,9 +163,9 @@ fn holds_for_all_in_passing(step: &Step, sent: &str) {
             status(503),
             status(504),
             status(302),
-            Answer::Garbled { status: 200 },
-            Answer::Silence(Silence::Timeout),
-            Answer::Silence(Silence::Reset),
+            ApiResponse::Malformed { status: 200 },
+            ApiResponse::Silence(TransportError::Timeout),
+            ApiResponse::Silence(TransportError::Reset),
             named("somebody else", None),
         ];
         for answer in unclear {
@@ -173,8 +173,8 @@ fn holds_for_all_in_passing(step: &Step, sent: &str) {
         }
         let refused = [
             status(401),
-            Answer::NoToken(NoToken::Missing),
-            Answer::NoToken(NoToken::Refused { status: 403 }),
+            ApiResponse::NoToken(TokenError::Missing),
+            ApiResponse::NoToken(TokenError::Refused { status: 403 }),
         ];
         for answer in refused {
             let verdict = judged(step, &answer, when);
@@ -185,11 +185,11 @@ fn holds_for_all_in_passing(step: &Step, sent: &str) {
 
 #[test]
 fn only_a_rename_whose_answer_is_lost_may_have_been_applied() {
-    holds_for_all_in_passing(&Step::Rename, "retry, maybe applied");
-    holds_for_all_in_passing(&Step::Verify, "retry");
-    holds_for_all_in_passing(&Step::ConfirmOld(taken()), "retry, open");
-    holds_for_all_in_passing(&Step::ConfirmNew(not_found()), "retry, open");
-    holds_for_all_in_passing(&Step::ConfirmNewAlone(taken()), "retry, open");
+    holds_for_all_in_passing(&CallStep::Rename, "retry, maybe applied");
+    holds_for_all_in_passing(&CallStep::Verify, "retry");
+    holds_for_all_in_passing(&CallStep::ConfirmOld(taken()), "retry, open");
+    holds_for_all_in_passing(&CallStep::ConfirmNew(not_found()), "retry, open");
+    holds_for_all_in_passing(&CallStep::ConfirmNewAlone(taken()), "retry, open");
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_first_rename_is_taken_at_its_word() {
         (status(404), "failed user_not_found"),
         (status(409), "failed username_taken"),
     ];
-    holds(&Step::Rename, FRESH, &rows);
+    holds(&CallStep::Rename, FRESH, &rows);
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn a_rename_after_an_unclear_one_is_never_failed_without_asking() {
         (status(404), "ask for the new name, else user_not_found"),
         (status(409), "ask for the old name, else username_taken"),
     ];
-    holds(&Step::Rename, DOUBTED, &rows);
+    holds(&CallStep::Rename, DOUBTED, &rows);
 }
 
 #[test]
@@ -234,19 +234,19 @@ fn a_rename_of_another_user_than_asked_for_is_told_as_such() {
         (named("new", None), "applied by answer"),
         (named("new", Some(THEIRS)), "failed user_mismatch"),
     ];
-    holds(&Step::Rename, FRESH_WITH_ID, &rows);
-    holds(&Step::Rename, DOUBTED_CHECKED_AFTER, &rows);
+    holds(&CallStep::Rename, FRESH_WITH_ID, &rows);
+    holds(&CallStep::Rename, DOUBTED_CHECKED_AFTER, &rows);
     let request = request(Some(OURS));
-    let case = Case {
+    let case = CallContext {
         request: &request,
         maybe_applied: false,
         verify_before: false,
     };
-    let verdict = judge(&Step::Rename, &named("new", Some(THEIRS)), case);
+    let verdict = judge(&CallStep::Rename, &named("new", Some(THEIRS)), case);
     let Verdict::Failed(pending) = verdict else {
         panic!("{verdict:?}")
     };
-    assert_eq!(&*pending.detail, TOOK_EFFECT_ELSEWHERE);
+    assert_eq!(&*pending.detail, APPLIED_TO_OTHER_USER);
 }
 
 #[test]
@@ -257,15 +257,15 @@ fn the_old_name_is_checked_before_it_is_renamed() {
         (named("old", None), "rename"),
         (status(409), "rename"),
     ];
-    holds(&Step::Verify, FRESH_WITH_ID, &both);
-    holds(&Step::Verify, DOUBTED_WITH_ID, &both);
+    holds(&CallStep::Verify, FRESH_WITH_ID, &both);
+    holds(&CallStep::Verify, DOUBTED_WITH_ID, &both);
     let fresh = [
         (named("old", Some(THEIRS)), "failed user_mismatch"),
         (status(404), "failed user_not_found"),
         (status(403), "failed forbidden"),
         (status(400), "failed rejected"),
     ];
-    holds(&Step::Verify, FRESH_WITH_ID, &fresh);
+    holds(&CallStep::Verify, FRESH_WITH_ID, &fresh);
     let doubted = [
         (
             named("old", Some(THEIRS)),
@@ -275,12 +275,12 @@ fn the_old_name_is_checked_before_it_is_renamed() {
         (status(403), "ask for the old name, else forbidden"),
         (status(400), "ask for the old name, else rejected"),
     ];
-    holds(&Step::Verify, DOUBTED_WITH_ID, &doubted);
+    holds(&CallStep::Verify, DOUBTED_WITH_ID, &doubted);
 }
 
 #[test]
 fn an_old_name_that_still_exists_shows_that_nothing_was_applied() {
-    let step = Step::ConfirmOld(taken());
+    let step = CallStep::ConfirmOld(taken());
     let rows = [
         (named("old", None), "failed username_taken"),
         (named("Old", None), "failed username_taken"),
@@ -300,7 +300,7 @@ fn an_old_name_that_still_exists_shows_that_nothing_was_applied() {
 
 #[test]
 fn a_new_name_that_exists_shows_that_an_earlier_try_was_applied() {
-    let step = Step::ConfirmNew(not_found());
+    let step = CallStep::ConfirmNew(not_found());
     let rows = [
         (named("new", None), "already_applied by name"),
         (named("new", Some(THEIRS)), "already_applied by name"),
@@ -323,7 +323,7 @@ fn a_new_name_that_exists_shows_that_an_earlier_try_was_applied() {
 
 #[test]
 fn a_name_that_was_taken_a_moment_ago_and_is_free_now_is_tried_again() {
-    let step = Step::ConfirmNew(taken());
+    let step = CallStep::ConfirmNew(taken());
     holds(&step, DOUBTED, &[(status(404), "retry")]);
 }
 
@@ -335,10 +335,10 @@ fn a_question_that_is_refused_permanently_is_put_of_the_other_name_and_then_no_m
                 status(refused),
                 "ask for the new name alone, else username_taken",
             )];
-            holds(&Step::ConfirmOld(taken()), when, &old);
+            holds(&CallStep::ConfirmOld(taken()), when, &old);
             let new = [(status(refused), "failed outcome_unknown")];
-            holds(&Step::ConfirmNew(not_found()), when, &new);
-            holds(&Step::ConfirmNewAlone(not_found()), when, &new);
+            holds(&CallStep::ConfirmNew(not_found()), when, &new);
+            holds(&CallStep::ConfirmNewAlone(not_found()), when, &new);
         }
     }
 }
@@ -346,9 +346,9 @@ fn a_question_that_is_refused_permanently_is_put_of_the_other_name_and_then_no_m
 #[test]
 fn a_question_that_is_forbidden_is_put_again_since_credentials_may_be_the_cause() {
     for step in [
-        Step::ConfirmOld(taken()),
-        Step::ConfirmNew(not_found()),
-        Step::ConfirmNewAlone(not_found()),
+        CallStep::ConfirmOld(taken()),
+        CallStep::ConfirmNew(not_found()),
+        CallStep::ConfirmNewAlone(not_found()),
     ] {
         let rows = [(status(403), "retry, open")];
         holds(&step, DOUBTED, &rows);
@@ -358,7 +358,7 @@ fn a_question_that_is_forbidden_is_put_again_since_credentials_may_be_the_cause(
 
 #[test]
 fn the_new_name_alone_tells_by_an_id_or_by_its_absence_and_else_nothing() {
-    let step = Step::ConfirmNewAlone(not_found());
+    let step = CallStep::ConfirmNewAlone(not_found());
     let without_id = [
         (named("new", None), "failed outcome_unknown"),
         (named("new", Some(THEIRS)), "failed outcome_unknown"),
@@ -378,7 +378,7 @@ fn the_new_name_alone_tells_by_an_id_or_by_its_absence_and_else_nothing() {
     let checked_after = [(named("new", Some(THEIRS)), "failed user_mismatch")];
     holds(&step, DOUBTED_CHECKED_AFTER, &checked_after);
     holds(
-        &Step::ConfirmNewAlone(taken()),
+        &CallStep::ConfirmNewAlone(taken()),
         DOUBTED,
         &[(status(404), "retry")],
     );
@@ -386,13 +386,13 @@ fn the_new_name_alone_tells_by_an_id_or_by_its_absence_and_else_nothing() {
 
 #[test]
 fn a_name_in_the_apis_own_spelling_is_the_new_name_and_is_told_as_the_api_spells_it() {
-    let case = Case {
+    let case = CallContext {
         request: &request(None),
         maybe_applied: false,
         verify_before: true,
     };
     for (answered, told) in [("new", None), ("NEW", Some("NEW")), ("n\u{ef}w", None)] {
-        let verdict = judge(&Step::Rename, &named(answered, None), case);
+        let verdict = judge(&CallStep::Rename, &named(answered, None), case);
         match verdict {
             Verdict::Renamed { username, .. } => {
                 assert_eq!(username.as_ref().map(Username::reveal), told, "{answered}");
@@ -418,18 +418,18 @@ fn an_unknown_outcome_says_that_the_rename_may_have_taken_effect() {
 fn retry_after_is_handed_on() {
     for code in [408, 425, 429, 503] {
         let wait = Duration::from_secs(7);
-        let answer = Answer::Refused(Refusal {
+        let answer = ApiResponse::Refused(ErrorResponse {
             status: code,
             code: None,
             retry_after: Some(wait),
         });
         let request = request(None);
-        let case = Case {
+        let case = CallContext {
             request: &request,
             maybe_applied: false,
             verify_before: true,
         };
-        let verdict = judge(&Step::Rename, &answer, case);
+        let verdict = judge(&CallStep::Rename, &answer, case);
         let Verdict::Retry(retry) = verdict else {
             panic!("{code}: {verdict:?}")
         };
@@ -442,7 +442,7 @@ fn retry_after_is_handed_on() {
 
 #[test]
 fn a_failure_decided_without_a_call_is_confirmed_where_a_try_may_have_been_applied() {
-    let late = || Pending {
+    let late = || ProvisionalFailure {
         reason: Reason::DeadlineExceeded,
         http_status: None,
         detail: "late".into(),
@@ -460,30 +460,45 @@ fn a_failure_decided_without_a_call_is_confirmed_where_a_try_may_have_been_appli
 #[test]
 fn a_try_begins_with_the_check_only_where_an_id_is_given_and_checked_before() {
     let with_id = request(Some(OURS));
-    assert_eq!(first_step(&with_id, true), Step::Verify);
-    assert_eq!(first_step(&with_id, false), Step::Rename);
-    assert_eq!(first_step(&request(None), true), Step::Rename);
+    assert_eq!(first_step(&with_id, true), CallStep::Verify);
+    assert_eq!(first_step(&with_id, false), CallStep::Rename);
+    assert_eq!(first_step(&request(None), true), CallStep::Rename);
 }
 
 #[test]
 fn each_answer_tells_of_the_apis_health() {
     for (answer, expected) in [
-        (named("new", None), Sign::Alive),
-        (status(400), Sign::Alive),
-        (status(404), Sign::Alive),
-        (status(409), Sign::Alive),
-        (status(403), Sign::Forbidden),
-        (status(401), Sign::BadCredentials),
-        (Answer::NoToken(NoToken::Missing), Sign::BadCredentials),
-        (status(429), Sign::Throttled(None)),
-        (status(408), Sign::Transient),
-        (status(425), Sign::Transient),
-        (status(500), Sign::Transient),
-        (status(302), Sign::Transient),
-        (Answer::Garbled { status: 200 }, Sign::Transient),
-        (Answer::Silence(Silence::Connect), Sign::Transient),
-        (Answer::Silence(Silence::Timeout), Sign::Transient),
-        (Answer::NoToken(NoToken::Unavailable), Sign::Transient),
+        (named("new", None), HealthSignal::Alive),
+        (status(400), HealthSignal::Alive),
+        (status(404), HealthSignal::Alive),
+        (status(409), HealthSignal::Alive),
+        (status(403), HealthSignal::Forbidden),
+        (status(401), HealthSignal::BadCredentials),
+        (
+            ApiResponse::NoToken(TokenError::Missing),
+            HealthSignal::BadCredentials,
+        ),
+        (status(429), HealthSignal::Throttled(None)),
+        (status(408), HealthSignal::Transient),
+        (status(425), HealthSignal::Transient),
+        (status(500), HealthSignal::Transient),
+        (status(302), HealthSignal::Transient),
+        (
+            ApiResponse::Malformed { status: 200 },
+            HealthSignal::Transient,
+        ),
+        (
+            ApiResponse::Silence(TransportError::Connect),
+            HealthSignal::Transient,
+        ),
+        (
+            ApiResponse::Silence(TransportError::Timeout),
+            HealthSignal::Transient,
+        ),
+        (
+            ApiResponse::NoToken(TokenError::Unavailable),
+            HealthSignal::Transient,
+        ),
     ] {
         assert_eq!(sign(&answer), expected, "{answer:?}");
     }
@@ -492,8 +507,8 @@ fn each_answer_tells_of_the_apis_health() {
 #[test]
 fn questions_are_counted_by_what_they_found() {
     let request = request(Some(OURS));
-    let asked = |step: &Step, answer: &Answer| confirmation(step, answer, &request);
-    let new = Step::ConfirmNew(not_found());
+    let asked = |step: &CallStep, answer: &ApiResponse| confirmation(step, answer, &request);
+    let new = CallStep::ConfirmNew(not_found());
     for (answer, expected) in [
         (named("new", Some(OURS)), Confirmation::Found),
         (named("new", None), Confirmation::Found),
@@ -505,5 +520,5 @@ fn questions_are_counted_by_what_they_found() {
     ] {
         assert_eq!(asked(&new, &answer), Some(expected), "{answer:?}");
     }
-    assert_eq!(asked(&Step::Rename, &named("new", Some(OURS))), None);
+    assert_eq!(asked(&CallStep::Rename, &named("new", Some(OURS))), None);
 }

@@ -7,9 +7,9 @@ use serde_json::value::RawValue;
 use crate::wire::visible::escaped_for_editor;
 
 /// A JSON object whose values are kept as they are written, repeated names included.
-pub(super) struct Object(Vec<(String, Box<RawValue>)>);
+pub(super) struct OrderedObject(Vec<(String, Box<RawValue>)>);
 
-impl Object {
+impl OrderedObject {
     /// Sets a field to a text, where it stands; a name given twice is what may have been wrong, so
     /// only one is left.
     pub(super) fn set(&mut self, field: &str, text: &str) {
@@ -50,26 +50,26 @@ impl Object {
     }
 }
 
-impl<'de> Deserialize<'de> for Object {
+impl<'de> Deserialize<'de> for OrderedObject {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Visit;
+        struct OrderedVisitor;
 
-        impl<'de> Visitor<'de> for Visit {
-            type Value = Object;
+        impl<'de> Visitor<'de> for OrderedVisitor {
+            type Value = OrderedObject;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OrderedObject, A::Error> {
                 let mut fields = Vec::new();
                 while let Some(field) = map.next_entry()? {
                     fields.push(field);
                 }
-                Ok(Object(fields))
+                Ok(OrderedObject(fields))
             }
         }
-        from.deserialize_map(Visit)
+        from.deserialize_map(OrderedVisitor)
     }
 }
 
@@ -78,15 +78,15 @@ impl<'de> Deserialize<'de> for Object {
 pub fn editable(body: &str) -> String {
     const INDENT: &str = "  ";
 
-    fn lay_out(text: &str, margin: &str) -> Option<String> {
-        let object: Object = serde_json::from_str(text).ok()?;
+    fn pretty_print(text: &str, margin: &str) -> Option<String> {
+        let object: OrderedObject = serde_json::from_str(text).ok()?;
         if object.0.is_empty() {
             return None;
         }
         let inner = format!("{margin}{INDENT}");
         let fields = object.0.iter().map(|(name, value)| {
             let name = serde_json::Value::from(name.as_str());
-            let value = lay_out(value.get(), &inner).unwrap_or_else(|| value.get().to_owned());
+            let value = pretty_print(value.get(), &inner).unwrap_or_else(|| value.get().to_owned());
             format!("{inner}{name}: {value}")
         });
         let fields = fields.collect::<Vec<_>>().join(",\n");
@@ -94,7 +94,7 @@ pub fn editable(body: &str) -> String {
     }
 
     let is_json = serde_json::from_str::<serde::de::IgnoredAny>(body).is_ok();
-    let text = lay_out(body, "").unwrap_or_else(|| body.to_owned());
+    let text = pretty_print(body, "").unwrap_or_else(|| body.to_owned());
     let text = if is_json {
         // In JSON these two can only stand between values.
         text.replace("\r\n", "\n").replace(['\r', '\t'], " ")

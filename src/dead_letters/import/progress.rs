@@ -13,14 +13,14 @@ const LENGTH_MAX: u64 = 4096;
 
 /// Everything before `bytes` is imported.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Progress {
+pub(super) struct ImportProgress {
     pub(super) bytes: u64,
     pub(super) letters: u64,
     /// The id of the last of them, to know the file again.
     pub(super) last: String,
 }
 
-impl Progress {
+impl ImportProgress {
     pub(super) fn path(file: &Path) -> PathBuf {
         beside(file, ".progress")
     }

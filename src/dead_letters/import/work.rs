@@ -7,12 +7,12 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Duration, interval};
 
-use super::super::desk::{Step, Stop};
+use super::super::desk::{AbortReason, ReviewProgress};
 use super::super::letter::LetterId;
-use super::super::selection::Selection;
-use super::progress::Progress;
-use super::{Import, ImportTrouble, Imported, Line, as_letter, lines};
-use crate::broker::{Publication, Sender};
+use super::super::selection::LetterSelection;
+use super::progress::ImportProgress;
+use super::{Import, ImportError, ImportRecord, ImportResult, as_letter, lines};
+use crate::broker::{PublishResult, Republisher};
 
 /// Letters on their way at once: enough to hide the time that a confirm takes.
 const WINDOW: usize = 256;
@@ -24,46 +24,46 @@ const WATCH: Duration = Duration::from_millis(500);
 /// enough that a restart has little to look up in the queue.
 const NOTE_EVERY: u64 = 1000;
 
-pub(super) struct Work<'a, P> {
+pub(super) struct ImportRun<'a, P> {
     exchange: &'a str,
     import: &'a mut Import,
-    there: Selection,
+    there: LetterSelection,
     progress: P,
     /// By where their lines end: sent and not confirmed, each with what lies before it.
-    unconfirmed: BTreeMap<u64, Option<Reached>>,
-    under_way: FuturesUnordered<Fate>,
+    unconfirmed: BTreeMap<u64, Option<Checkpoint>>,
+    under_way: FuturesUnordered<RecordResult>,
     /// What those weigh.
     weight: usize,
     /// All that was read in this run.
-    read: Option<Reached>,
+    read: Option<Checkpoint>,
     /// Done since it was written down how far it came.
     unnoted: u64,
-    outcome: Imported,
+    outcome: ImportResult,
 }
 
 /// A line that was sent, by where it ends, and what comes of it.
-type Fate = Pin<Box<dyn Future<Output = (u64, usize, Publication)> + Send>>;
+type RecordResult = Pin<Box<dyn Future<Output = (u64, usize, PublishResult)> + Send>>;
 
-/// The file up to the end of a line, as [`Progress`] tells it.
+/// The file up to the end of a line, as [`ImportProgress`] tells it.
 #[derive(Clone, Copy)]
-struct Reached {
+struct Checkpoint {
     bytes: u64,
     letters: u64,
     last: LetterId,
 }
 
-impl<'a, P: Fn(Step)> Work<'a, P> {
+impl<'a, P: Fn(ReviewProgress)> ImportRun<'a, P> {
     pub(super) fn new(
         exchange: &'a str,
         import: &'a mut Import,
-        there: Selection,
+        there: LetterSelection,
         progress: P,
     ) -> Self {
         Self {
             exchange,
-            outcome: Imported {
+            outcome: ImportResult {
                 before: import.progress.letters,
-                ..Imported::default()
+                ..ImportResult::default()
             },
             import,
             there,
@@ -78,69 +78,69 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
 
     pub(super) async fn run(
         mut self,
-        sender: Sender,
+        sender: Republisher,
         mut interrupt: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Imported, ImportTrouble> {
+    ) -> Result<ImportResult, ImportError> {
         let mut lines = lines(&self.import.path, self.import.progress.bytes)?;
         let mut more = true;
         let mut watch = interval(WATCH);
         loop {
-            while more && self.goes_on() && self.has_room() {
+            while more && self.is_running() && self.has_room() {
                 match lines.next().transpose()? {
                     Some(line) => self.send(&sender, line).await,
                     None => more = false,
                 }
             }
-            if self.under_way.is_empty() || !self.goes_on() {
+            if self.under_way.is_empty() || !self.is_running() {
                 break;
             }
             tokio::select! {
                 biased;
-                () = interrupt.as_mut() => self.stop(Stop::interrupted(sender.waiting())),
+                () = interrupt.as_mut() => self.stop(AbortReason::interrupted(sender.waiting())),
                 Some((end, weight, fate)) = self.under_way.next() => {
                     self.weight -= weight;
                     self.told(end, &fate);
                 }
                 _ = watch.tick() => {
                     if let Some(waiting) = sender.waiting() {
-                        (self.progress)(Step::Waiting(waiting));
+                        (self.progress)(ReviewProgress::Waiting(waiting));
                     }
                 }
             }
             if self.unnoted >= NOTE_EVERY {
-                self.note()?;
+                self.checkpoint()?;
             }
         }
-        self.note()?;
+        self.checkpoint()?;
         // Those under way are looked up in the queue by the next run.
         self.outcome.unconfirmed += self.under_way.len() as u64;
         self.under_way.clear();
         let trouble = sender.close().await;
         // What ended the channel says more than that a confirm did not come.
-        if let (Some(Stop::Lost), Some(trouble)) = (&self.outcome.stop, trouble) {
+        if let (Some(AbortReason::Lost), Some(trouble)) = (&self.outcome.stop, trouble) {
             self.outcome.stop = Some(trouble.into());
         }
         self.outcome.left = self.import.total.saturating_sub(self.done());
         Ok(self.outcome)
     }
 
-    async fn send(&mut self, sender: &Sender, line: Line) {
+    async fn send(&mut self, sender: &Republisher, line: ImportRecord) {
         let id = LetterId::of(&line.message);
         let before = self.read;
         let letters = before.map_or(self.import.progress.letters, |before| before.letters);
-        self.read = Some(Reached {
+        self.read = Some(Checkpoint {
             bytes: line.end,
             letters: letters + 1,
             last: id,
         });
-        if self.there.take(id) {
+        if self.there.remove(id) {
             self.outcome.there += 1;
             self.unnoted += 1;
             return;
         }
         self.unconfirmed.insert(line.end, before);
         let letter = as_letter(line.message, self.exchange);
-        if Sender::carries(&letter) {
+        if Republisher::fits_frame(&letter) {
             let weight = letter.weight();
             self.weight += weight;
             let fate = sender.hand_over(letter).await;
@@ -148,26 +148,26 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
             self.under_way
                 .push(Box::pin(async move { (end, weight, fate.await) }));
         } else {
-            self.stop(Stop::Unsendable(id));
+            self.stop(AbortReason::Unsendable(id));
         }
     }
 
-    fn told(&mut self, end: u64, fate: &Publication) {
+    fn told(&mut self, end: u64, fate: &PublishResult) {
         match fate {
-            Publication::Confirmed(proof) => {
+            PublishResult::Confirmed(proof) => {
                 self.outcome.without_properties += u64::from(!proof.is_whole());
                 self.unconfirmed.remove(&end);
                 self.outcome.imported += 1;
                 self.unnoted += 1;
             }
-            Publication::Returned => self.stop(Stop::Returned(self.exchange.to_owned())),
-            Publication::Refused => self.stop(Stop::Refused),
-            Publication::Lost => {
+            PublishResult::Returned => self.stop(AbortReason::Returned(self.exchange.to_owned())),
+            PublishResult::Refused => self.stop(AbortReason::Refused),
+            PublishResult::Lost => {
                 self.outcome.unconfirmed += 1;
-                self.stop(Stop::Lost);
+                self.stop(AbortReason::Lost);
             }
         }
-        (self.progress)(Step::Done {
+        (self.progress)(ReviewProgress::Done {
             done: self.done(),
             of: self.import.total,
         });
@@ -182,13 +182,13 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
     }
 
     /// Writes down up to where every line is done.
-    fn note(&mut self) -> Result<(), ImportTrouble> {
+    fn checkpoint(&mut self) -> Result<(), ImportError> {
         self.unnoted = 0;
         let first = self.unconfirmed.first_key_value();
         let Some(reached) = first.map_or(self.read, |(_, before)| *before) else {
             return Ok(());
         };
-        self.import.progress = Progress {
+        self.import.progress = ImportProgress {
             bytes: reached.bytes,
             letters: reached.letters,
             last: reached.last.full(),
@@ -196,12 +196,12 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
         self.import.save_progress()
     }
 
-    const fn goes_on(&self) -> bool {
+    const fn is_running(&self) -> bool {
         self.outcome.stop.is_none()
     }
 
     /// The first reason is kept.
-    fn stop(&mut self, why: Stop) {
+    fn stop(&mut self, why: AbortReason) {
         self.outcome.stop.get_or_insert(why);
     }
 }

@@ -8,13 +8,16 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::super::desk::{Step, Stop};
-use super::super::done::{Done, Next};
-use super::super::letter::{Letter, LetterId};
-use super::super::selection::Selection;
-use super::{REFUSALS_LISTED, Refused, Replay, Replayed, via_due};
-use crate::broker::{Back, Claim, Held, Look, Publication, Review, Sender, Trouble};
-use crate::wire::message::Message;
+use super::super::desk::{AbortReason, ReviewProgress};
+use super::super::done::{RedeliveryTracker, TrackedLetter};
+use super::super::letter::{DeadLetter, LetterId};
+use super::super::selection::LetterSelection;
+use super::{REFUSALS_LISTED, RefusedLetter, ReplayOptions, ReplayResult, via_due};
+use crate::broker::{
+    AckHandle, BrokerError, BrowseCursor, BrowsedMessage, DeadLetterQueue, DepthCheck,
+    PublishResult, Republisher,
+};
+use crate::wire::message::MessageView;
 
 /// Replays on their way at once: enough to hide the time that a confirm takes.
 const WINDOW: usize = 256;
@@ -28,41 +31,42 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 /// How often it is asked whether the broker confirms nothing.
 const WATCH: Duration = Duration::from_millis(500);
 
-pub(super) struct Work<'a, P> {
-    review: &'a Review,
-    replay: &'a Replay,
+pub(super) struct ReplayRun<'a, P> {
+    review: &'a DeadLetterQueue,
+    replay: &'a ReplayOptions,
     /// What was not sent yet.
-    selection: Selection,
+    selection: LetterSelection,
     of: u64,
     pace: Option<Interval>,
     progress: P,
-    ready: Option<Ready>,
-    under_way: FuturesUnordered<Fate>,
+    ready: Option<ReadyLetter>,
+    under_way: FuturesUnordered<LetterResult>,
     /// What those weigh.
     weight: usize,
-    done: Done,
+    done: RedeliveryTracker,
     /// Nothing is sent any more; what was taken and has come back is taken again.
     taking_again: bool,
-    outcome: Replayed,
+    outcome: ReplayResult,
     /// Sent, and not confirmed for good.
     unconfirmed: u64,
 }
 
 /// A letter that was sent, and what comes of it.
-type Fate = Pin<Box<dyn Future<Output = (LetterId, usize, Claim, Publication)> + Send>>;
+type LetterResult =
+    Pin<Box<dyn Future<Output = (LetterId, usize, AckHandle, PublishResult)> + Send>>;
 
 /// A letter that is sent as soon as the rate allows.
-struct Ready {
+struct ReadyLetter {
     id: LetterId,
-    message: Message,
-    claim: Claim,
+    message: MessageView,
+    claim: AckHandle,
 }
 
-impl<'a, P: Fn(Step)> Work<'a, P> {
+impl<'a, P: Fn(ReviewProgress)> ReplayRun<'a, P> {
     pub(super) fn new(
-        review: &'a Review,
-        replay: &'a Replay,
-        selection: Selection,
+        review: &'a DeadLetterQueue,
+        replay: &'a ReplayOptions,
+        selection: LetterSelection,
         rate: Option<NonZeroU32>,
         progress: P,
     ) -> Self {
@@ -81,9 +85,9 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
             ready: None,
             under_way: FuturesUnordered::new(),
             weight: 0,
-            done: Done::default(),
+            done: RedeliveryTracker::default(),
             taking_again: false,
-            outcome: Replayed::default(),
+            outcome: ReplayResult::default(),
             unconfirmed: 0,
         }
     }
@@ -91,7 +95,7 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
     pub(super) async fn run(
         mut self,
         mut interrupt: Pin<&mut impl Future<Output = ()>>,
-    ) -> Replayed {
+    ) -> ReplayResult {
         let sender = match self.review.sender().await {
             Ok(sender) => sender,
             Err(trouble) => {
@@ -110,14 +114,14 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
             };
             let (goes_on, left) = (self.goes_on(), self.selection.total());
             match self.done.next_pass(goes_on, before, left, back) {
-                Next::End => break,
-                next => self.taking_again = next == Next::TakeAgain,
+                TrackedLetter::End => break,
+                next => self.taking_again = next == TrackedLetter::TakeAgain,
             }
         }
         self.under_way.clear();
         let trouble = sender.close().await;
         // What ended the channel says more than that a confirm did not come.
-        if let (Some(Stop::Lost), Some(trouble)) = (&self.outcome.stop, trouble) {
+        if let (Some(AbortReason::Lost), Some(trouble)) = (&self.outcome.stop, trouble) {
             self.outcome.stop = Some(trouble.into());
         }
         self.end()
@@ -126,9 +130,9 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
     /// Goes through the queue once, as far as time allows.
     async fn pass(
         &mut self,
-        sender: &Sender,
+        sender: &Republisher,
         mut interrupt: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Back, Trouble> {
+    ) -> Result<DepthCheck, BrokerError> {
         let mut look = self.review.look().await?;
         let deadline = Instant::now() + PASS_MAX;
         let mut last_wait = None;
@@ -150,7 +154,7 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
             tokio::select! {
                 biased;
                 () = interrupt.as_mut(), if self.goes_on() => {
-                    self.stop(Stop::interrupted(sender.waiting()));
+                    self.stop(AbortReason::interrupted(sender.waiting()));
                 }
                 Some((id, weight, claim, fate)) = self.under_way.next() => {
                     self.weight -= weight;
@@ -162,12 +166,12 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
                     self.send(sender).await;
                 }
                 held = look.next(), if reading && self.ready.is_none() => match held? {
-                    Some(held) => self.choose(held),
+                    Some(held) => self.prepare_next(held),
                     None => reading = false,
                 },
                 _ = watch.tick() => {
                     if let Some(waiting) = sender.waiting() {
-                        (self.progress)(Step::Waiting(waiting));
+                        (self.progress)(ReviewProgress::Waiting(waiting));
                     }
                 }
             }
@@ -175,7 +179,7 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
         self.give_back(look).await
     }
 
-    async fn give_back(&mut self, look: Look) -> Result<Back, Trouble> {
+    async fn give_back(&mut self, look: BrowseCursor) -> Result<DepthCheck, BrokerError> {
         // Their confirms came too late, if at all; the letters go back.
         self.unconfirmed += self.under_way.len() as u64;
         self.outcome.unconfirmed += self.under_way.len() as u64;
@@ -186,33 +190,33 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
             return back.await;
         }
         // Who asked for the end is not to wait for a broker that does not answer.
-        let silent = Trouble::Silent(LAST_WAIT.as_secs());
+        let silent = BrokerError::Silent(LAST_WAIT.as_secs());
         timeout(LAST_WAIT, back).await.unwrap_or(Err(silent))
     }
 
     /// Makes the letter ready, if it is one of the selected and can be sent.
-    fn choose(&mut self, held: Held) {
-        let letter = Letter::new(held.message, held.deliveries);
-        if self.taking_again || !self.selection.take(letter.id) {
-            self.done.meet(letter.id, held.redelivered, held.claim);
+    fn prepare_next(&mut self, held: BrowsedMessage) {
+        let letter = DeadLetter::new(held.message, held.deliveries);
+        if self.taking_again || !self.selection.remove(letter.id) {
+            self.done.on_seen(letter.id, held.redelivered, held.claim);
             return;
         }
         match self.replay.prepare(&letter, self.review.requests()) {
             Ok(message) => {
-                self.ready = Some(Ready {
+                self.ready = Some(ReadyLetter {
                     id: letter.id,
                     message: via_due(message, self.review),
                     claim: held.claim,
                 });
             }
-            Err(why) => self.refuse(Refused {
+            Err(why) => self.refuse(RefusedLetter {
                 letter: letter.id,
                 why,
             }),
         }
     }
 
-    fn refuse(&mut self, refused: Refused) {
+    fn refuse(&mut self, refused: RefusedLetter) {
         self.outcome.refused_count += 1;
         if self.outcome.refused.len() < REFUSALS_LISTED {
             self.outcome.refused.push(refused);
@@ -224,8 +228,8 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
         self.unconfirmed += u64::from(self.ready.take().is_some());
     }
 
-    async fn send(&mut self, sender: &Sender) {
-        if let Some(Ready { id, message, claim }) = self.ready.take() {
+    async fn send(&mut self, sender: &Republisher) {
+        if let Some(ReadyLetter { id, message, claim }) = self.ready.take() {
             let weight = message.weight();
             self.weight += weight;
             let fate = sender.hand_over(message).await;
@@ -234,20 +238,20 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
         }
     }
 
-    fn told(&mut self, id: LetterId, claim: Claim, fate: Publication) {
+    fn told(&mut self, id: LetterId, claim: AckHandle, fate: PublishResult) {
         let why = match fate {
-            Publication::Confirmed(proof) => {
+            PublishResult::Confirmed(proof) => {
                 self.outcome.without_properties += u64::from(!proof.is_whole());
                 self.done.add(id, claim.replayed(proof));
                 self.outcome.replayed += 1;
                 self.tell_progress();
                 return;
             }
-            Publication::Returned => Stop::Returned(self.review.due().to_owned()),
-            Publication::Refused => Stop::Refused,
-            Publication::Lost => {
+            PublishResult::Returned => AbortReason::Returned(self.review.due().to_owned()),
+            PublishResult::Refused => AbortReason::Refused,
+            PublishResult::Lost => {
                 self.outcome.unconfirmed += 1;
-                Stop::Lost
+                AbortReason::Lost
             }
         };
         self.unconfirmed += 1;
@@ -255,7 +259,7 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
     }
 
     fn tell_progress(&self) {
-        (self.progress)(Step::Done {
+        (self.progress)(ReviewProgress::Done {
             done: self.outcome.replayed + self.outcome.refused_count,
             of: self.of,
         });
@@ -266,11 +270,11 @@ impl<'a, P: Fn(Step)> Work<'a, P> {
     }
 
     /// The first reason is kept.
-    fn stop(&mut self, why: Stop) {
+    fn stop(&mut self, why: AbortReason) {
         self.outcome.stop.get_or_insert(why);
     }
 
-    fn end(mut self) -> Replayed {
+    fn end(mut self) -> ReplayResult {
         self.drop_ready();
         let unsent = self.selection.total();
         let unconfirmed = self.unconfirmed + self.under_way.len() as u64;

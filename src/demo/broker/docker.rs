@@ -6,8 +6,8 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use super::{
-    image::Image,
-    janitor::Janitor,
+    image::BrokerImage,
+    janitor::CleanupGuard,
     shell::{CommandFailed, run},
 };
 
@@ -40,17 +40,17 @@ pub(super) async fn docker(arguments: &[&str], limit: Duration) -> Result<String
 
 /// A running RabbitMQ; removed when dropped, or when this process is gone.
 #[derive(Debug)]
-pub struct Container {
+pub struct DockerContainer {
     name: String,
     pub amqp_port: u16,
     pub management_port: u16,
     pub prometheus_port: u16,
-    _janitor: Janitor,
+    _janitor: CleanupGuard,
 }
 
-impl Container {
+impl DockerContainer {
     /// Starts one. It is up once it greets.
-    pub async fn start(image: &Image) -> Result<Self, CommandFailed> {
+    pub async fn start(image: &BrokerImage) -> Result<Self, CommandFailed> {
         let mut tries = 1;
         loop {
             match Self::start_on_free_ports(image).await {
@@ -63,7 +63,7 @@ impl Container {
     }
 
     /// Docker could choose the ports itself, but would choose others after a restart.
-    async fn start_on_free_ports(image: &Image) -> Result<Self, CommandFailed> {
+    async fn start_on_free_ports(image: &BrokerImage) -> Result<Self, CommandFailed> {
         let cannot = |error: io::Error| CommandFailed {
             program: "docker run".to_owned(),
             why: format!("cannot be prepared: {error}"),
@@ -71,7 +71,7 @@ impl Container {
         let [amqp_port, management_port, prometheus_port] = free_ports().map_err(cannot)?;
         let name = format!("rename-worker-{}", Uuid::new_v4().simple());
         // Hired first, so that not even an interrupted start leaves anything behind.
-        let janitor = Janitor::of_container(&name).map_err(cannot)?;
+        let janitor = CleanupGuard::of_container(&name).map_err(cannot)?;
         let publish = |host: u16, inside: u16| format!("127.0.0.1:{host}:{inside}");
         docker(
             &[

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Progress, Release,
+    BrokerRelease, ProvisionProgress,
     docker::{daemon_answers, docker},
     machine::{apt_install, find_program, is_root},
     shell::{CommandFailed, run, script},
@@ -56,7 +56,7 @@ tar -C "$root" --exclude='./proc/*' --exclude='./sys/*' --exclude='./dev/*' -c .
 
 /// An image that the daemon has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Image {
+pub struct BrokerImage {
     pub name: String,
     pub tag: String,
     /// Whether it was built here: then it runs as the user `rabbitmq` and every container of it
@@ -64,14 +64,14 @@ pub struct Image {
     pub built_here: bool,
 }
 
-impl fmt::Display for Image {
+impl fmt::Display for BrokerImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.name, self.tag)
     }
 }
 
-impl Image {
-    fn official(release: Release) -> Self {
+impl BrokerImage {
+    fn official(release: BrokerRelease) -> Self {
         Self {
             name: "rabbitmq".to_owned(),
             tag: format!("{release}-management"),
@@ -79,7 +79,7 @@ impl Image {
         }
     }
 
-    fn from_debian(release: Release) -> Self {
+    fn from_debian(release: BrokerRelease) -> Self {
         Self {
             name: BUILT_NAME.to_owned(),
             tag: release.to_string(),
@@ -89,10 +89,13 @@ impl Image {
 }
 
 /// Finds, pulls or builds the image; an error says why there is none.
-pub async fn obtain(release: Release, progress: &Progress) -> Result<Image, String> {
+pub async fn obtain(
+    release: BrokerRelease,
+    progress: &ProvisionProgress,
+) -> Result<BrokerImage, String> {
     daemon_answers().await.map_err(|e| e.to_string())?;
-    let official = Image::official(release);
-    let built = Image::from_debian(release);
+    let official = BrokerImage::official(release);
+    let built = BrokerImage::from_debian(release);
     if present(&official).await {
         return Ok(official);
     }
@@ -112,14 +115,14 @@ pub async fn obtain(release: Release, progress: &Progress) -> Result<Image, Stri
     }
 }
 
-async fn present(image: &Image) -> bool {
+async fn present(image: &BrokerImage) -> bool {
     docker(&["image", "inspect", &image.to_string()], SHORT)
         .await
         .is_ok()
 }
 
 /// Whether an image built earlier is there and of this recipe.
-async fn current(image: &Image) -> bool {
+async fn current(image: &BrokerImage) -> bool {
     let label = r#"{{index .Config.Labels "rename-worker.recipe"}}"#;
     docker(
         &["image", "inspect", "--format", label, &image.to_string()],
@@ -129,11 +132,15 @@ async fn current(image: &Image) -> bool {
     .is_ok_and(|recipe| recipe.trim() == RECIPE)
 }
 
-async fn build(release: Release, image: &Image, progress: &Progress) -> Result<(), String> {
+async fn build(
+    release: BrokerRelease,
+    image: &BrokerImage,
+    progress: &ProvisionProgress,
+) -> Result<(), String> {
     if !is_root().await {
         return Err("debootstrap needs root".to_owned());
     }
-    let _turn = turn::take(&format!("rabbitmq-{release}"), progress).await?;
+    let _turn = turn::acquire(&format!("rabbitmq-{release}"), progress).await?;
     // Whoever had the turn before may have built it.
     if current(image).await {
         return Ok(());
@@ -144,7 +151,7 @@ async fn build(release: Release, image: &Image, progress: &Progress) -> Result<(
             .await
             .map_err(|e| e.to_string())?;
     }
-    let folder = Scratch::new(release)?;
+    let folder = ScratchDir::new(release)?;
     let arguments = [
         OsStr::new(release.suite()),
         folder.0.as_os_str(),
@@ -166,10 +173,10 @@ fn told(error: &CommandFailed, log: &Path) -> String {
 }
 
 /// A folder for the packages' files, removed at the end.
-struct Scratch(PathBuf);
+struct ScratchDir(PathBuf);
 
-impl Scratch {
-    fn new(release: Release) -> Result<Self, String> {
+impl ScratchDir {
+    fn new(release: BrokerRelease) -> Result<Self, String> {
         let name = format!("rename-worker-image-{release}-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -177,7 +184,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }

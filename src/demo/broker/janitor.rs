@@ -16,13 +16,13 @@ const WAIT_THEN_CLEAN: &str = "trap '' INT TERM HUP; cat >/dev/null; ";
 
 /// Dropping it cleans at once and waits until that is done.
 #[derive(Debug)]
-pub struct Janitor {
+pub struct CleanupGuard {
     child: Child,
 }
 
-impl Janitor {
+impl CleanupGuard {
     /// When this process or the janitor is gone, `sh` runs `script` with `arguments` as `$1`, ….
-    pub fn hire(script: &str, arguments: &[&OsStr]) -> io::Result<Self> {
+    pub fn spawn(script: &str, arguments: &[&OsStr]) -> io::Result<Self> {
         let child = Command::new("sh")
             .arg("-c")
             .arg(format!("{WAIT_THEN_CLEAN}{script}"))
@@ -39,11 +39,11 @@ impl Janitor {
 
     /// Removes a container.
     pub fn of_container(name: &str) -> io::Result<Self> {
-        Self::hire(r#"docker rm --force --volumes "$1""#, &[OsStr::new(name)])
+        Self::spawn(r#"docker rm --force --volumes "$1""#, &[OsStr::new(name)])
     }
 }
 
-impl Drop for Janitor {
+impl Drop for CleanupGuard {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
@@ -59,7 +59,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let rubbish = folder.path().join("rubbish");
         std::fs::write(&rubbish, "").unwrap();
-        let janitor = Janitor::hire(r#"rm "$1""#, &[rubbish.as_os_str()]).unwrap();
+        let janitor = CleanupGuard::spawn(r#"rm "$1""#, &[rubbish.as_os_str()]).unwrap();
         assert!(rubbish.exists());
         drop(janitor);
         assert!(!rubbish.exists());

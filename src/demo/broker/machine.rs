@@ -9,7 +9,7 @@ use std::{
 use tokio::process::Command;
 
 use super::{
-    Progress,
+    ProvisionProgress,
     shell::{CommandFailed, run},
     turn,
 };
@@ -35,14 +35,14 @@ pub fn server_program() -> Option<PathBuf> {
 }
 
 /// Installs RabbitMQ and stops the service that the package starts: our node is a private one.
-pub async fn install(progress: &Progress) -> Result<(), String> {
+pub async fn install(progress: &ProvisionProgress) -> Result<(), String> {
     if !is_root().await {
         return Err("this is not root".to_owned());
     }
     if find_program("apt-get").is_none() {
         return Err("there is no apt-get".to_owned());
     }
-    let _turn = turn::take("rabbitmq-package", progress).await?;
+    let _turn = turn::acquire("rabbitmq-package", progress).await?;
     // Whoever had the turn before may have installed it.
     if server_program().is_some() {
         return Ok(());

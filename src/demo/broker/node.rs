@@ -15,7 +15,7 @@ use std::{
 use super::{
     docker::free_ports,
     greeting,
-    janitor::Janitor,
+    janitor::CleanupGuard,
     machine::find_program,
     shell::{CommandFailed, run, script},
 };
@@ -38,7 +38,7 @@ rm -rf "$1""#;
 
 /// The ports that a node listens on, all on loopback.
 #[derive(Debug, Clone, Copy)]
-pub struct Ports {
+pub struct NodePorts {
     pub amqp: u16,
     pub management: u16,
     pub prometheus: u16,
@@ -48,16 +48,16 @@ pub struct Ports {
 
 /// A running node; stopped and its folder removed when dropped, or when this process is gone.
 #[derive(Debug)]
-pub struct Node {
-    pub ports: Ports,
+pub struct BrokerNode {
+    pub ports: NodePorts,
     server: PathBuf,
     folder: PathBuf,
     running: Mutex<Option<Child>>,
     epmd: Option<Child>,
-    _janitor: Janitor,
+    _janitor: CleanupGuard,
 }
 
-impl Node {
+impl BrokerNode {
     /// Starts one. It is up once it greets.
     pub fn start(server: &Path) -> Result<Self, String> {
         Self::prepare(server)
@@ -123,7 +123,7 @@ impl Node {
 
     fn prepare(server: &Path) -> std::io::Result<Self> {
         let [amqp, management, prometheus, distribution, epmd] = free_ports()?;
-        let ports = Ports {
+        let ports = NodePorts {
             amqp,
             management,
             prometheus,
@@ -132,7 +132,7 @@ impl Node {
         };
         let folder = std::env::temp_dir().join(format!("rename-worker-node-{amqp}"));
         fs::create_dir(&folder)?;
-        let janitor = Janitor::hire(CLEAN, &[folder.as_os_str()])?;
+        let janitor = CleanupGuard::spawn(CLEAN, &[folder.as_os_str()])?;
         fs::create_dir(folder.join("conf.d"))?;
         fs::write(folder.join("rabbitmq-env.conf"), "")?;
         fs::write(folder.join("advanced.config"), "[].\n")?;
@@ -248,7 +248,7 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for BrokerNode {
     fn drop(&mut self) {
         // Here only so that no zombies are left; the janitor, dropped next, does the rest.
         let server = self.lock().take();
@@ -274,8 +274,8 @@ fn start_port_mapper(port: u16) -> std::io::Result<Option<Child>> {
         .map(Some)
 }
 
-fn configuration(ports: Ports) -> String {
-    let Ports {
+fn configuration(ports: NodePorts) -> String {
+    let NodePorts {
         amqp,
         management,
         prometheus,

@@ -14,7 +14,7 @@ pub struct CommandFailed {
 
 /// Runs the command to its end, at most `limit`, and returns what it printed.
 pub async fn run(command: &mut Command, limit: Duration) -> Result<String, CommandFailed> {
-    let program = spelt(command);
+    let program = command_line(command);
     let failed = |why: String| CommandFailed {
         program: program.clone(),
         why,
@@ -40,7 +40,7 @@ pub async fn run(command: &mut Command, limit: Duration) -> Result<String, Comma
 }
 
 /// The program and its first argument: enough to know which call it was.
-fn spelt(command: &Command) -> String {
+fn command_line(command: &Command) -> String {
     let command = command.as_std();
     std::iter::once(command.get_program())
         .chain(command.get_args().take(1))

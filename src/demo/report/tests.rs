@@ -7,8 +7,8 @@ use super::*;
 const A: Uuid = Uuid::from_u128(0xa);
 const B: Uuid = Uuid::from_u128(0xb);
 
-fn scripted(request_id: Option<Uuid>, fails: Option<Reason>) -> Scripted {
-    Scripted {
+fn scripted(request_id: Option<Uuid>, fails: Option<Reason>) -> ScenarioRequest {
+    ScenarioRequest {
         account: "T12345678",
         request_id,
         body: Vec::new(),
@@ -16,7 +16,7 @@ fn scripted(request_id: Option<Uuid>, fails: Option<Reason>) -> Scripted {
     }
 }
 
-fn told(event: u128, request: Option<Uuid>, outcome: &str) -> Told {
+fn told(event: u128, request: Option<Uuid>, outcome: &str) -> ReceivedEvent {
     let field = if reason(outcome).is_some() {
         "reason"
     } else {
@@ -85,7 +85,7 @@ async fn what_does_not_is_found() {
 
 #[test]
 fn the_report_reads_well() {
-    let report = Report {
+    let report = DemoReport {
         broker: "a throw-away container of rabbitmq:4.0-management".into(),
         version: Some("4.0.5".into()),
         requests: 1000,
@@ -97,7 +97,7 @@ fn the_report_reads_well() {
             ("invalid_request".to_owned(), 80),
         ]
         .into(),
-        latency_ms: Some(Latency {
+        latency_ms: Some(LatencyReport {
             p50: 31.2,
             p90: 58.8,
             p99: 980.4,
@@ -107,14 +107,14 @@ fn the_report_reads_well() {
         repeats: 0,
         took_effect: 820,
         calls: 1340,
-        dead_letters: DeadLetters {
+        dead_letters: DeadLetterTally {
             queue: "rename.dead-letters".into(),
             letters: 180,
         },
     };
     assert!(report.is_fine());
     insta::assert_snapshot!(report);
-    let lost = Report {
+    let lost = DemoReport {
         took_effect: 821,
         ..report
     };

@@ -7,12 +7,14 @@ use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 
-use super::server::{Then, ok, response, serve};
+use super::server::{ServerReaction, ok, response, serve};
 use super::*;
-use crate::core::answer::Silence;
+use crate::core::answer::TransportError;
 
 /// What one rename comes to at a server that answers as told, and how often it was asked.
-async fn answer_to(then: fn() -> Then) -> (Answer, Vec<(Kind, Status)>, usize) {
+async fn answer_to(
+    then: fn() -> ServerReaction,
+) -> (ApiResponse, Vec<(HttpCallKind, HttpStatus)>, usize) {
     let server = serve(move |_| std::future::ready(then())).await;
     let mut api = api(&server.base_url);
     api.timeout = Duration::from_millis(200);
@@ -22,14 +24,14 @@ async fn answer_to(then: fn() -> Then) -> (Answer, Vec<(Kind, Status)>, usize) {
 }
 
 /// What the server does then, made anew for each case.
-type MakeThen = fn() -> Then;
+type MakeThen = fn() -> ServerReaction;
 
 #[tokio::test]
 async fn a_call_is_what_the_contract_says() {
-    let server = serve(async |_| Then::Send(ok("new@example.com"))).await;
+    let server = serve(async |_| ServerReaction::Send(ok("new@example.com"))).await;
     let (client, told) = client_of(&api(&server.base_url));
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let call = Call {
+    let call = ApiCall {
         kind: CallKind::Confirm,
         traceparent: Some(traceparent.into()),
         ..rename("old@example.com", "new@example.com")
@@ -54,14 +56,14 @@ async fn a_call_is_what_the_contract_says() {
         assert_eq!(request.header(header), Some(value), "{header}");
     }
     assert_eq!(request.body, r#"{"username":"new@example.com"}"#);
-    assert_eq!(told.all(), [(Kind::Confirm, Status::Code(200))]);
+    assert_eq!(told.all(), [(HttpCallKind::Confirm, HttpStatus::Code(200))]);
 }
 
 #[tokio::test]
 async fn a_trace_context_that_fits_no_header_is_left_out() {
-    let server = serve(async |_| Then::Send(ok("new"))).await;
+    let server = serve(async |_| ServerReaction::Send(ok("new"))).await;
     let (client, _) = client_of(&api(&server.base_url));
-    let call = Call {
+    let call = ApiCall {
         traceparent: Some("00-\r\nx-evil: 1".into()),
         ..rename("old", "new")
     };
@@ -72,7 +74,7 @@ async fn a_trace_context_that_fits_no_header_is_left_out() {
 
 #[tokio::test]
 async fn calls_one_after_another_share_a_connection() {
-    let server = serve(async |_| Then::Send(ok("new"))).await;
+    let server = serve(async |_| ServerReaction::Send(ok("new"))).await;
     let (client, _) = client_of(&api(&server.base_url));
     for _ in 0..20 {
         assert_eq!(
@@ -90,7 +92,7 @@ async fn calls_at_once_have_a_connection_each_and_keep_them() {
         let all_here = all_here.clone();
         async move {
             all_here.wait().await;
-            Then::Send(ok("new"))
+            ServerReaction::Send(ok("new"))
         }
     })
     .await;
@@ -106,27 +108,27 @@ async fn calls_at_once_have_a_connection_each_and_keep_them() {
 #[tokio::test]
 async fn a_refusal_keeps_its_code_and_its_wish_to_wait() {
     let then = || {
-        Then::Send(
+        ServerReaction::Send(
             "HTTP/1.1 429 Slow Down\r\nretry-after: 7\r\ncontent-length: 31\r\n\r\n\
              {\"error\":{\"code\":\"RATE_LIMIT\"}}"
                 .into(),
         )
     };
     let (answer, told, _) = answer_to(then).await;
-    let expected = Refusal {
+    let expected = ErrorResponse {
         status: 429,
         code: Some("RATE_LIMIT".into()),
         retry_after: Some(Duration::from_secs(7)),
     };
-    assert_eq!(answer, Answer::Refused(expected));
-    assert_eq!(told, [(Kind::Rename, Status::Code(429))]);
+    assert_eq!(answer, ApiResponse::Refused(expected));
+    assert_eq!(told, [(HttpCallKind::Rename, HttpStatus::Code(429))]);
 }
 
 #[tokio::test]
 async fn redirects_are_not_followed() {
     for status in ["301", "302", "303", "307", "308"] {
         let server = serve(move |_| async move {
-            Then::Send(format!(
+            ServerReaction::Send(format!(
                 "HTTP/1.1 {status} Elsewhere\r\nlocation: /v2\r\ncontent-length: 0\r\n\r\n"
             ))
         })
@@ -140,43 +142,43 @@ async fn redirects_are_not_followed() {
 
 #[tokio::test]
 async fn what_is_lost_after_sending_is_unclear_and_never_sent_twice() {
-    let cases: [(&str, MakeThen, Silence); 7] = [
+    let cases: [(&str, MakeThen, TransportError); 7] = [
         (
             "hang",
-            || Then::SendAndHang(String::new()),
-            Silence::Timeout,
+            || ServerReaction::SendAndHang(String::new()),
+            TransportError::Timeout,
         ),
         (
             "hang in the body",
-            || Then::SendAndHang(ok("new").replace('}', "")),
-            Silence::Timeout,
+            || ServerReaction::SendAndHang(ok("new").replace('}', "")),
+            TransportError::Timeout,
         ),
         (
             "close",
-            || Then::SendAndClose(String::new()),
-            Silence::Reset,
+            || ServerReaction::SendAndClose(String::new()),
+            TransportError::Reset,
         ),
-        ("reset", || Then::Reset, Silence::Reset),
+        ("reset", || ServerReaction::Reset, TransportError::Reset),
         (
             "close in the head",
-            || Then::SendAndClose("HTTP/1.1 200 O".into()),
-            Silence::Reset,
+            || ServerReaction::SendAndClose("HTTP/1.1 200 O".into()),
+            TransportError::Reset,
         ),
         (
             "close in the body",
-            || Then::SendAndClose(ok("new").replace('}', "")),
-            Silence::Reset,
+            || ServerReaction::SendAndClose(ok("new").replace('}', "")),
+            TransportError::Reset,
         ),
         (
             "no HTTP",
-            || Then::SendAndClose("SSH-2.0-hi\r\n".into()),
-            Silence::Reset,
+            || ServerReaction::SendAndClose("SSH-2.0-hi\r\n".into()),
+            TransportError::Reset,
         ),
     ];
     for (name, then, silence) in cases {
         let (answer, told, requests) = answer_to(then).await;
-        assert_eq!(answer, Answer::Silence(silence), "{name}");
-        assert_eq!(told, [(Kind::Rename, silence.into())], "{name}");
+        assert_eq!(answer, ApiResponse::Silence(silence), "{name}");
+        assert_eq!(told, [(HttpCallKind::Rename, silence.into())], "{name}");
         assert_eq!(requests, 1, "{name}");
     }
 }
@@ -185,9 +187,9 @@ async fn what_is_lost_after_sending_is_unclear_and_never_sent_twice() {
 async fn a_kept_connection_that_breaks_after_the_request_is_not_tried_anew() {
     let server = serve(async |request| {
         if request.path().contains("first") {
-            Then::Send(ok("new"))
+            ServerReaction::Send(ok("new"))
         } else {
-            Then::Reset
+            ServerReaction::Reset
         }
     })
     .await;
@@ -197,7 +199,7 @@ async fn a_kept_connection_that_breaks_after_the_request_is_not_tried_anew() {
         user("new")
     );
     let answer = client.change_username(&rename("second", "new")).await;
-    assert_eq!(answer, Answer::Silence(Silence::Reset));
+    assert_eq!(answer, ApiResponse::Silence(TransportError::Reset));
     assert_eq!((server.requests().len(), server.connections()), (2, 1));
 }
 
@@ -218,8 +220,12 @@ async fn without_a_connection_nothing_was_sent() {
         api.connect_timeout = Duration::from_millis(300);
         let (client, told) = client_of(&api);
         let answer = client.change_username(&rename("old", "new")).await;
-        assert_eq!(answer, Answer::Silence(Silence::Connect), "{base_url}");
-        assert_eq!(told.all(), [(Kind::Rename, Status::Connect)]);
+        assert_eq!(
+            answer,
+            ApiResponse::Silence(TransportError::Connect),
+            "{base_url}"
+        );
+        assert_eq!(told.all(), [(HttpCallKind::Rename, HttpStatus::Connect)]);
     }
 }
 
@@ -241,36 +247,36 @@ fn in_chunks(body: &str) -> String {
 #[tokio::test]
 async fn a_body_is_read_up_to_64_kib() {
     const LIMIT: usize = 64 * 1024;
-    let garbled = Answer::Garbled { status: 200 };
-    let cases: [(&str, MakeThen, Answer); 6] = [
+    let garbled = ApiResponse::Malformed { status: 200 };
+    let cases: [(&str, MakeThen, ApiResponse); 6] = [
         (
             "all",
-            || Then::Send(response(200, &padded(LIMIT))),
+            || ServerReaction::Send(response(200, &padded(LIMIT))),
             user("new"),
         ),
         (
             "all, chunked",
-            || Then::Send(in_chunks(&padded(LIMIT))),
+            || ServerReaction::Send(in_chunks(&padded(LIMIT))),
             user("new"),
         ),
         (
             "one more",
-            || Then::Send(response(200, &padded(LIMIT + 1))),
+            || ServerReaction::Send(response(200, &padded(LIMIT + 1))),
             garbled.clone(),
         ),
         (
             "one more, chunked",
-            || Then::Send(in_chunks(&padded(LIMIT + 1))),
+            || ServerReaction::Send(in_chunks(&padded(LIMIT + 1))),
             garbled.clone(),
         ),
         (
             "100 KiB, never ended",
-            || Then::SendAndHang(in_chunks(&padded(100 * 1024)).replace("0\r\n\r\n", "")),
+            || ServerReaction::SendAndHang(in_chunks(&padded(100 * 1024)).replace("0\r\n\r\n", "")),
             garbled,
         ),
         (
             "too long a refusal",
-            || Then::Send(response(404, &padded(LIMIT + 1))),
+            || ServerReaction::Send(response(404, &padded(LIMIT + 1))),
             refused(404),
         ),
     ];
@@ -281,13 +287,14 @@ async fn a_body_is_read_up_to_64_kib() {
 
 #[tokio::test]
 async fn a_200_that_is_no_user_is_garbled() {
-    let (answer, told, _) = answer_to(|| Then::Send(response(200, "<html>Sign in</html>"))).await;
-    assert_eq!(answer, Answer::Garbled { status: 200 });
-    assert_eq!(told, [(Kind::Rename, Status::Garbled)]);
+    let (answer, told, _) =
+        answer_to(|| ServerReaction::Send(response(200, "<html>Sign in</html>"))).await;
+    assert_eq!(answer, ApiResponse::Malformed { status: 200 });
+    assert_eq!(told, [(HttpCallKind::Rename, HttpStatus::Garbled)]);
 }
 
 /// A 200 with a user, as a server sends it that compresses whatever it is asked for.
-fn compressed(encoding: &str, body: &[u8]) -> Then {
+fn compressed(encoding: &str, body: &[u8]) -> ServerReaction {
     let mut bytes = Vec::new();
     let mut encoder = flate2::read::GzEncoder::new(body, flate2::Compression::fast());
     std::io::Read::read_to_end(&mut encoder, &mut bytes).unwrap();
@@ -295,16 +302,16 @@ fn compressed(encoding: &str, body: &[u8]) -> Then {
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-encoding: {encoding}\r\ncontent-length: {length}\r\n\r\n"
     );
-    Then::SendBytes([head.into_bytes(), bytes].concat())
+    ServerReaction::SendBytes([head.into_bytes(), bytes].concat())
 }
 
 #[tokio::test]
 async fn an_answer_that_comes_compressed_all_the_same_is_read() {
     let (answer, told, _) = answer_to(|| compressed("gzip", br#"{"username":"new"}"#)).await;
     assert_eq!(answer, user("new"));
-    assert_eq!(told, [(Kind::Rename, Status::Code(200))]);
+    assert_eq!(told, [(HttpCallKind::Rename, HttpStatus::Code(200))]);
     // What it says of itself is not believed, and what it unfolds to is bounded.
-    let garbled = Answer::Garbled { status: 200 };
+    let garbled = ApiResponse::Malformed { status: 200 };
     let (answer, ..) = answer_to(|| compressed("br", br#"{"username":"new"}"#)).await;
     assert_eq!(answer, garbled);
     let (answer, ..) = answer_to(|| compressed("gzip", &vec![b' '; 128 * 1024])).await;

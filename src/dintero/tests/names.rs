@@ -12,10 +12,10 @@ use tokio::runtime::Runtime;
 use super::*;
 
 /// What the router saw: the path's parameters where the endpoint was reached, and the raw path.
-type Seen = Arc<Mutex<Vec<(Option<(String, String)>, String)>>>;
+type SeenName = Arc<Mutex<Vec<(Option<(String, String)>, String)>>>;
 
 async fn endpoint(
-    State(seen): State<Seen>,
+    State(seen): State<SeenName>,
     Path(parameters): Path<(String, String)>,
     uri: Uri,
 ) -> &'static str {
@@ -25,11 +25,11 @@ async fn endpoint(
     r#"{"username":"new"}"#
 }
 
-async fn elsewhere(State(seen): State<Seen>, uri: Uri) {
+async fn elsewhere(State(seen): State<SeenName>, uri: Uri) {
     seen.lock().unwrap().push((None, uri.to_string()));
 }
 
-async fn server(seen: Seen) -> String {
+async fn server(seen: SeenName) -> String {
     let router = Router::new()
         .route(
             "/v1/accounts/{aid}/auth/users/{username}/change_username",
@@ -56,7 +56,7 @@ fn names() -> impl Strategy<Value = String> {
 #[test]
 fn any_name_arrives_whole_and_reaches_no_other_path() {
     let runtime = Runtime::new().unwrap();
-    let seen = Seen::default();
+    let seen = SeenName::default();
     let base_url = runtime.block_on(server(seen.clone()));
     let (client, _) = client_of(&api(&base_url));
     proptest!(ProptestConfig::with_cases(1_000), |(name in names())| {
@@ -74,11 +74,12 @@ fn any_name_arrives_whole_and_reaches_no_other_path() {
 
 #[tokio::test]
 async fn a_name_that_no_path_carries_is_never_sent() {
-    let seen = Seen::default();
+    let seen = SeenName::default();
     let base_url = server(seen.clone()).await;
     let (client, told) = client_of(&api(&base_url));
     for dots in [".", ".."] {
-        let Answer::Refused(refusal) = client.change_username(&rename(dots, "new")).await else {
+        let ApiResponse::Refused(refusal) = client.change_username(&rename(dots, "new")).await
+        else {
             panic!("{dots} was answered");
         };
         assert_eq!(refusal.code.as_deref(), Some("username_fits_no_path"));

@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::server::{Then, ok, serve};
-use super::tls::{Authority, ca_file};
+use super::server::{ServerReaction, ok, serve};
+use super::tls::{TestAuthority, ca_file};
 use super::*;
 use crate::config::ProxyUrl;
-use crate::core::answer::Silence;
+use crate::core::answer::TransportError;
 
 /// A name that leads nowhere by itself.
 const ELSEWHERE: &str = "api.example.test";
 
 /// Passes on to one address whatever it is asked for, by whoever has the password.
-struct Proxy {
+struct TestProxy {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
 }
@@ -24,7 +24,7 @@ struct Proxy {
 /// `user:pa/ss`, as HTTP Basic sends it.
 const AUTHORIZATION: &str = "proxy-authorization: basic dxnlcjpwys9zcw==";
 
-impl Proxy {
+impl TestProxy {
     async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Self {
@@ -84,9 +84,9 @@ async fn pass_on(mut client: TcpStream, target: SocketAddr, heads: &Mutex<Vec<St
 
 #[tokio::test]
 async fn https_goes_through_the_proxy_s_tunnel() {
-    let authority = Authority::new();
+    let authority = TestAuthority::new();
     let address = authority.serve_as(ELSEWHERE).await;
-    let proxy = Proxy::to(address).await;
+    let proxy = TestProxy::to(address).await;
     let mut api = api(&format!("https://{ELSEWHERE}/v1"));
     let (_dir, path) = ca_file(&authority.pem());
     api.ca_file = Some(path);
@@ -101,7 +101,7 @@ async fn https_goes_through_the_proxy_s_tunnel() {
     // Without the tunnel the API was not reached, so nothing can have been applied.
     api.proxy = Some(proxy.url("user:wrong"));
     let (client, _) = client_of(&api);
-    let not_sent = Answer::Silence(Silence::Connect);
+    let not_sent = ApiResponse::Silence(TransportError::Connect);
     assert_eq!(
         client.change_username(&rename("old", "new")).await,
         not_sent
@@ -110,9 +110,9 @@ async fn https_goes_through_the_proxy_s_tunnel() {
 
 #[tokio::test]
 async fn plain_http_is_asked_of_the_proxy_by_its_whole_url() {
-    let server = serve(|_| async { Then::Send(ok("new")) }).await;
+    let server = serve(|_| async { ServerReaction::Send(ok("new")) }).await;
     let address = server.base_url["http://".len()..].trim_end_matches("/v1");
-    let proxy = Proxy::to(address.parse().unwrap()).await;
+    let proxy = TestProxy::to(address.parse().unwrap()).await;
     let mut api = api(&format!("http://{ELSEWHERE}/v1"));
     api.proxy = Some(proxy.url("user:pa%2fss"));
     let (client, _) = client_of(&api);
@@ -129,7 +129,7 @@ async fn plain_http_is_asked_of_the_proxy_by_its_whole_url() {
     // Refused by the proxy, not by the API.
     api.proxy = Some(proxy.url("user:wrong"));
     let (client, _) = client_of(&api);
-    let not_sent = Answer::Silence(Silence::Connect);
+    let not_sent = ApiResponse::Silence(TransportError::Connect);
     assert_eq!(
         client.change_username(&rename("old", "new")).await,
         not_sent
@@ -138,8 +138,8 @@ async fn plain_http_is_asked_of_the_proxy_by_its_whole_url() {
 
 #[tokio::test]
 async fn what_is_on_this_machine_is_called_without_the_proxy() {
-    let server = serve(|_| async { Then::Send(ok("new")) }).await;
-    let proxy = Proxy::to(([127, 0, 0, 1], 9).into()).await;
+    let server = serve(|_| async { ServerReaction::Send(ok("new")) }).await;
+    let proxy = TestProxy::to(([127, 0, 0, 1], 9).into()).await;
     let mut api = api(&server.base_url);
     api.proxy = Some(proxy.url("user:pa%2fss"));
     let (client, _) = client_of(&api);

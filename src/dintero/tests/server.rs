@@ -10,13 +10,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// What a client sent.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct ReceivedCall {
     /// The request line and the headers.
     pub head: String,
     pub body: String,
 }
 
-impl Request {
+impl ReceivedCall {
     pub fn path(&self) -> &str {
         self.head.split(' ').nth(1).unwrap()
     }
@@ -34,7 +34,7 @@ impl Request {
 }
 
 /// How a request is answered.
-pub enum Then {
+pub enum ServerReaction {
     /// These bytes, and the connection stays.
     Send(String),
     /// The same, of bytes that are no text.
@@ -47,22 +47,22 @@ pub enum Then {
     Reset,
 }
 
-pub struct Server {
+pub struct FakeServer {
     pub base_url: String,
     connections: Arc<AtomicUsize>,
-    requests: Arc<Mutex<Vec<Request>>>,
+    requests: Arc<Mutex<Vec<ReceivedCall>>>,
 }
 
-type Script = Arc<dyn Fn(Request) -> BoxFuture<'static, Then> + Send + Sync>;
+type ServerScript = Arc<dyn Fn(ReceivedCall) -> BoxFuture<'static, ServerReaction> + Send + Sync>;
 
 /// Serves until the runtime ends.
-pub async fn serve<F>(script: impl Fn(Request) -> F + Send + Sync + 'static) -> Server
+pub async fn serve<F>(script: impl Fn(ReceivedCall) -> F + Send + Sync + 'static) -> FakeServer
 where
-    F: Future<Output = Then> + Send + 'static,
+    F: Future<Output = ServerReaction> + Send + 'static,
 {
-    let script: Script = Arc::new(move |request| Box::pin(script(request)));
+    let script: ServerScript = Arc::new(move |request| Box::pin(script(request)));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = Server {
+    let server = FakeServer {
         base_url: format!("http://{}/v1", listener.local_addr().unwrap()),
         connections: Arc::default(),
         requests: Arc::default(),
@@ -79,21 +79,25 @@ where
     server
 }
 
-async fn connection(mut stream: TcpStream, script: &Script, requests: &Mutex<Vec<Request>>) {
+async fn connection(
+    mut stream: TcpStream,
+    script: &ServerScript,
+    requests: &Mutex<Vec<ReceivedCall>>,
+) {
     while let Some(request) = read_request(&mut stream).await {
         requests.lock().unwrap().push(request.clone());
         match script(request).await {
-            Then::Send(bytes) => stream.write_all(bytes.as_bytes()).await.unwrap(),
-            Then::SendBytes(bytes) => stream.write_all(&bytes).await.unwrap(),
-            Then::SendAndClose(bytes) => {
+            ServerReaction::Send(bytes) => stream.write_all(bytes.as_bytes()).await.unwrap(),
+            ServerReaction::SendBytes(bytes) => stream.write_all(&bytes).await.unwrap(),
+            ServerReaction::SendAndClose(bytes) => {
                 stream.write_all(bytes.as_bytes()).await.unwrap();
                 return;
             }
-            Then::SendAndHang(bytes) => {
+            ServerReaction::SendAndHang(bytes) => {
                 stream.write_all(bytes.as_bytes()).await.unwrap();
                 std::future::pending::<()>().await;
             }
-            Then::Reset => {
+            ServerReaction::Reset => {
                 // Closed with a wish to linger for no time, a connection is reset.
                 stream.set_zero_linger().unwrap();
                 return;
@@ -103,7 +107,9 @@ async fn connection(mut stream: TcpStream, script: &Script, requests: &Mutex<Vec
 }
 
 /// The next request, or none when the client has left.
-pub async fn read_request(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Option<Request> {
+pub async fn read_request(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) -> Option<ReceivedCall> {
     let mut bytes = Vec::new();
     loop {
         if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
@@ -111,7 +117,7 @@ pub async fn read_request(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) ->
         }
         let text = String::from_utf8_lossy(&bytes);
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let request = Request {
+            let request = ReceivedCall {
                 head: head.into(),
                 body: body.into(),
             };
@@ -123,12 +129,12 @@ pub async fn read_request(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) ->
     }
 }
 
-impl Server {
+impl FakeServer {
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    pub fn requests(&self) -> Vec<Request> {
+    pub fn requests(&self) -> Vec<ReceivedCall> {
         self.requests.lock().unwrap().clone()
     }
 

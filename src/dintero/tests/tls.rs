@@ -14,12 +14,12 @@ use tokio_rustls::TlsAcceptor;
 use super::server::{ok, read_request};
 use super::*;
 use crate::config::pem::BadPem;
-use crate::core::answer::Silence;
+use crate::core::answer::TransportError;
 use crate::dintero::ClientError;
 
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct TestAuthority(CertifiedIssuer<'static, KeyPair>);
 
-impl Authority {
+impl TestAuthority {
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -83,9 +83,9 @@ pub fn ca_file(content: &str) -> (TempDir, PathBuf) {
 
 #[tokio::test]
 async fn a_private_authority_is_trusted_when_given_and_not_otherwise() {
-    let (ours, other) = (Authority::new(), Authority::new());
+    let (ours, other) = (TestAuthority::new(), TestAuthority::new());
     let base_url = ours.serve().await;
-    let not_sent = Answer::Silence(Silence::Connect);
+    let not_sent = ApiResponse::Silence(TransportError::Connect);
     let both = other.pem() + &ours.pem();
     for (ca, expected) in [
         (Some(ours.pem()), user("new")),
@@ -106,14 +106,14 @@ async fn a_private_authority_is_trusted_when_given_and_not_otherwise() {
 
 #[tokio::test]
 async fn a_rotated_authority_needs_no_restart() {
-    let (old, new) = (Authority::new(), Authority::new());
+    let (old, new) = (TestAuthority::new(), TestAuthority::new());
     let base_url = new.serve().await;
     let (_dir, path) = ca_file(&old.pem());
     let mut api = api(&base_url);
     api.ca_file = Some(path.clone());
     let (client, _) = client_of(&api);
     let call = rename("old", "new");
-    let not_sent = Answer::Silence(Silence::Connect);
+    let not_sent = ApiResponse::Silence(TransportError::Connect);
 
     assert_eq!(client.change_username(&call).await, not_sent);
     // Half written, it changes nothing.
@@ -128,13 +128,13 @@ fn an_authority_that_cannot_be_used_is_told_at_start() {
     let (_dir, path) = ca_file("no certificate");
     let mut api = api("https://127.0.0.1:1/v1");
     api.ca_file = Some(path.clone());
-    let error = Client::new(&api, 1, Told::default()).unwrap_err();
+    let error = ApiClient::new(&api, 1, ObservedCall::default()).unwrap_err();
     assert!(
         matches!(error, ClientError::CaFile(BadPem::Content(_))),
         "{error}"
     );
     api.ca_file = Some(path.with_extension("gone"));
-    let error = Client::new(&api, 1, Told::default()).unwrap_err();
+    let error = ApiClient::new(&api, 1, ObservedCall::default()).unwrap_err();
     assert!(
         matches!(error, ClientError::CaFile(BadPem::Unreadable(_))),
         "{error}"

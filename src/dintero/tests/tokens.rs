@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::future::join_all;
 use tokio::sync::{Barrier, Notify};
 
-use super::server::{Request, Server, Then, ok, response, serve};
+use super::server::{FakeServer, ReceivedCall, ServerReaction, ok, response, serve};
 use super::*;
-use crate::core::answer::NoToken;
+use crate::core::answer::TokenError;
 
-fn with_client(base_url: &str) -> Api {
-    Api {
-        credentials: Some(Credentials::Client {
+fn with_client(base_url: &str) -> ApiSection {
+    ApiSection {
+        credentials: Some(CredentialsSection::Client {
             id: "id".into(),
             secret: Secret::inline("s:ecret"),
         }),
@@ -28,12 +28,12 @@ fn token(n: usize) -> String {
     )
 }
 
-fn bears(request: &Request, token: &str) -> bool {
+fn bears(request: &ReceivedCall, token: &str) -> bool {
     request.header("authorization") == Some(&format!("Bearer {token}"))
 }
 
 /// Get Token counts up, and calls are welcome with the `valid`th token only.
-async fn serve_with_valid(valid: &Arc<AtomicUsize>) -> Server {
+async fn serve_with_valid(valid: &Arc<AtomicUsize>) -> FakeServer {
     let (given, valid) = (AtomicUsize::new(0), valid.clone());
     serve(move |request| {
         let then = if request.is_get_token() {
@@ -46,7 +46,7 @@ async fn serve_with_valid(valid: &Arc<AtomicUsize>) -> Server {
         } else {
             response(401, "")
         };
-        std::future::ready(Then::Send(then))
+        std::future::ready(ServerReaction::Send(then))
     })
     .await
 }
@@ -61,7 +61,7 @@ async fn get_token_is_asked_as_the_contract_says_and_once_an_account() {
             user("new")
         );
     }
-    let other = Call {
+    let other = ApiCall {
         account: account("P87654321"),
         ..rename("old", "new")
     };
@@ -82,14 +82,14 @@ async fn get_token_is_asked_as_the_contract_says_and_once_an_account() {
         asked[0].body,
         r#"{"grant_type":"client_credentials","audience":"https://api.dintero.com/v1/accounts/T12345678"}"#
     );
-    assert_eq!(told.all()[0], (Kind::Token, Status::Code(200)));
+    assert_eq!(told.all()[0], (HttpCallKind::Token, HttpStatus::Code(200)));
 }
 
 #[tokio::test]
 async fn an_accounts_own_credentials_come_first_and_without_any_no_call_is_made() {
-    let server = serve(async |_| Then::Send(ok("new"))).await;
+    let server = serve(async |_| ServerReaction::Send(ok("new"))).await;
     let mut api = api(&server.base_url);
-    let own = Credentials::Token(Secret::inline("own"));
+    let own = CredentialsSection::Token(Secret::inline("own"));
     api.accounts.insert(account("T12345678"), own);
     let (client, _) = client_of(&api);
     client.change_username(&rename("old", "new")).await;
@@ -97,13 +97,13 @@ async fn an_accounts_own_credentials_come_first_and_without_any_no_call_is_made(
 
     api.credentials = None;
     let (client, told) = client_of(&api);
-    let other = Call {
+    let other = ApiCall {
         account: account("P87654321"),
         ..rename("old", "new")
     };
     assert_eq!(
         client.change_username(&other).await,
-        Answer::NoToken(NoToken::Missing)
+        ApiResponse::NoToken(TokenError::Missing)
     );
     assert!(told.all().is_empty());
     assert_eq!(server.requests().len(), 1);
@@ -118,8 +118,8 @@ async fn after_a_401_the_token_is_renewed_and_the_call_made_once_more() {
     assert_eq!(client.change_username(&call).await, user("new"));
     valid.store(2, Ordering::Relaxed);
     assert_eq!(client.change_username(&call).await, user("new"));
-    let (token, rename) = (Kind::Token, Kind::Rename);
-    let (ok, unauthorised) = (Status::Code(200), Status::Code(401));
+    let (token, rename) = (HttpCallKind::Token, HttpCallKind::Rename);
+    let (ok, unauthorised) = (HttpStatus::Code(200), HttpStatus::Code(401));
     assert_eq!(
         told.all(),
         [
@@ -145,7 +145,7 @@ async fn a_second_401_comes_back() {
 
 #[tokio::test]
 async fn a_given_token_that_is_refused_is_not_tried_twice() {
-    let server = serve(async |_| Then::Send(response(401, ""))).await;
+    let server = serve(async |_| ServerReaction::Send(response(401, ""))).await;
     let (client, _) = client_of(&api(&server.base_url));
     assert_eq!(
         client.change_username(&rename("old", "new")).await,
@@ -160,20 +160,20 @@ async fn a_rotated_token_file_needs_no_restart() {
     let path = dir.path().join("token");
     let server = serve(async |request| {
         if bears(&request, "right") {
-            Then::Send(ok("new"))
+            ServerReaction::Send(ok("new"))
         } else {
-            Then::Send(response(401, ""))
+            ServerReaction::Send(response(401, ""))
         }
     })
     .await;
     let mut api = api(&server.base_url);
-    api.credentials = Some(Credentials::Token(Secret::File(path.clone())));
+    api.credentials = Some(CredentialsSection::Token(Secret::File(path.clone())));
     let (client, _) = client_of(&api);
     let call = rename("old", "new");
 
     assert_eq!(
         client.change_username(&call).await,
-        Answer::NoToken(NoToken::Missing)
+        ApiResponse::NoToken(TokenError::Missing)
     );
     write(&path, "wrong\n");
     assert_eq!(client.change_username(&call).await, refused(401));
@@ -184,7 +184,7 @@ async fn a_rotated_token_file_needs_no_restart() {
     write(&path, "no\nheader");
     assert_eq!(
         client.change_username(&call).await,
-        Answer::NoToken(NoToken::Missing)
+        ApiResponse::NoToken(TokenError::Missing)
     );
 }
 
@@ -207,12 +207,12 @@ async fn however_many_401s_come_at_once_the_token_is_renewed_once() {
         let nth = given.fetch_add(usize::from(request.is_get_token()), Ordering::Relaxed) + 1;
         async move {
             if request.is_get_token() {
-                Then::Send(token(nth))
+                ServerReaction::Send(token(nth))
             } else if bears(&request, "token-1") {
                 all_here.wait().await;
-                Then::Send(response(401, ""))
+                ServerReaction::Send(response(401, ""))
             } else {
-                Then::Send(ok("new"))
+                ServerReaction::Send(ok("new"))
             }
         }
     })
@@ -227,8 +227,8 @@ async fn however_many_401s_come_at_once_the_token_is_renewed_once() {
 #[tokio::test]
 async fn all_that_wait_share_a_failure_and_the_next_asks_anew() {
     for (status, none) in [
-        (503, NoToken::Unavailable),
-        (401, NoToken::Refused { status: 401 }),
+        (503, TokenError::Unavailable),
+        (401, TokenError::Refused { status: 401 }),
     ] {
         let down = Arc::new(AtomicUsize::new(1));
         let is_down = down.clone();
@@ -238,13 +238,13 @@ async fn all_that_wait_share_a_failure_and_the_next_asks_anew() {
                 (true, _) => token(1),
                 (false, _) => ok("new"),
             };
-            std::future::ready(Then::Send(then))
+            std::future::ready(ServerReaction::Send(then))
         })
         .await;
         let (client, _) = client_of(&with_client(&server.base_url));
         let call = rename("old", "new");
         let answers = join_all((0..64).map(|_| client.change_username(&call))).await;
-        let expected = Answer::NoToken(none);
+        let expected = ApiResponse::NoToken(none);
         assert!(answers.iter().all(|answer| *answer == expected));
         assert_eq!(server.requests().len(), 1);
 
@@ -260,9 +260,9 @@ async fn whoever_waits_goes_on_when_the_one_who_asked_is_gone() {
     let server = serve(move |request| {
         let first = request.is_get_token() && asked.fetch_add(1, Ordering::Relaxed) == 0;
         let then = match (request.is_get_token(), first) {
-            (true, true) => Then::SendAndHang(String::new()),
-            (true, false) => Then::Send(token(1)),
-            (false, _) => Then::Send(ok("new")),
+            (true, true) => ServerReaction::SendAndHang(String::new()),
+            (true, false) => ServerReaction::Send(token(1)),
+            (false, _) => ServerReaction::Send(ok("new")),
         };
         if first {
             arrives.notify_one();
@@ -303,7 +303,7 @@ async fn a_token_is_renewed_ahead_of_its_expiry_and_outlives_a_failed_renewal() 
         } else {
             ok("new")
         };
-        std::future::ready(Then::Send(then))
+        std::future::ready(ServerReaction::Send(then))
     })
     .await;
     let (client, _) = client_of(&with_client(&server.base_url));

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::grant::{ClientCredentials, Grant};
-use super::{Bearer, locked};
+use super::grant::{ClientCredentials, GrantSettings};
+use super::{BearerToken, locked};
 use crate::config::Secret;
-use crate::core::answer::NoToken;
+use crate::core::answer::TokenError;
 use crate::core::request::AccountId;
-use crate::dintero::http::Http;
+use crate::dintero::http::HttpClient;
 
 /// A token is renewed when this share of its lifetime is over, or this long before its end,
 /// whichever is later.
@@ -26,38 +26,38 @@ const RENEWAL_REST: Duration = Duration::from_secs(10);
 const ACCOUNTS_MAX: usize = 4_096;
 
 /// A client's credentials, and the tokens got for them.
-pub(super) struct Asked {
+pub(super) struct ClientCredentialsTokens {
     credentials: ClientCredentials,
-    slots: Mutex<HashMap<AccountId, Arc<Slot>>>,
+    slots: Mutex<HashMap<AccountId, Arc<CacheEntry>>>,
 }
 
 /// One account's token.
 #[derive(Default)]
-struct Slot {
+struct CacheEntry {
     /// Held for moments only.
-    known: Mutex<Known>,
+    known: Mutex<CachedResult>,
     /// Held by the one who asks, while it asks.
     asking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
-struct Known {
-    token: Option<Kept>,
+struct CachedResult {
+    token: Option<CachedToken>,
     /// How many tokens were got.
     generation: u64,
     /// How many Get Tokens have ended.
     asked: u64,
     /// How the last one failed, if it did.
-    failure: Option<NoToken>,
+    failure: Option<TokenError>,
 }
 
-struct Kept {
-    bearer: Bearer,
+struct CachedToken {
+    bearer: BearerToken,
     renew_at: Instant,
     expires_at: Instant,
 }
 
-impl Asked {
+impl ClientCredentialsTokens {
     pub(super) fn new(id: &str, secret: &Secret) -> Self {
         Self {
             credentials: ClientCredentials {
@@ -69,7 +69,11 @@ impl Asked {
     }
 
     /// The account's token, got anew if it ages or there is none.
-    pub(super) async fn bearer(&self, http: &Http, account: &AccountId) -> Result<Bearer, NoToken> {
+    pub(super) async fn bearer(
+        &self,
+        http: &HttpClient,
+        account: &AccountId,
+    ) -> Result<BearerToken, TokenError> {
         let slot = self.slot(account);
         slot.bearer(|| self.credentials.get_token(http, account))
             .await
@@ -78,17 +82,17 @@ impl Asked {
     /// Another token than the one that was refused.
     pub(super) async fn renewed(
         &self,
-        http: &Http,
+        http: &HttpClient,
         account: &AccountId,
-        refused: &Bearer,
-    ) -> Result<Bearer, NoToken> {
+        refused: &BearerToken,
+    ) -> Result<BearerToken, TokenError> {
         let slot = self.slot(account);
         slot.forget(refused);
         slot.bearer(|| self.credentials.get_token(http, account))
             .await
     }
 
-    fn slot(&self, account: &AccountId) -> Arc<Slot> {
+    fn slot(&self, account: &AccountId) -> Arc<CacheEntry> {
         let mut slots = locked(&self.slots);
         if let Some(slot) = slots.get(account) {
             return slot.clone();
@@ -101,10 +105,10 @@ impl Asked {
     }
 }
 
-impl Slot {
-    async fn bearer<F>(&self, get_token: impl FnOnce() -> F) -> Result<Bearer, NoToken>
+impl CacheEntry {
+    async fn bearer<F>(&self, get_token: impl FnOnce() -> F) -> Result<BearerToken, TokenError>
     where
-        F: Future<Output = Result<Grant, NoToken>>,
+        F: Future<Output = Result<GrantSettings, TokenError>>,
     {
         let (good, seen) = {
             let known = locked(&self.known);
@@ -123,14 +127,14 @@ impl Slot {
             },
             None => self.asking.lock().await,
         };
-        if let Some(answer) = self.answered_since(seen) {
+        if let Some(answer) = self.refreshed_since(seen) {
             return answer;
         }
-        self.ask(get_token()).await
+        self.fetch(get_token()).await
     }
 
     /// What another call was told while this one waited.
-    fn answered_since(&self, seen: u64) -> Option<Result<Bearer, NoToken>> {
+    fn refreshed_since(&self, seen: u64) -> Option<Result<BearerToken, TokenError>> {
         let known = locked(&self.known);
         if known.asked == seen {
             return None;
@@ -143,23 +147,24 @@ impl Slot {
         }
     }
 
-    async fn ask(
+    async fn fetch(
         &self,
-        get_token: impl Future<Output = Result<Grant, NoToken>>,
-    ) -> Result<Bearer, NoToken> {
+        get_token: impl Future<Output = Result<GrantSettings, TokenError>>,
+    ) -> Result<BearerToken, TokenError> {
         let started = Instant::now();
         let result = get_token.await;
         let mut known = locked(&self.known);
         known.asked += 1;
-        let got = result.and_then(|Grant { token, lifetime }| {
-            let bearer = Bearer::new(&token, known.generation + 1).ok_or(NoToken::Unavailable)?;
+        let got = result.and_then(|GrantSettings { token, lifetime }| {
+            let bearer =
+                BearerToken::new(&token, known.generation + 1).ok_or(TokenError::Unavailable)?;
             Ok((bearer, lifetime))
         });
         match got {
             Ok((bearer, lifetime)) => {
                 known.generation = bearer.generation;
                 known.failure = None;
-                known.token = Some(Kept {
+                known.token = Some(CachedToken {
                     bearer: bearer.clone(),
                     renew_at: started + renewal(lifetime),
                     expires_at: started + lifetime,
@@ -181,9 +186,9 @@ impl Slot {
     }
 
     /// Forgets the token, unless it is another one already.
-    fn forget(&self, refused: &Bearer) {
+    fn forget(&self, refused: &BearerToken) {
         let mut known = locked(&self.known);
-        let is_it = |kept: &Kept| kept.bearer.generation == refused.generation;
+        let is_it = |kept: &CachedToken| kept.bearer.generation == refused.generation;
         known.token.take_if(|kept| is_it(kept));
     }
 }

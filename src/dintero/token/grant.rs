@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::Bearer;
+use super::BearerToken;
 use crate::config::Secret;
-use crate::core::answer::{NoToken, Silence};
+use crate::core::answer::{TokenError, TransportError};
 use crate::core::request::AccountId;
-use crate::dintero::http::{Http, Reply, Unread};
-use crate::dintero::{Kind, Status};
+use crate::dintero::http::{BodyError, HttpClient, HttpReply};
+use crate::dintero::{HttpCallKind, HttpStatus};
 
 /// What the token is for, before the account's id: always the API's public name, wherever
 /// `api.base_url` reaches it.
@@ -35,7 +35,7 @@ pub(super) struct ClientCredentials {
 }
 
 /// What Get Token gave. It has no `Debug`, so that the token never prints.
-pub(super) struct Grant {
+pub(super) struct GrantSettings {
     pub(super) token: String,
     pub(super) lifetime: Duration,
 }
@@ -43,15 +43,15 @@ pub(super) struct Grant {
 impl ClientCredentials {
     pub(super) async fn get_token(
         &self,
-        http: &Http,
+        http: &HttpClient,
         account: &AccountId,
-    ) -> Result<Grant, NoToken> {
-        let secret = self.secret.read().map_err(|_| NoToken::Missing)?;
+    ) -> Result<GrantSettings, TokenError> {
+        let secret = self.secret.read().map_err(|_| TokenError::Missing)?;
         let pair = format!("{}:{}", self.id, secret.expose_secret());
         let mut basic = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(pair)))
             .expect("base64 fits a header");
         basic.set_sensitive(true);
-        let body = serde_json::to_vec(&Ask {
+        let body = serde_json::to_vec(&TokenRequest {
             grant_type: "client_credentials",
             audience: &format!("{AUDIENCE}{account}"),
         })
@@ -62,59 +62,63 @@ impl ClientCredentials {
             .await;
         let (status, result) = outcome(reply);
         http.observer
-            .call_ended(Kind::Token, status, started.elapsed());
+            .call_ended(HttpCallKind::Token, status, started.elapsed());
         result
     }
 }
 
 /// Get Token's request.
 #[derive(Serialize)]
-struct Ask<'a> {
+struct TokenRequest<'a> {
     grant_type: &'a str,
     audience: &'a str,
 }
 
 /// What Get Token came to.
-fn outcome(reply: Result<Reply, Silence>) -> (Status, Result<Grant, NoToken>) {
+fn outcome(
+    reply: Result<HttpReply, TransportError>,
+) -> (HttpStatus, Result<GrantSettings, TokenError>) {
     let reply = match reply {
         Ok(reply) => reply,
-        Err(silence) => return (silence.into(), Err(NoToken::Unavailable)),
+        Err(silence) => return (silence.into(), Err(TokenError::Unavailable)),
     };
     let status = reply.status;
     if !reply.is_success() {
         let none = match status {
-            408 | 425 | 429 => NoToken::Unavailable,
-            400..=499 => NoToken::Refused { status },
-            _ => NoToken::Unavailable,
+            408 | 425 | 429 => TokenError::Unavailable,
+            400..=499 => TokenError::Refused { status },
+            _ => TokenError::Unavailable,
         };
-        return (Status::Code(status), Err(none));
+        return (HttpStatus::Code(status), Err(none));
     }
     match reply.body {
         Ok(body) => match granted(&body) {
-            Some(grant) => (Status::Code(status), Ok(grant)),
-            None => (Status::Garbled, Err(NoToken::Unavailable)),
+            Some(grant) => (HttpStatus::Code(status), Ok(grant)),
+            None => (HttpStatus::Garbled, Err(TokenError::Unavailable)),
         },
-        Err(Unread::TooLong | Unread::Encoded) => (Status::Garbled, Err(NoToken::Unavailable)),
-        Err(Unread::Lost(silence)) => (silence.into(), Err(NoToken::Unavailable)),
+        Err(BodyError::TooLong | BodyError::Encoded) => {
+            (HttpStatus::Garbled, Err(TokenError::Unavailable))
+        }
+        Err(BodyError::Lost(silence)) => (silence.into(), Err(TokenError::Unavailable)),
     }
 }
 
-fn granted(body: &[u8]) -> Option<Grant> {
+fn granted(body: &[u8]) -> Option<GrantSettings> {
     #[derive(Deserialize)]
-    struct Shape<'a> {
+    struct TokenFields<'a> {
         #[serde(borrow)]
         access_token: Cow<'a, str>,
         #[serde(borrow)]
         expires_in: Option<&'a RawValue>,
     }
-    let Shape {
+    let TokenFields {
         access_token,
         expires_in,
     } = serde_json::from_slice(body).ok()?;
     // A token that no header can carry is none.
-    Bearer::new(&access_token, 0).filter(|_| !access_token.is_empty())?;
+    BearerToken::new(&access_token, 0).filter(|_| !access_token.is_empty())?;
     let seconds = expires_in.and_then(|raw| raw.get().trim_matches('"').parse::<f64>().ok());
-    Some(Grant {
+    Some(GrantSettings {
         token: access_token.into_owned(),
         lifetime: lifetime(seconds),
     })
@@ -147,7 +151,7 @@ mod tests {
             (r#"{"access_token":"t","expires_in":{}}"#, 60.0),
             (r#"{"access_token":"t","token_type":"Bearer"}"#, 60.0),
         ] {
-            let Grant { token, lifetime } = granted(body.as_bytes()).unwrap();
+            let GrantSettings { token, lifetime } = granted(body.as_bytes()).unwrap();
             assert_eq!(token, "t");
             assert_eq!(lifetime, Duration::from_secs_f64(seconds), "{body}");
         }
@@ -170,22 +174,22 @@ mod tests {
     #[test]
     fn get_tokens_refusals_are_told_from_its_absence() {
         for (status, none) in [
-            (400, NoToken::Refused { status: 400 }),
-            (401, NoToken::Refused { status: 401 }),
-            (404, NoToken::Refused { status: 404 }),
-            (408, NoToken::Unavailable),
-            (425, NoToken::Unavailable),
-            (429, NoToken::Unavailable),
-            (302, NoToken::Unavailable),
-            (503, NoToken::Unavailable),
+            (400, TokenError::Refused { status: 400 }),
+            (401, TokenError::Refused { status: 401 }),
+            (404, TokenError::Refused { status: 404 }),
+            (408, TokenError::Unavailable),
+            (425, TokenError::Unavailable),
+            (429, TokenError::Unavailable),
+            (302, TokenError::Unavailable),
+            (503, TokenError::Unavailable),
         ] {
-            let reply = Reply {
+            let reply = HttpReply {
                 status,
                 retry_after: None,
                 body: Ok("{}".into()),
             };
             let (told, result) = outcome(Ok(reply));
-            assert_eq!((told, result.err()), (Status::Code(status), Some(none)));
+            assert_eq!((told, result.err()), (HttpStatus::Code(status), Some(none)));
         }
     }
 }

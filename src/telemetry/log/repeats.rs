@@ -19,11 +19,11 @@ const BOUNDED: [&str; 2] = ["rename_worker::telemetry::events", "rename_worker::
 /// Leaves out a warning or an error where the same place in the code has written too many lately.
 /// It keeps a few numbers for each such place, which are as many as there are in the code.
 #[derive(Debug, Default)]
-pub(super) struct Repeats {
+pub(super) struct RepeatFilter {
     limits: Mutex<HashMap<Identifier, LineLimit>>,
 }
 
-impl<S: Subscriber> Layer<S> for Repeats {
+impl<S: Subscriber> Layer<S> for RepeatFilter {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let line = event.metadata();
         if !is_to_be_bounded(line) {
@@ -54,18 +54,18 @@ mod tests {
 
     /// Counts what gets through.
     #[derive(Clone, Default)]
-    struct Written(Arc<AtomicUsize>);
+    struct WrittenLine(Arc<AtomicUsize>);
 
-    impl<S: Subscriber> Layer<S> for Written {
+    impl<S: Subscriber> Layer<S> for WrittenLine {
         fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn written(log: impl Fn()) -> usize {
-        let written = Written::default();
+        let written = WrittenLine::default();
         let subscriber = tracing_subscriber::registry()
-            .with(Repeats::default())
+            .with(RepeatFilter::default())
             .with(written.clone());
         tracing::subscriber::with_default(subscriber, log);
         written.0.load(Ordering::Relaxed)

@@ -1,18 +1,18 @@
 //! The labels of API calls: which call, and what it came to.
 
-use super::family::{Given, Labels};
+use super::family::{LabelSet, StaticLabels};
 use super::labels::label;
-use crate::core::answer::{Answer, CallKind, Silence};
+use crate::core::answer::{ApiResponse, CallKind, TransportError};
 
 /// Any call to the API: the core's two, and Get Token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub enum CallLabel {
     Rename,
     Confirm,
     Token,
 }
 
-impl Call {
+impl CallLabel {
     pub const ALL: [Self; 3] = [Self::Rename, Self::Confirm, Self::Token];
 
     #[must_use]
@@ -25,9 +25,9 @@ impl Call {
     }
 }
 
-label!(Call, "kind", Call::ALL, Call::as_str);
+label!(CallLabel, "kind", CallLabel::ALL, CallLabel::as_str);
 
-impl From<CallKind> for Call {
+impl From<CallKind> for CallLabel {
     fn from(kind: CallKind) -> Self {
         match kind {
             CallKind::Rename => Self::Rename,
@@ -61,23 +61,23 @@ impl CallStatus {
 
     /// `None` where no call was made.
     #[must_use]
-    pub fn of(answer: &Answer) -> Option<Self> {
+    pub fn of(answer: &ApiResponse) -> Option<Self> {
         match answer {
-            Answer::User(_) => Some(Self::Code(200)),
-            Answer::Garbled { .. } => Some(Self::Garbled),
-            Answer::Refused(refusal) => Some(Self::Code(refusal.status)),
-            Answer::Silence(Silence::Connect) => Some(Self::Connect),
-            Answer::Silence(Silence::Timeout) => Some(Self::Timeout),
-            Answer::Silence(Silence::Reset) => Some(Self::Reset),
-            Answer::NoToken(_) => None,
+            ApiResponse::User(_) => Some(Self::Code(200)),
+            ApiResponse::Malformed { .. } => Some(Self::Garbled),
+            ApiResponse::Refused(refusal) => Some(Self::Code(refusal.status)),
+            ApiResponse::Silence(TransportError::Connect) => Some(Self::Connect),
+            ApiResponse::Silence(TransportError::Timeout) => Some(Self::Timeout),
+            ApiResponse::Silence(TransportError::Reset) => Some(Self::Reset),
+            ApiResponse::NoToken(_) => None,
         }
     }
 }
 
-impl Labels for CallStatus {
+impl LabelSet for CallStatus {
     const NAMES: &'static [&'static str] = &["status"];
 
-    fn rows(_: &Given) -> Vec<Vec<String>> {
+    fn rows(_: &StaticLabels) -> Vec<Vec<String>> {
         let codes = Self::CODES.iter().map(u16::to_string);
         let words = Self::CLASSES
             .iter()
@@ -106,12 +106,12 @@ impl Labels for CallStatus {
 }
 
 /// Each call with each status.
-impl Labels for (Call, CallStatus) {
+impl LabelSet for (CallLabel, CallStatus) {
     const NAMES: &'static [&'static str] = &["kind", "status"];
 
-    fn rows(given: &Given) -> Vec<Vec<String>> {
+    fn rows(given: &StaticLabels) -> Vec<Vec<String>> {
         let statuses = CallStatus::rows(given);
-        Call::rows(given)
+        CallLabel::rows(given)
             .iter()
             .flat_map(|call| statuses.iter().map(|status| [&**call, status].concat()))
             .collect()
@@ -126,8 +126,8 @@ impl Labels for (Call, CallStatus) {
 mod tests {
     use super::*;
 
-    fn value<L: Labels>(labels: L) -> String {
-        L::rows(&Given::default())[labels.row()].join(",")
+    fn value<L: LabelSet>(labels: L) -> String {
+        L::rows(&StaticLabels::default())[labels.row()].join(",")
     }
 
     #[test]
@@ -152,14 +152,17 @@ mod tests {
             (CallStatus::Garbled, "garbled"),
         ] {
             assert_eq!(value(silence), word);
-            assert_eq!(value((Call::Token, silence)), format!("token,{word}"));
+            assert_eq!(value((CallLabel::Token, silence)), format!("token,{word}"));
         }
     }
 
     #[test]
     fn a_pair_has_each_with_each() {
-        let rows = <(Call, CallStatus)>::rows(&Given::default());
-        assert_eq!(rows.len(), Call::ALL.len() * CallStatus::COUNT);
-        assert_eq!(value((Call::Confirm, CallStatus::Code(404))), "confirm,404");
+        let rows = <(CallLabel, CallStatus)>::rows(&StaticLabels::default());
+        assert_eq!(rows.len(), CallLabel::ALL.len() * CallStatus::COUNT);
+        assert_eq!(
+            value((CallLabel::Confirm, CallStatus::Code(404))),
+            "confirm,404"
+        );
     }
 }

@@ -2,11 +2,14 @@
 
 use prometheus::{Histogram, IntCounter, IntGauge, Registry};
 
-use super::calls::{Call, CallStatus};
-use super::family::{About, Family, Given, Labels, Metric, families};
-use super::labels::{Build, Delay, End, EndWhy, EventType, Redelivered, UndeliverableCause};
+use super::calls::{CallLabel, CallStatus};
+use super::family::{LabelSet, MetricFamily, MetricHandle, MetricSpec, StaticLabels, families};
+use super::labels::{
+    BuildLabels, DelayLabel, EventType, OutcomeLabel, ReasonLabel, RedeliveredLabel,
+    UndeliverableCause,
+};
 use crate::core::outcome::Reason;
-use crate::core::policy::hold::Cause;
+use crate::core::policy::hold::HoldCause;
 use crate::core::verdict::Confirmation;
 
 /// Seconds. A call takes some ms on a good day and is cut off after 10 s by default, so: from 5 ms
@@ -24,10 +27,10 @@ const AGE_SECONDS: &[f64] = &[
 families! {
     /// The metrics by name, without the prefix.
     #[derive(Debug)]
-    pub struct Families {
+    pub struct MetricFamilies {
         /// Messages taken from the request queue; `redelivered` tells whether the broker had
         /// delivered them before.
-        pub requests_consumed_total: IntCounter<Redelivered>;
+        pub requests_consumed_total: IntCounter<RedeliveredLabel>;
 
         /// When the request last received for the first time was asked for (`requested_at`, else the
         /// AMQP timestamp, where either can be true), as Unix time. While there is a backlog, the time passed since is about
@@ -39,20 +42,20 @@ families! {
         pub deliveries_near_limit_total: IntCounter<()>;
 
         /// Requests that ended, by how; `reason` is `none` unless it is a failure.
-        pub outcomes_total: IntCounter<EndWhy>;
+        pub outcomes_total: IntCounter<ReasonLabel>;
 
         /// Calls made to the API; `status` is the code (or its class, for a rare one), or why there
         /// was none: timeout, connect, reset, garbled.
-        pub api_calls_total: IntCounter<(Call, CallStatus)>;
+        pub api_calls_total: IntCounter<(CallLabel, CallStatus)>;
 
         /// Time a call to the API took, answered or not.
-        pub api_call_duration_seconds: Histogram<Call>, buckets: CALL_SECONDS;
+        pub api_call_duration_seconds: Histogram<CallLabel>, buckets: CALL_SECONDS;
 
         /// Self-renames made to learn whether a name exists and whose it is, by what they showed.
         pub confirmations_total: IntCounter<Confirmation>;
 
         /// Time from a request's first receipt to its outcome, waits included.
-        pub request_duration_seconds: Histogram<End>, buckets: AGE_SECONDS;
+        pub request_duration_seconds: Histogram<OutcomeLabel>, buckets: AGE_SECONDS;
 
         /// Time from when a request was asked for (`requested_at`, else the AMQP timestamp) to its
         /// outcome; not measured where that is more than a year ago or 5 minutes ahead, which a
@@ -60,7 +63,7 @@ families! {
         pub request_age_seconds: Histogram<()>, buckets: AGE_SECONDS;
 
         /// Requests moved to a wait queue, by its delay.
-        pub deferrals_total: IntCounter<Delay>;
+        pub deferrals_total: IntCounter<DelayLabel>;
 
         /// Events the broker has confirmed.
         pub events_published_total: IntCounter<EventType>;
@@ -93,11 +96,11 @@ families! {
 
         /// 1 while the worker holds (consumes nothing and only probes), by cause: `api` is down,
         /// or refuses our `credentials`.
-        pub hold: IntGauge<Cause>;
+        pub hold: IntGauge<HoldCause>;
 
         /// Accounts that are held while others go on, by cause: the `api` fails their calls, or
         /// refuses their `credentials`. Which they are shows in `/status`.
-        pub accounts_held: IntGauge<Cause>;
+        pub accounts_held: IntGauge<HoldCause>;
 
         /// 1 while there is a live connection to the broker.
         pub broker_connected: IntGauge<()>;
@@ -110,6 +113,6 @@ families! {
         pub log_lines_dropped_total: IntCounter<()>;
 
         /// Always 1; the labels say what runs.
-        pub build_info: IntGauge<Build>;
+        pub build_info: IntGauge<BuildLabels>;
     }
 }

@@ -18,7 +18,7 @@ pub const NAMESPACE: &str = "rename_worker";
 
 /// The label values that only the running program knows, and that never change while it runs.
 #[derive(Debug, Clone, Default)]
-pub struct Given {
+pub struct StaticLabels {
     pub version: String,
     pub revision: String,
     /// The ladder's steps by name, shortest first.
@@ -26,21 +26,21 @@ pub struct Given {
 }
 
 /// A set of labels with a closed list of value combinations.
-pub trait Labels: Copy {
+pub trait LabelSet: Copy {
     const NAMES: &'static [&'static str];
 
-    /// Every combination that can occur, in an order [`Labels::row`] agrees with.
-    fn rows(given: &Given) -> Vec<Vec<String>>;
+    /// Every combination that can occur, in an order [`LabelSet::row`] agrees with.
+    fn rows(given: &StaticLabels) -> Vec<Vec<String>>;
 
     /// Which of the rows this one is.
     fn row(self) -> usize;
 }
 
 /// No labels: one child.
-impl Labels for () {
+impl LabelSet for () {
     const NAMES: &'static [&'static str] = &[];
 
-    fn rows(_: &Given) -> Vec<Vec<String>> {
+    fn rows(_: &StaticLabels) -> Vec<Vec<String>> {
         vec![vec![]]
     }
 
@@ -50,19 +50,19 @@ impl Labels for () {
 }
 
 /// What a family is made of.
-pub trait Metric: Clone {
+pub trait MetricHandle: Clone {
     const KIND: &'static str;
 
     fn register(
         registry: &Registry,
-        about: &About,
+        about: &MetricSpec,
         rows: &[Vec<String>],
     ) -> prometheus::Result<Vec<Self>>;
 }
 
 /// One metric as it is declared; `docs/metrics.md` is the list of these.
 #[derive(Debug, Clone, Copy)]
-pub struct About {
+pub struct MetricSpec {
     pub name: &'static str,
     pub kind: &'static str,
     pub help: &'static str,
@@ -70,20 +70,20 @@ pub struct About {
     /// Upper bounds in seconds; empty unless it is a histogram.
     pub buckets: &'static [f64],
     /// Every combination of label values.
-    pub rows: fn(&Given) -> Vec<Vec<String>>,
+    pub rows: fn(&StaticLabels) -> Vec<Vec<String>>,
 }
 
 /// A metric with all its children.
-pub struct Family<M, L> {
+pub struct MetricFamily<M, L> {
     children: Box<[M]>,
     labels: PhantomData<fn(L)>,
 }
 
-impl<M: Metric, L: Labels> Family<M, L> {
+impl<M: MetricHandle, L: LabelSet> MetricFamily<M, L> {
     pub(super) fn register(
         registry: &Registry,
-        about: &About,
-        given: &Given,
+        about: &MetricSpec,
+        given: &StaticLabels,
     ) -> prometheus::Result<Self> {
         let children = M::register(registry, about, &L::rows(given))?;
         Ok(Self {
@@ -100,7 +100,7 @@ impl<M: Metric, L: Labels> Family<M, L> {
     }
 }
 
-impl<L: Labels> Family<IntCounter, L> {
+impl<L: LabelSet> MetricFamily<IntCounter, L> {
     pub fn inc(&self, labels: L) {
         if let Some(counter) = self.child(labels) {
             counter.inc();
@@ -123,7 +123,7 @@ impl<L: Labels> Family<IntCounter, L> {
     }
 }
 
-impl<L: Labels> Family<IntGauge, L> {
+impl<L: LabelSet> MetricFamily<IntGauge, L> {
     pub fn set(&self, labels: L, value: i64) {
         if let Some(gauge) = self.child(labels) {
             gauge.set(value);
@@ -135,7 +135,7 @@ impl<L: Labels> Family<IntGauge, L> {
     }
 }
 
-impl<L: Labels> Family<Histogram, L> {
+impl<L: LabelSet> MetricFamily<Histogram, L> {
     pub fn observe(&self, labels: L, took: Duration) {
         if let Some(histogram) = self.child(labels) {
             histogram.observe(took.as_secs_f64());
@@ -143,20 +143,20 @@ impl<L: Labels> Family<Histogram, L> {
     }
 }
 
-impl<M, L> fmt::Debug for Family<M, L> {
+impl<M, L> fmt::Debug for MetricFamily<M, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Family")
+        f.debug_struct("MetricFamily")
             .field("children", &self.children.len())
             .finish_non_exhaustive()
     }
 }
 
-impl Metric for IntCounter {
+impl MetricHandle for IntCounter {
     const KIND: &'static str = "counter";
 
     fn register(
         registry: &Registry,
-        about: &About,
+        about: &MetricSpec,
         rows: &[Vec<String>],
     ) -> prometheus::Result<Vec<Self>> {
         let family = IntCounterVec::new(opts(about), about.labels)?;
@@ -167,12 +167,12 @@ impl Metric for IntCounter {
     }
 }
 
-impl Metric for IntGauge {
+impl MetricHandle for IntGauge {
     const KIND: &'static str = "gauge";
 
     fn register(
         registry: &Registry,
-        about: &About,
+        about: &MetricSpec,
         rows: &[Vec<String>],
     ) -> prometheus::Result<Vec<Self>> {
         let family = IntGaugeVec::new(opts(about), about.labels)?;
@@ -183,12 +183,12 @@ impl Metric for IntGauge {
     }
 }
 
-impl Metric for Histogram {
+impl MetricHandle for Histogram {
     const KIND: &'static str = "histogram";
 
     fn register(
         registry: &Registry,
-        about: &About,
+        about: &MetricSpec,
         rows: &[Vec<String>],
     ) -> prometheus::Result<Vec<Self>> {
         let opts = HistogramOpts::from(opts(about)).buckets(about.buckets.to_vec());
@@ -200,7 +200,7 @@ impl Metric for Histogram {
     }
 }
 
-fn opts(about: &About) -> Opts {
+fn opts(about: &MetricSpec) -> Opts {
     Opts::new(about.name, about.help).namespace(NAMESPACE)
 }
 
@@ -217,19 +217,19 @@ macro_rules! families {
     ) => {
         $(#[$outer])*
         pub struct $all {
-            $( $(#[doc = $help])+ pub $name: Family<$metric, $labels>, )+
+            $( $(#[doc = $help])+ pub $name: MetricFamily<$metric, $labels>, )+
         }
 
         impl $all {
             /// What there is, in the order of declaration.
-            pub const CATALOGUE: &'static [About] = &[
+            pub const CATALOGUE: &'static [MetricSpec] = &[
                 $( families!(@about $name, $metric, $labels, [$($help),+], $($buckets)?), )+
             ];
 
             /// Every family, each of its series at zero.
-            pub fn register(registry: &Registry, given: &Given) -> prometheus::Result<Self> {
+            pub fn register(registry: &Registry, given: &StaticLabels) -> prometheus::Result<Self> {
                 Ok(Self {
-                    $( $name: Family::register(
+                    $( $name: MetricFamily::register(
                         registry,
                         &families!(@about $name, $metric, $labels, [$($help),+], $($buckets)?),
                         given,
@@ -239,14 +239,14 @@ macro_rules! families {
         }
     };
     (@about $name:ident, $metric:ident, $labels:ty, [$($help:literal),+], $($buckets:ident)?) => {
-        About {
+        MetricSpec {
             name: stringify!($name),
-            kind: <$metric as Metric>::KIND,
+            kind: <$metric as MetricHandle>::KIND,
             // Each line of a doc comment begins with a space, so they join as they are.
             help: concat!($($help),+).trim_ascii_start(),
-            labels: <$labels as Labels>::NAMES,
+            labels: <$labels as LabelSet>::NAMES,
             buckets: families!(@buckets $($buckets)?),
-            rows: <$labels as Labels>::rows,
+            rows: <$labels as LabelSet>::rows,
         }
     };
     (@buckets) => { &[] };

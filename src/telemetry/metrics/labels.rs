@@ -1,18 +1,18 @@
 //! The labels and every value each can have. A label that is no enum here cannot exist.
 
-use super::family::{Given, Labels};
-use crate::core::outcome::{Failed, How, Outcome, Reason, Renamed};
-use crate::core::policy::hold::Cause;
+use super::family::{LabelSet, StaticLabels};
+use crate::core::outcome::{AppliedBy, Failed, Outcome, Reason, Renamed};
+use crate::core::policy::hold::HoldCause;
 use crate::core::removal::RemovalCause;
 use crate::core::verdict::Confirmation;
 
 /// A label that is a plain enum with a text for each value.
 macro_rules! label {
     ($type:ty, $name:literal, $all:expr, $text:expr) => {
-        impl Labels for $type {
+        impl LabelSet for $type {
             const NAMES: &'static [&'static str] = &[$name];
 
-            fn rows(_: &Given) -> Vec<Vec<String>> {
+            fn rows(_: &StaticLabels) -> Vec<Vec<String>> {
                 let text: fn($type) -> &'static str = $text;
                 $all.iter()
                     .map(|&value| vec![text(value).to_owned()])
@@ -30,12 +30,12 @@ pub(super) use label;
 
 /// Whether the broker had delivered the message before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Redelivered(pub bool);
+pub struct RedeliveredLabel(pub bool);
 
-impl Labels for Redelivered {
+impl LabelSet for RedeliveredLabel {
     const NAMES: &'static [&'static str] = &["redelivered"];
 
-    fn rows(_: &Given) -> Vec<Vec<String>> {
+    fn rows(_: &StaticLabels) -> Vec<Vec<String>> {
         vec![vec!["false".to_owned()], vec!["true".to_owned()]]
     }
 
@@ -46,13 +46,13 @@ impl Labels for Redelivered {
 
 /// How requests end, in three words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum OutcomeLabel {
     Renamed,
     AlreadyApplied,
     Failed,
 }
 
-impl End {
+impl OutcomeLabel {
     pub const ALL: [Self; 3] = [Self::Renamed, Self::AlreadyApplied, Self::Failed];
 
     #[must_use]
@@ -65,16 +65,22 @@ impl End {
     }
 }
 
-label!(End, "outcome", End::ALL, End::as_str);
+label!(
+    OutcomeLabel,
+    "outcome",
+    OutcomeLabel::ALL,
+    OutcomeLabel::as_str
+);
 
-impl From<&Outcome> for End {
+impl From<&Outcome> for OutcomeLabel {
     fn from(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Renamed(Renamed {
-                how: How::Applied, ..
+                how: AppliedBy::Applied,
+                ..
             }) => Self::Renamed,
             Outcome::Renamed(Renamed {
-                how: How::AlreadyApplied,
+                how: AppliedBy::AlreadyApplied,
                 ..
             }) => Self::AlreadyApplied,
             Outcome::Failed(_) => Self::Failed,
@@ -90,10 +96,10 @@ pub enum UndeliverableCause {
     Unreadable,
 }
 
-impl Labels for UndeliverableCause {
+impl LabelSet for UndeliverableCause {
     const NAMES: &'static [&'static str] = &["cause"];
 
-    fn rows(_: &Given) -> Vec<Vec<String>> {
+    fn rows(_: &StaticLabels) -> Vec<Vec<String>> {
         let removed = RemovalCause::ALL.map(RemovalCause::as_str);
         let all = removed.into_iter().chain(["unreadable"]);
         all.map(|cause| vec![cause.to_owned()]).collect()
@@ -112,20 +118,21 @@ label!(Reason, "reason", Reason::ALL, Reason::as_str);
 /// An end, and its reason if it has one. Not a product: only failures have reasons, the others
 /// say `none` (an empty value would be no label at all to Prometheus, and no legend).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndWhy {
+pub enum ReasonLabel {
     Renamed,
     AlreadyApplied,
     Failed(Reason),
 }
 
-impl From<&Outcome> for EndWhy {
+impl From<&Outcome> for ReasonLabel {
     fn from(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Renamed(Renamed {
-                how: How::Applied, ..
+                how: AppliedBy::Applied,
+                ..
             }) => Self::Renamed,
             Outcome::Renamed(Renamed {
-                how: How::AlreadyApplied,
+                how: AppliedBy::AlreadyApplied,
                 ..
             }) => Self::AlreadyApplied,
             Outcome::Failed(Failed { reason, .. }) => Self::Failed(*reason),
@@ -133,15 +140,19 @@ impl From<&Outcome> for EndWhy {
     }
 }
 
-impl Labels for EndWhy {
+impl LabelSet for ReasonLabel {
     const NAMES: &'static [&'static str] = &["outcome", "reason"];
 
-    fn rows(_: &Given) -> Vec<Vec<String>> {
-        let row = |end: End, reason: &str| vec![end.as_str().to_owned(), reason.to_owned()];
-        let successes = [row(End::Renamed, "none"), row(End::AlreadyApplied, "none")];
+    fn rows(_: &StaticLabels) -> Vec<Vec<String>> {
+        let row =
+            |end: OutcomeLabel, reason: &str| vec![end.as_str().to_owned(), reason.to_owned()];
+        let successes = [
+            row(OutcomeLabel::Renamed, "none"),
+            row(OutcomeLabel::AlreadyApplied, "none"),
+        ];
         let failures = Reason::ALL
             .iter()
-            .map(|reason| row(End::Failed, reason.as_str()));
+            .map(|reason| row(OutcomeLabel::Failed, reason.as_str()));
         successes.into_iter().chain(failures).collect()
     }
 
@@ -156,12 +167,12 @@ impl Labels for EndWhy {
 
 /// A step of the retry ladder, by its place in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delay(pub usize);
+pub struct DelayLabel(pub usize);
 
-impl Labels for Delay {
+impl LabelSet for DelayLabel {
     const NAMES: &'static [&'static str] = &["delay"];
 
-    fn rows(given: &Given) -> Vec<Vec<String>> {
+    fn rows(given: &StaticLabels) -> Vec<Vec<String>> {
         given.ladder.iter().map(|step| vec![step.clone()]).collect()
     }
 
@@ -218,16 +229,16 @@ impl From<&Outcome> for EventType {
     }
 }
 
-label!(Cause, "cause", Cause::ALL, Cause::as_str);
+label!(HoldCause, "cause", HoldCause::ALL, HoldCause::as_str);
 
 /// The program itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Build;
+pub struct BuildLabels;
 
-impl Labels for Build {
+impl LabelSet for BuildLabels {
     const NAMES: &'static [&'static str] = &["version", "revision"];
 
-    fn rows(given: &Given) -> Vec<Vec<String>> {
+    fn rows(given: &StaticLabels) -> Vec<Vec<String>> {
         vec![vec![given.version.clone(), given.revision.clone()]]
     }
 
@@ -240,8 +251,8 @@ impl Labels for Build {
 mod tests {
     use super::*;
 
-    fn value<L: Labels>(labels: L) -> String {
-        L::rows(&Given::default())[labels.row()].join(",")
+    fn value<L: LabelSet>(labels: L) -> String {
+        L::rows(&StaticLabels::default())[labels.row()].join(",")
     }
 
     #[test]
@@ -249,11 +260,11 @@ mod tests {
         for reason in Reason::ALL {
             assert_eq!(value(reason), reason.as_str());
             assert_eq!(
-                value(EndWhy::Failed(reason)),
+                value(ReasonLabel::Failed(reason)),
                 format!("failed,{}", reason.as_str())
             );
         }
-        for end in End::ALL {
+        for end in OutcomeLabel::ALL {
             assert_eq!(value(end), end.as_str());
         }
         for result in CONFIRMATIONS {
@@ -262,12 +273,12 @@ mod tests {
         for kind in EventType::ALL {
             assert_eq!(value(kind), kind.as_str());
         }
-        for cause in Cause::ALL {
+        for cause in HoldCause::ALL {
             assert_eq!(value(cause), cause.as_str());
         }
-        assert_eq!(value(Redelivered(true)), "true");
-        assert_eq!(value(Redelivered(false)), "false");
-        assert_eq!(value(EndWhy::Renamed), "renamed,none");
-        assert_eq!(value(EndWhy::AlreadyApplied), "already_applied,none");
+        assert_eq!(value(RedeliveredLabel(true)), "true");
+        assert_eq!(value(RedeliveredLabel(false)), "false");
+        assert_eq!(value(ReasonLabel::Renamed), "renamed,none");
+        assert_eq!(value(ReasonLabel::AlreadyApplied), "already_applied,none");
     }
 }

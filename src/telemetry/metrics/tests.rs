@@ -7,14 +7,14 @@ use jiff::Timestamp;
 use super::family::NAMESPACE;
 use super::*;
 use crate::core::answer::CallKind;
-use crate::core::outcome::{ConfirmedBy, Failed, How, Renamed};
+use crate::core::outcome::{AppliedBy, ConfirmedBy, Failed, Renamed};
 
 /// The generated list of metrics, and how to make it anew.
 const DOC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 const REGENERATE: &str = "UPDATE_GENERATED";
 
-fn given() -> Given {
-    Given {
+fn given() -> StaticLabels {
+    StaticLabels {
         version: "1.2.3".to_owned(),
         revision: "abcdef0".to_owned(),
         ladder: ["5s", "30s", "2m", "10m", "1h"].map(str::to_owned).to_vec(),
@@ -25,7 +25,7 @@ fn metrics() -> Metrics {
     Metrics::new(&given()).expect("the metrics are declared well")
 }
 
-fn renamed(how: How) -> Outcome {
+fn renamed(how: AppliedBy) -> Outcome {
     Outcome::Renamed(Renamed {
         how,
         confirmed_by: ConfirmedBy::Answer,
@@ -70,7 +70,10 @@ fn every_series_is_there_at_zero_from_the_start() {
 
 #[test]
 fn every_metric_the_contract_names_is_there() {
-    let names: Vec<_> = Families::CATALOGUE.iter().map(|about| about.name).collect();
+    let names: Vec<_> = MetricFamilies::CATALOGUE
+        .iter()
+        .map(|about| about.name)
+        .collect();
     for name in [
         "requests_consumed_total",
         "outcomes_total",
@@ -103,12 +106,12 @@ fn each_verb_moves_its_own_series_and_no_other() {
     metrics.consumed(true);
     metrics.queue_head(Timestamp::from_second(1_795_507_200).unwrap());
     metrics.near_delivery_limit();
-    metrics.outcome(&renamed(How::Applied), ms, age);
-    metrics.outcome(&renamed(How::AlreadyApplied), ms, None);
+    metrics.outcome(&renamed(AppliedBy::Applied), ms, age);
+    metrics.outcome(&renamed(AppliedBy::AlreadyApplied), ms, None);
     metrics.outcome(&failed(Reason::UserNotFound), ms, age);
     metrics.api_call(CallKind::Rename, CallStatus::Code(200), ms);
     metrics.api_call(CallKind::Confirm, CallStatus::Code(418), ms);
-    metrics.api_call(Call::Token, CallStatus::Timeout, ms);
+    metrics.api_call(CallLabel::Token, CallStatus::Timeout, ms);
     metrics.confirmation(Confirmation::Absent);
     metrics.deferred(2);
     metrics.event_published(EventType::UserRenamed);
@@ -119,8 +122,8 @@ fn each_verb_moves_its_own_series_and_no_other() {
     metrics.set_in_flight(3);
     metrics.set_waiting(4);
     metrics.set_blocked_by_order(5);
-    metrics.set_hold(Some(Cause::Credentials));
-    metrics.set_accounts_held(Cause::Api, 6);
+    metrics.set_hold(Some(HoldCause::Credentials));
+    metrics.set_accounts_held(HoldCause::Api, 6);
     metrics.broker_connected(true);
     metrics.broker_reconnected();
     insta::assert_snapshot!(moved(&metrics).join("\n"));
@@ -136,9 +139,9 @@ fn the_hold_has_one_cause_at_most() {
             .filter(|line| line.contains("_hold"))
             .collect()
     };
-    metrics.set_hold(Some(Cause::Api));
+    metrics.set_hold(Some(HoldCause::Api));
     assert_eq!(holds(), [r#"rename_worker_hold{cause="api"} 1"#]);
-    metrics.set_hold(Some(Cause::Credentials));
+    metrics.set_hold(Some(HoldCause::Credentials));
     assert_eq!(holds(), [r#"rename_worker_hold{cause="credentials"} 1"#]);
     metrics.set_hold(None);
     assert!(holds().is_empty());
@@ -148,8 +151,8 @@ fn the_hold_has_one_cause_at_most() {
 fn counts_add_up_over_their_labels() {
     let metrics = metrics();
     let soon = Duration::ZERO;
-    metrics.outcome(&renamed(How::Applied), soon, None);
-    metrics.outcome(&renamed(How::AlreadyApplied), soon, None);
+    metrics.outcome(&renamed(AppliedBy::Applied), soon, None);
+    metrics.outcome(&renamed(AppliedBy::AlreadyApplied), soon, None);
     metrics.outcome(&failed(Reason::Rejected), soon, None);
     metrics.outcome(&failed(Reason::Poison), soon, None);
     let counts = metrics.clone().counts();
@@ -217,7 +220,7 @@ fn the_committed_list_of_metrics_is_up_to_date() {
 fn doc() -> String {
     let mut text = String::from(include_str!("metrics.md.head"));
     text.push_str("\n| metric | kind | labels | what it tells |\n| --- | --- | --- | --- |\n");
-    for about in Families::CATALOGUE {
+    for about in MetricFamilies::CATALOGUE {
         let labels = about.labels.iter().map(|label| format!("`{label}`"));
         writeln!(
             text,
@@ -232,7 +235,7 @@ fn doc() -> String {
     text.push_str(
         "\n## What a label can say\n\n| metric | label | values |\n| --- | --- | --- |\n",
     );
-    for about in Families::CATALOGUE
+    for about in MetricFamilies::CATALOGUE
         .iter()
         .filter(|about| about.name != "build_info")
     {
@@ -255,7 +258,7 @@ fn doc() -> String {
         }
     }
     text.push_str("\n## Buckets\n\n| histogram | upper bounds, in seconds |\n| --- | --- |\n");
-    for about in Families::CATALOGUE
+    for about in MetricFamilies::CATALOGUE
         .iter()
         .filter(|about| !about.buckets.is_empty())
     {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::context::TraceContext;
-use super::{Attribute, Kind};
+use super::{SpanAttribute, SpanKind};
 
 /// Why spans cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -30,14 +30,20 @@ impl Exporter {
     pub fn root(
         &self,
         _: Option<TraceContext>,
-        _: Kind,
+        _: SpanKind,
         _: Cow<'static, str>,
-        _: Vec<Attribute>,
+        _: Vec<SpanAttribute>,
     ) -> Span {
         match *self {}
     }
 
-    pub fn child(&self, _: &Span, _: Kind, _: Cow<'static, str>, _: Vec<Attribute>) -> Span {
+    pub fn child(
+        &self,
+        _: &Span,
+        _: SpanKind,
+        _: Cow<'static, str>,
+        _: Vec<SpanAttribute>,
+    ) -> Span {
         match *self {}
     }
 
@@ -51,7 +57,7 @@ impl Span {
         match *self {}
     }
 
-    pub fn set(&self, _: Attribute) {
+    pub fn set(&self, _: SpanAttribute) {
         match *self {}
     }
 

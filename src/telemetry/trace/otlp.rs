@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use opentelemetry::trace::{
-    SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId,
+    SpanBuilder, SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId,
     TraceState, Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
@@ -20,7 +20,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
 use super::context::TraceContext;
-use super::{Attribute, Kind, Value};
+use super::{AttributeValue, SpanAttribute, SpanKind};
 
 /// Where a collector takes spans, under the endpoint's root.
 const TRACES_PATH: &str = "/v1/traces";
@@ -76,9 +76,9 @@ impl Exporter {
     pub fn root(
         &self,
         parent: Option<TraceContext>,
-        kind: Kind,
+        kind: SpanKind,
         name: Cow<'static, str>,
-        attributes: Vec<Attribute>,
+        attributes: Vec<SpanAttribute>,
     ) -> Span {
         let parent = parent.map_or_else(Context::new, |parent| {
             Context::new().with_remote_span_context(remote(parent))
@@ -90,9 +90,9 @@ impl Exporter {
     pub fn child(
         &self,
         parent: &Span,
-        kind: Kind,
+        kind: SpanKind,
         name: Cow<'static, str>,
-        attributes: Vec<Attribute>,
+        attributes: Vec<SpanAttribute>,
     ) -> Span {
         self.start(&parent.0, kind, name, attributes)
     }
@@ -100,14 +100,14 @@ impl Exporter {
     fn start(
         &self,
         parent: &Context,
-        kind: Kind,
+        kind: SpanKind,
         name: Cow<'static, str>,
-        attributes: Vec<Attribute>,
+        attributes: Vec<SpanAttribute>,
     ) -> Span {
         let kind = match kind {
-            Kind::Consumer => SpanKind::Consumer,
-            Kind::Producer => SpanKind::Producer,
-            Kind::Client => SpanKind::Client,
+            SpanKind::Consumer => opentelemetry::trace::SpanKind::Consumer,
+            SpanKind::Producer => opentelemetry::trace::SpanKind::Producer,
+            SpanKind::Client => opentelemetry::trace::SpanKind::Client,
         };
         let builder = SpanBuilder::from_name(name)
             .with_kind(kind)
@@ -136,7 +136,7 @@ impl Span {
         )
     }
 
-    pub fn set(&self, attribute: Attribute) {
+    pub fn set(&self, attribute: SpanAttribute) {
         self.0.span().set_attribute(key_value(attribute));
     }
 
@@ -187,12 +187,12 @@ fn remote(context: TraceContext) -> SpanContext {
     )
 }
 
-fn key_value((key, value): Attribute) -> KeyValue {
+fn key_value((key, value): SpanAttribute) -> KeyValue {
     match value {
-        Value::Word(word) => KeyValue::new(key, word),
-        Value::Text(text) => KeyValue::new(key, text),
-        Value::Int(number) => KeyValue::new(key, number),
-        Value::Bool(truth) => KeyValue::new(key, truth),
+        AttributeValue::Word(word) => KeyValue::new(key, word),
+        AttributeValue::Text(text) => KeyValue::new(key, text),
+        AttributeValue::Int(number) => KeyValue::new(key, number),
+        AttributeValue::Bool(truth) => KeyValue::new(key, truth),
     }
 }
 

@@ -1,7 +1,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::core::outcome::{ConfirmedBy, How};
+use crate::core::outcome::{AppliedBy, ConfirmedBy};
 use crate::core::request::Username;
 use crate::wire::headers::NoHeaders;
 use crate::wire::request::read;
@@ -17,7 +17,7 @@ fn request() -> RenameRequest {
 
 fn applied() -> Renamed {
     Renamed {
-        how: How::Applied,
+        how: AppliedBy::Applied,
         confirmed_by: ConfirmedBy::Answer,
         user_id: None,
         username: None,
@@ -101,7 +101,7 @@ fn a_repeat_has_the_same_id_and_no_other_event_has() {
     let mut other = request();
     other.request_id = Uuid::nil();
     let later = Renamed {
-        how: How::AlreadyApplied,
+        how: AppliedBy::AlreadyApplied,
         attempts: 2,
         ..applied()
     };

@@ -11,25 +11,25 @@ pub(super) mod bytes {
 
     #[derive(Serialize, Deserialize)]
     #[serde(rename_all = "snake_case", deny_unknown_fields)]
-    enum Written<'a> {
+    enum JsonField<'a> {
         Text(Cow<'a, str>),
         Base64(Cow<'a, str>),
     }
 
     pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(bytes) {
-            Ok(text) => Written::Text(text.into()),
-            Err(_) => Written::Base64(BASE64_STANDARD.encode(bytes).into()),
+            Ok(text) => JsonField::Text(text.into()),
+            Err(_) => JsonField::Base64(BASE64_STANDARD.encode(bytes).into()),
         }
         .serialize(to)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        match Written::deserialize(from)? {
-            Written::Text(text) => Ok(text.into_owned().into_bytes()),
-            Written::Base64(text) => BASE64_STANDARD
+        match JsonField::deserialize(from)? {
+            JsonField::Text(text) => Ok(text.into_owned().into_bytes()),
+            JsonField::Base64(text) => BASE64_STANDARD
                 .decode(&*text)
-                .map_err(|_| D::Error::custom("base64 that is none")),
+                .map_err(|_| D::Error::custom("invalid base64")),
         }
     }
 }

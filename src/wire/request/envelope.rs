@@ -8,13 +8,13 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::value::RawValue;
 
 use super::super::headers::{CLOUD_EVENT_PREFIXES, HeaderSource};
-use super::super::object::{self, Text};
+use super::super::object::{self, BoundedText};
 use super::{look, parse, text_of};
 use crate::core::request::RenameRequest;
 
 /// How the request lies in the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum CloudEventMode {
     /// It is the body. A CloudEvent's attributes may be in the headers.
     Plain,
     /// It is the `data` of a CloudEvent.
@@ -25,10 +25,10 @@ pub(super) enum Mode {
 pub(super) fn mode(
     content_type: Option<&str>,
     headers: &(impl HeaderSource + ?Sized),
-) -> Result<Mode, String> {
+) -> Result<CloudEventMode, String> {
     let kind = content_type.map_or("", media_type);
     if kind.eq_ignore_ascii_case("application/cloudevents+json") {
-        return Ok(Mode::Structured);
+        return Ok(CloudEventMode::Structured);
     }
     if !kind.is_empty() && !is_json(kind) {
         return Err(format!(
@@ -41,16 +41,16 @@ pub(super) fn mode(
         .iter()
         .find_map(|prefix| headers.text(&format!("{prefix}specversion")));
     match binary {
-        None | Some("1.0") => Ok(Mode::Plain),
+        None | Some("1.0") => Ok(CloudEventMode::Plain),
         Some(_) => Err("the header cloudEvents:specversion is not 1.0".into()),
     }
 }
 
 /// Reads the request where the mode says it lies, or lists everything that is wrong.
-pub(super) fn open(text: &str, mode: Mode) -> Result<RenameRequest, Vec<String>> {
+pub(super) fn open(text: &str, mode: CloudEventMode) -> Result<RenameRequest, Vec<String>> {
     match mode {
-        Mode::Plain => parse(text).ok_or_else(|| look::violations(text, "")),
-        Mode::Structured => structured(text),
+        CloudEventMode::Plain => parse(text).ok_or_else(|| look::violations(text, "")),
+        CloudEventMode::Structured => structured(text),
     }
 }
 
@@ -63,7 +63,7 @@ fn structured(text: &str) -> Result<RenameRequest, Vec<String>> {
     let [version, kind, data, base64] = values;
     let mut violations = Vec::new();
     match version.map(string) {
-        Some(Some(Text(version))) if version == "1.0" => {}
+        Some(Some(BoundedText(version))) if version == "1.0" => {}
         Some(_) => violations.push("/specversion: is not \"1.0\"".into()),
         None => violations.push("/specversion: is missing".into()),
     }
@@ -76,7 +76,7 @@ fn structured(text: &str) -> Result<RenameRequest, Vec<String>> {
         (Some(data), None) => {
             parse(data.get()).ok_or_else(|| look::violations(data.get(), "/data"))
         }
-        (None, Some(base64)) => decoded(base64),
+        (None, Some(base64)) => data_bytes(base64),
         (Some(_), Some(_)) => Err(vec!["/data_base64: is given beside /data".into()]),
         (None, None) => Err(vec!["/data: is missing".into()]),
     };
@@ -90,7 +90,7 @@ fn structured(text: &str) -> Result<RenameRequest, Vec<String>> {
     }
 }
 
-fn decoded(base64: &RawValue) -> Result<RenameRequest, Vec<String>> {
+fn data_bytes(base64: &RawValue) -> Result<RenameRequest, Vec<String>> {
     const AT: &str = "/data_base64";
     let bytes = string(base64).and_then(|text| BASE64_STANDARD.decode(text.0.as_bytes()).ok());
     let bytes = bytes.ok_or_else(|| vec![format!("{AT}: is no base64")])?;
@@ -99,7 +99,7 @@ fn decoded(base64: &RawValue) -> Result<RenameRequest, Vec<String>> {
 }
 
 /// The value as text, if it is text.
-fn string(value: &RawValue) -> Option<Text<'_>> {
+fn string(value: &RawValue) -> Option<BoundedText<'_>> {
     serde_json::from_str(value.get()).ok()
 }
 

@@ -11,9 +11,9 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::super::schema::Schema;
+use super::super::schema::MessageSchema;
 use super::NAMES;
-use super::partial::Listed;
+use super::partial::KnownField;
 
 /// Details end up in headers and group dead letters; more would help nobody, in bytes.
 const DETAIL_MAX: usize = 1000;
@@ -22,7 +22,7 @@ static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| {
     jsonschema::options()
         .with_draft(Draft::Draft202012)
         .should_validate_formats(true)
-        .build(&Schema::RenameRequest.value())
+        .build(&MessageSchema::RenameRequest.value())
         .expect("our own schema is valid")
 });
 
@@ -31,7 +31,7 @@ pub(super) fn violations(text: &str, at: &str) -> Vec<String> {
     if let Some(violation) = no_json(text, at) {
         return vec![violation];
     }
-    let Some(listed) = Listed::of(text, &NAMES) else {
+    let Some(listed) = KnownField::of(text, &NAMES) else {
         return vec![format!("{}: is no object", named(at))];
     };
     let mut told: Vec<String> = listed
@@ -49,7 +49,9 @@ pub(super) fn violations(text: &str, at: &str) -> Vec<String> {
         object.insert((*name).into(), value);
     }
     let object = Value::Object(object);
-    let further = VALIDATOR.iter_errors(&object).map(|error| tell(&error, at));
+    let further = VALIDATOR
+        .iter_errors(&object)
+        .map(|error| describe(&error, at));
     // What stands in for a broken value is wrong in ways of its own, which are nobody's mistake.
     let of_broken = |violation: &String| {
         let pointers = broken.iter().map(|told| pointer(told));
@@ -72,11 +74,11 @@ pub(super) fn violations(text: &str, at: &str) -> Vec<String> {
             "it looks like a CloudEvent; its content type is application/cloudevents+json".into(),
         );
     }
-    or_else(told, at)
+    join_alternatives(told, at)
 }
 
 fn is_cloud_event(text: &str) -> bool {
-    Listed::of(text, &["specversion", "data"])
+    KnownField::of(text, &["specversion", "data"])
         .is_some_and(|listed| listed.values.iter().all(Option::is_some))
 }
 
@@ -85,13 +87,13 @@ pub(super) fn envelope_violations(text: &str, names: &[&'static str]) -> Vec<Str
     if let Some(violation) = no_json(text, "") {
         return vec![violation];
     }
-    let Some(listed) = Listed::of(text, names) else {
+    let Some(listed) = KnownField::of(text, names) else {
         return vec!["the body: is no object".into()];
     };
     let told = listed
         .repeated(names)
         .map(|name| format!("/{name}: is given more than once"));
-    or_else(told.collect(), "")
+    join_alternatives(told.collect(), "")
 }
 
 /// One text of all violations, bounded.
@@ -137,7 +139,7 @@ fn pointer(violation: &str) -> &str {
 }
 
 /// Something must be said even where the fast way and the schema should ever disagree.
-fn or_else(told: Vec<String>, at: &str) -> Vec<String> {
+fn join_alternatives(told: Vec<String>, at: &str) -> Vec<String> {
     if told.is_empty() {
         vec![format!("{}: is no request", named(at))]
     } else {
@@ -145,7 +147,7 @@ fn or_else(told: Vec<String>, at: &str) -> Vec<String> {
     }
 }
 
-fn tell(error: &ValidationError<'_>, at: &str) -> String {
+fn describe(error: &ValidationError<'_>, at: &str) -> String {
     let pointer = format!("{at}{}", error.instance_path());
     let what = match error.kind() {
         ValidationErrorKind::Required { property } => {

@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::super::object::Name;
+use super::super::object::FieldName;
 use super::{uuid, without_mark};
 use crate::core::request::AccountId;
 
@@ -41,7 +41,7 @@ impl PartialRequest {
             fingerprint: Uuid::new_v5(&FINGERPRINTS, front),
             ..Self::default()
         };
-        let seed = Gather {
+        let seed = PartialVisitor {
             into: &mut partial,
             in_envelope,
         };
@@ -82,12 +82,12 @@ const NAMES: [&str; 5] = [
     "data",
 ];
 
-struct Gather<'a> {
+struct PartialVisitor<'a> {
     into: &'a mut PartialRequest,
     in_envelope: bool,
 }
 
-impl<'de> DeserializeSeed<'de> for Gather<'_> {
+impl<'de> DeserializeSeed<'de> for PartialVisitor<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
@@ -95,7 +95,7 @@ impl<'de> DeserializeSeed<'de> for Gather<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Gather<'_> {
+impl<'de> Visitor<'de> for PartialVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,10 +103,10 @@ impl<'de> Visitor<'de> for Gather<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(place) = map.next_key_seed(Name(&NAMES))? {
+        while let Some(place) = map.next_key_seed(FieldName(&NAMES))? {
             let part = match (place, self.in_envelope) {
                 (Some(4), true) => {
-                    map.next_value_seed(Gather {
+                    map.next_value_seed(PartialVisitor {
                         into: &mut *self.into,
                         in_envelope: false,
                     })?;
@@ -121,7 +121,7 @@ impl<'de> Visitor<'de> for Gather<'_> {
                     continue;
                 }
             };
-            let value = map.next_value::<Part>()?.0;
+            let value = map.next_value::<FieldPart>()?.0;
             // Of two, the first: it is what a reader that stops early would have seen.
             *part = part.take().or(value);
         }
@@ -130,9 +130,9 @@ impl<'de> Visitor<'de> for Gather<'_> {
 }
 
 /// Text of a sensible length, or nothing.
-struct Part(Option<Box<str>>);
+struct FieldPart(Option<Box<str>>);
 
-impl<'de> Deserialize<'de> for Part {
+impl<'de> Deserialize<'de> for FieldPart {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let value = Box::<RawValue>::deserialize(from)?;
         let text = serde_json::from_str::<Cow<'_, str>>(value.get()).ok();
@@ -142,16 +142,16 @@ impl<'de> Deserialize<'de> for Part {
 }
 
 /// The values of some names, as they stand in an object, and how often each name is there.
-pub(super) struct Listed<'de> {
+pub(super) struct KnownField<'de> {
     /// Of several values of one name, the last.
     pub values: Vec<Option<&'de RawValue>>,
     times: Vec<usize>,
 }
 
-impl<'de> Listed<'de> {
+impl<'de> KnownField<'de> {
     /// Nothing where the text is no object.
     pub fn of(text: &'de str, names: &[&'static str]) -> Option<Self> {
-        let seed = Names(names);
+        let seed = NameSeed(names);
         seed.deserialize(&mut serde_json::Deserializer::from_str(text))
             .ok()
     }
@@ -167,29 +167,29 @@ impl<'de> Listed<'de> {
     }
 }
 
-struct Names<'n>(&'n [&'static str]);
+struct NameSeed<'n>(&'n [&'static str]);
 
-impl<'de> DeserializeSeed<'de> for Names<'_> {
-    type Value = Listed<'de>;
+impl<'de> DeserializeSeed<'de> for NameSeed<'_> {
+    type Value = KnownField<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
         from.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Names<'_> {
-    type Value = Listed<'de>;
+impl<'de> Visitor<'de> for NameSeed<'_> {
+    type Value = KnownField<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut listed = Listed {
+        let mut listed = KnownField {
             values: vec![None; self.0.len()],
             times: vec![0; self.0.len()],
         };
-        while let Some(place) = map.next_key_seed(Name(self.0))? {
+        while let Some(place) = map.next_key_seed(FieldName(self.0))? {
             let Some(place) = place else {
                 map.next_value::<IgnoredAny>()?;
                 continue;

@@ -2,15 +2,15 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::wire::headers::{Header, HeaderValue, NoHeaders};
-use crate::wire::schema::Schema;
+use crate::wire::headers::{HeaderName, HeaderValue, NoHeaders};
+use crate::wire::schema::MessageSchema;
 
 const MINIMAL: &str = include_str!("../../../examples/rename-request.minimal.json");
 const FULL: &str = include_str!("../../../examples/rename-request.full.json");
 const CLOUD_EVENT: &str = include_str!("../../../examples/rename-request.cloudevent.json");
 const STRUCTURED: Option<&str> = Some("application/cloudevents+json; charset=utf-8");
 
-fn read_plain(body: impl AsRef<[u8]>) -> Result<RenameRequest, Unreadable> {
+fn read_plain(body: impl AsRef<[u8]>) -> Result<RenameRequest, InvalidRequest> {
     read(body.as_ref(), None, &NoHeaders)
 }
 
@@ -230,8 +230,8 @@ fn a_byte_order_mark_does_not_matter() {
 
 #[test]
 fn what_was_done_to_a_body_is_told_instead_of_which_byte_is_no_json() {
-    struct Encoded(&'static str);
-    impl HeaderSource for Encoded {
+    struct EncodedRequest(&'static str);
+    impl HeaderSource for EncodedRequest {
         fn text(&self, _: &str) -> Option<&str> {
             None
         }
@@ -246,7 +246,7 @@ fn what_was_done_to_a_body_is_told_instead_of_which_byte_is_no_json() {
         }
     }
     let told = |body: &[u8], encoding| {
-        let unreadable = read(body, Some("application/json"), &Encoded(encoding));
+        let unreadable = read(body, Some("application/json"), &EncodedRequest(encoding));
         String::from(unreadable.unwrap_err().detail)
     };
     let gzip = "the body is gzip-compressed; publish it uncompressed";
@@ -254,8 +254,8 @@ fn what_was_done_to_a_body_is_told_instead_of_which_byte_is_no_json() {
     assert_eq!(told(b"\x1f\x8b\x08\x00", "identity"), gzip);
     assert_eq!(told(b"?", "gzip"), gzip);
     // What is plain all the same is read.
-    assert!(read(FULL.as_bytes(), None, &Encoded("gzip")).is_ok());
-    assert!(read(FULL.as_bytes(), None, &Encoded("utf-8")).is_ok());
+    assert!(read(FULL.as_bytes(), None, &EncodedRequest("gzip")).is_ok());
+    assert!(read(FULL.as_bytes(), None, &EncodedRequest("utf-8")).is_ok());
     let value = b"\x00\x53\x77\xa1\x02{}";
     assert!(detail(value).starts_with("the body is an AMQP 1.0 value"));
 }
@@ -404,9 +404,9 @@ fn a_structured_cloud_event_is_opened() {
 fn a_binary_cloud_event_is_its_body() {
     let text = |text: &str| HeaderValue::Text(text.into());
     for name in ["cloudEvents:specversion", "cloudEvents_specversion"] {
-        let headers: &[Header] = &[(name, text("1.0")), ("cloudEvents:type", text("x"))];
+        let headers: &[HeaderName] = &[(name, text("1.0")), ("cloudEvents:type", text("x"))];
         assert!(read(FULL.as_bytes(), Some("application/json"), headers).is_ok());
-        let headers: &[Header] = &[(name, text("0.3"))];
+        let headers: &[HeaderName] = &[(name, text("0.3"))];
         let unreadable = read(FULL.as_bytes(), None, headers).unwrap_err();
         assert_eq!(
             &*unreadable.detail,
@@ -543,5 +543,7 @@ proptest! {
 
 static SCHEMA: std::sync::LazyLock<jsonschema::Validator> = std::sync::LazyLock::new(|| {
     let options = jsonschema::options().should_validate_formats(true);
-    options.build(&Schema::RenameRequest.value()).unwrap()
+    options
+        .build(&MessageSchema::RenameRequest.value())
+        .unwrap()
 });

@@ -15,7 +15,7 @@ fn validator(schema: &Value) -> jsonschema::Validator {
 
 #[test]
 fn the_committed_schemas_are_those_of_the_types() {
-    for schema in Schema::ALL {
+    for schema in MessageSchema::ALL {
         let path = root().join(format!("schemas/{}.schema.json", schema.name()));
         let expected = schema.text();
         if std::env::var_os("UPDATE_GENERATED").is_some() {
@@ -32,7 +32,7 @@ fn the_committed_schemas_are_those_of_the_types() {
 
 #[test]
 fn the_schemas_are_schemas() {
-    for schema in Schema::ALL {
+    for schema in MessageSchema::ALL {
         jsonschema::draft202012::meta::validate(&schema.value()).unwrap();
     }
 }
@@ -51,7 +51,7 @@ fn every_example_keeps_to_its_schema() {
         if name == "rename-request.cloudevent.json" {
             value = value["data"].take();
         }
-        let schema = Schema::named(name.split('.').next().unwrap());
+        let schema = MessageSchema::named(name.split('.').next().unwrap());
         let schema = schema.unwrap_or_else(|| panic!("{name} begins with no schema's name"));
         let errors: Vec<String> = validator(&schema.value())
             .iter_errors(&value)

@@ -202,10 +202,10 @@ async fn a_second_reviewer_is_told_and_nothing_is_asked_without_a_terminal() {
     let stage = stage().await;
     put_many(&stage, 11).await;
     let amqp = &stage.settings.amqp;
-    let review = rename_worker::broker::Review::begin(
+    let review = rename_worker::broker::DeadLetterQueue::begin(
         amqp,
         "ola@support-1",
-        rename_worker::broker::QueueTrust::Checked,
+        rename_worker::broker::DeliveryLimitCheck::Checked,
     )
     .await
     .unwrap();

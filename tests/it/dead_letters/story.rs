@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use lapin::BasicProperties;
-use rename_worker::sandbox::Fault;
+use rename_worker::sandbox::ApiFault;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ const REASONS: [&str; 5] = [
 /// Has the worker fail three thousand requests, each for its reason.
 async fn fail_them(stage: &Stage) {
     stage.user("taken");
-    let refused = Fault::status(422).prefix("refused");
+    let refused = ApiFault::status(422).prefix("refused");
     stage.sandbox.set_faults([refused]).await;
     for n in 0..EACH {
         stage.user(&format!("has-{n}"));

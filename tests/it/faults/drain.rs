@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rename_worker::sandbox::{CallKind, Fault, Kind, Told};
+use rename_worker::sandbox::{ApiFault, CallOutcome, FaultKind, SandboxCallKind};
 use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 #[tokio::test]
 async fn a_stop_under_full_load_cuts_no_call_short_and_loses_nothing() {
     let stage = Stage::set(|_| {}).await;
-    let slow = Fault::new(Kind::Slow(Duration::from_millis(500)));
+    let slow = ApiFault::new(FaultKind::Slow(Duration::from_millis(500)));
     stage.sandbox.set_faults([slow]).await;
     for number in 0..REQUESTS {
         stage.user(&format!("old{number}"));
@@ -30,7 +30,7 @@ async fn a_stop_under_full_load_cuts_no_call_short_and_loses_nothing() {
     let mut worker = Process::start(&settings(&stage), &log);
     let busy = stage
         .sandbox
-        .calls_until(|calls| calls.of(CallKind::Rename) >= 32 && calls.in_flight >= 16);
+        .calls_until(|calls| calls.of(SandboxCallKind::Rename) >= 32 && calls.in_flight >= 16);
     let busy = tokio::time::timeout(PATIENCE, busy).await;
     busy.expect("the worker is at full load");
     worker.terminate().await;
@@ -43,7 +43,10 @@ async fn a_stop_under_full_load_cuts_no_call_short_and_loses_nothing() {
 
     let calls = stage.sandbox.calls();
     assert_eq!(calls.in_flight, 0);
-    assert_eq!(calls.told(CallKind::Rename, Told::Abandoned), 0);
+    assert_eq!(
+        calls.told(SandboxCallKind::Rename, CallOutcome::Abandoned),
+        0
+    );
     let applied = stage.sandbox.ledger().len();
     let told = stage.raw.queue_length(&stage.events).await;
     assert_eq!(usize::try_from(told), Ok(applied), "every rename was told");
@@ -67,7 +70,10 @@ async fn a_stop_under_full_load_cuts_no_call_short_and_loses_nothing() {
 #[tokio::test]
 async fn a_second_signal_ends_the_worker_at_once() {
     let stage = Stage::set(|_| {}).await;
-    stage.sandbox.set_faults([Fault::new(Kind::Gate)]).await;
+    stage
+        .sandbox
+        .set_faults([ApiFault::new(FaultKind::Gate)])
+        .await;
     stage.user("old");
     stage.rename("old", "new", None).await;
     let log = std::env::temp_dir().join(format!("second-{}.log", stage.settings.amqp.prefix));
@@ -103,7 +109,10 @@ async fn a_second_signal_ends_the_worker_at_once() {
 #[tokio::test]
 async fn a_terminal_that_closes_drains_the_worker_as_a_stop_does() {
     let stage = Stage::set(|_| {}).await;
-    stage.sandbox.set_faults([Fault::new(Kind::Gate)]).await;
+    stage
+        .sandbox
+        .set_faults([ApiFault::new(FaultKind::Gate)])
+        .await;
     stage.user("old");
     stage.rename("old", "new", None).await;
     let log = std::env::temp_dir().join(format!("hangup-{}.log", stage.settings.amqp.prefix));

@@ -22,10 +22,10 @@ use lapin::BasicProperties;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use rename_worker::broker::declare_topology;
-use rename_worker::broker::topology::{Names, TopologySettings};
+use rename_worker::broker::topology::{QueueNames, TopologySettings};
 use rename_worker::config::{self, Secret};
-use rename_worker::demo::broker::Broker;
-use rename_worker::sandbox::{Latency, Sandbox, SandboxOptions};
+use rename_worker::demo::broker::DemoBroker;
+use rename_worker::sandbox::{LatencyRange, Sandbox, SandboxOptions};
 use tokio::sync::RwLock;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -159,7 +159,7 @@ fn fresh_seed() -> u32 {
 }
 
 struct Run<'a> {
-    broker: &'a Broker,
+    broker: &'a DemoBroker,
     plan: Plan,
     doses: Doses,
     rng: SmallRng,
@@ -167,18 +167,18 @@ struct Run<'a> {
     to_broker: Proxy,
     to_api: Proxy,
     settings: Settings,
-    names: Names,
+    names: QueueNames,
     /// What the workers said; kept when something is wrong.
     log: PathBuf,
 }
 
 impl<'a> Run<'a> {
-    async fn prepare(broker: &'a Broker, seed: u64, doses: Doses) -> Self {
+    async fn prepare(broker: &'a DemoBroker, seed: u64, doses: Doses) -> Self {
         let plan = Plan::draw(seed, doses.requests);
         let sandbox = Sandbox::start(SandboxOptions {
             users: plan.users.clone(),
             faults: usual_faults(),
-            latency: Latency {
+            latency: LatencyRange {
                 least: Duration::from_millis(2),
                 most: Duration::from_millis(40),
             },
@@ -190,7 +190,7 @@ impl<'a> Run<'a> {
         let prefix = unique_prefix();
         let to_broker = Proxy::to(host_and_port(broker.url())).await;
         let to_api = Proxy::to(host_and_port(sandbox.base_url())).await;
-        let amqp = config::Amqp {
+        let amqp = config::AmqpSection {
             url: Secret::inline(broker.url()),
             prefix: prefix.clone(),
             ..config::Settings::default().amqp
@@ -208,7 +208,7 @@ impl<'a> Run<'a> {
             settings: settings(&to_broker, &to_api, prefix.clone()),
             to_broker,
             to_api,
-            names: Names::new(&prefix),
+            names: QueueNames::new(&prefix),
             log,
         }
     }

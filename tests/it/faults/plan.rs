@@ -4,7 +4,7 @@ use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 use rename_worker::core::request::AccountId;
-use rename_worker::sandbox::Seed;
+use rename_worker::sandbox::NewUser;
 use serde_json::{Value, json};
 use uuid::{Builder, Uuid};
 
@@ -40,7 +40,7 @@ pub struct Asked {
 #[derive(Debug)]
 pub struct Plan {
     pub asked: Vec<Asked>,
-    pub users: Vec<Seed>,
+    pub users: Vec<NewUser>,
     /// Published one after the other; those of one unit together, each in the name of the one before.
     pub units: Vec<Vec<usize>>,
     /// Each the whole of a chain of renames, in order.
@@ -199,7 +199,7 @@ impl Drawing {
     /// A user to be there; its id.
     fn user(&mut self, name: &str) -> Uuid {
         let id = self.uuid();
-        self.plan.users.push(Seed {
+        self.plan.users.push(NewUser {
             account_id: AccountId::parse(ACCOUNT).expect("an account"),
             username: name.into(),
             id: Some(id),

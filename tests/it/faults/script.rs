@@ -9,8 +9,10 @@ use lapin::{Connection, ConnectionProperties};
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
-use rename_worker::demo::broker::Broker;
-use rename_worker::sandbox::{Body, Fault, Garbage, Kind, On, RetryAfter, Sandbox};
+use rename_worker::demo::broker::DemoBroker;
+use rename_worker::sandbox::{
+    ApiFault, CallFilter, FaultBody, FaultKind, MalformedBody, RetryAfter, Sandbox,
+};
 use tokio::sync::{RwLock, watch};
 use tokio::time::Instant;
 
@@ -107,7 +109,7 @@ pub struct Done {
 
 /// Everything that can be hurt.
 pub struct Scene<'a> {
-    pub broker: &'a Broker,
+    pub broker: &'a DemoBroker,
     pub to_broker: &'a Proxy,
     pub to_api: &'a Proxy,
     pub sandbox: &'a Sandbox,
@@ -121,27 +123,27 @@ pub struct Scene<'a> {
 }
 
 /// Faults of single calls, all the time.
-pub fn usual_faults() -> Vec<Fault> {
+pub fn usual_faults() -> Vec<ApiFault> {
     let answer = |status, retry_after| {
-        Fault::new(Kind::Status {
+        ApiFault::new(FaultKind::Status {
             status,
-            body: Body::Json,
+            body: FaultBody::Json,
             retry_after,
         })
     };
     vec![
-        Fault::lost().on(On::Rename).share(0.04),
-        Fault::new(Kind::Reset).share(0.02),
-        Fault::new(Kind::Cut).applied().share(0.01),
-        Fault::status(503).share(0.03),
-        Fault::status(500).applied().share(0.01),
+        ApiFault::lost().on(CallFilter::Rename).share(0.04),
+        ApiFault::new(FaultKind::Reset).share(0.02),
+        ApiFault::new(FaultKind::Cut).applied().share(0.01),
+        ApiFault::status(503).share(0.03),
+        ApiFault::status(500).applied().share(0.01),
         answer(429, Some(RetryAfter::Seconds(1))).share(0.002),
-        Fault::new(Kind::Garbage(Garbage::Html)).share(0.005),
-        Fault::new(Kind::Garbage(Garbage::Truncated))
+        ApiFault::new(FaultKind::Garbage(MalformedBody::Html)).share(0.005),
+        ApiFault::new(FaultKind::Garbage(MalformedBody::Truncated))
             .applied()
             .share(0.005),
-        Fault::new(Kind::Expired).share(0.003),
-        Fault::new(Kind::Slow(Duration::from_millis(400))).share(0.01),
+        ApiFault::new(FaultKind::Expired).share(0.003),
+        ApiFault::new(FaultKind::Slow(Duration::from_millis(400))).share(0.01),
     ]
 }
 
@@ -233,7 +235,7 @@ impl Scene<'_> {
             Step::ApiOutage => {
                 done.outages += 1;
                 done.api_faults += struck(self.sandbox);
-                self.sandbox.set_faults([Fault::outage()]).await;
+                self.sandbox.set_faults([ApiFault::outage()]).await;
                 tokio::time::sleep(Duration::from_millis(rng.random_range(300..1500))).await;
                 done.api_faults += struck(self.sandbox);
                 self.sandbox.set_faults(usual_faults()).await;

@@ -18,7 +18,7 @@ use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use rename_worker::broker::topology::{Object, Topology, TopologySettings};
+use rename_worker::broker::topology::{Topology, TopologyObject, TopologySettings};
 use rename_worker::demo::broker::docker::free_ports;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
@@ -268,7 +268,7 @@ fn queues(stage: &Stage) -> Vec<String> {
     let settings = TopologySettings::from(&stage.settings);
     let objects = Topology::new(&stage.names, &settings).objects;
     let queues = objects.into_iter().filter_map(|object| match object {
-        Object::Queue { name, .. } => Some(name),
+        TopologyObject::Queue { name, .. } => Some(name),
         _ => None,
     });
     queues.collect()

@@ -1,6 +1,6 @@
 //! Who may see what. A new room needs its line here.
 
-use super::sight::{Seen, seen_by};
+use super::imports::{Seen, seen_by};
 
 /// A room, the other rooms of ours that it may see. Every room sees itself and [`PLAIN`].
 const ROOMS: [(&str, &[&str]); 17] = [

@@ -12,10 +12,10 @@ pub const ONE_WORD_MAX: usize = 35;
 
 /// Participles, pronouns and pictures that say nothing of RabbitMQ, HTTP or renames.
 const DENIED: [&str; 36] = [
-    "Asked", "Back", "By", "Cast", "Claim", "Desk", "Done", "Door", "Ear", "Fate", "Found", "Given",
-    "Good", "Hand", "Heard", "Held", "How", "Janitor", "Kept", "Known", "Lane", "Line", "Often", "On",
-    "Parcel", "Patience", "Pipe", "Pulse", "Told", "Trouble", "Way", "What", "Which", "Who", "Whose",
-    "Why",
+    "Asked", "Back", "By", "Cast", "Claim", "Desk", "Done", "Door", "Ear", "Fate", "Found",
+    "Given", "Good", "Hand", "Heard", "Held", "How", "Janitor", "Kept", "Known", "Lane", "Line",
+    "Often", "On", "Parcel", "Patience", "Pipe", "Pulse", "Told", "Trouble", "Way", "What",
+    "Which", "Who", "Whose", "Why",
 ];
 
 /// The type definitions of a crate: each name with the places that define it.
@@ -125,13 +125,20 @@ mod tests {
         let names = read(&[
             "struct RetryPolicy; fn f() { struct Inner; } #[cfg(test)] mod tests { enum Step {} }",
         ]);
-        let of_one_word: Vec<_> = names.of_one_word().into_iter().map(|(name, _)| name).collect();
+        let of_one_word: Vec<_> = names
+            .of_one_word()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(of_one_word, ["Inner", "Step"]);
     }
 
     #[test]
     fn a_word_of_the_deny_list_is_found_whatever_kind_of_type_it_names() {
-        let names = read(&["struct Told; enum Kept {}", "trait What {} type Desk = u8; struct Parcels;"]);
+        let names = read(&[
+            "struct Told; enum Kept {}",
+            "trait What {} type Desk = u8; struct Parcels;",
+        ]);
         let denied: Vec<_> = names.denied().into_iter().map(|(name, _)| name).collect();
         assert_eq!(denied, ["Desk", "Kept", "Told", "What"]);
     }

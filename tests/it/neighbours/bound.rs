@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rename_worker::sandbox::{Fault, Kind};
+use rename_worker::sandbox::{ApiFault, FaultKind};
 use tokio::time::{Instant, sleep};
 
 use super::fixture::{Fixture, Form, HEALTHY, PROMPT, account_id};
@@ -49,7 +49,7 @@ async fn watch(fixture: &Fixture, most: &AtomicU32) {
 async fn beyond_the_bound(form: Form) {
     let fixture = Fixture::new(form).await;
     let (bound, concurrency) = (form.pick(200, 500), form.pick(8, 16));
-    let slow = Fault::new(Kind::Slow(Duration::from_millis(form.pick(10, 50))));
+    let slow = ApiFault::new(FaultKind::Slow(Duration::from_millis(form.pick(10, 50))));
     let faults = [slow.account(account_id(FLOODING))];
     fixture.stage.sandbox.set_faults(faults).await;
     let worker = fixture

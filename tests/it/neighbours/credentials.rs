@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, Client};
+use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, OAuthClient};
 use serde_json::Value;
 
 use super::fixture::{Fixture, Form, HEALTHY, PROMPT};
@@ -24,8 +24,8 @@ async fn refused_credentials_of_one_account_hold_that_account_alone_with_the_def
     beside_refused_credentials(Form::Long).await;
 }
 
-fn client(id: &str) -> Client {
-    Client {
+fn client(id: &str) -> OAuthClient {
+    OAuthClient {
         id: id.to_owned(),
         secret: CLIENT_SECRET.into(),
         account: None,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rename_worker::sandbox::{Fault, Kind};
+use rename_worker::sandbox::{ApiFault, FaultKind};
 use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, timeout};
 use url::Url;
@@ -50,7 +50,7 @@ struct Round {
 
 async fn cuts(form: Form, rounds: usize) {
     let fixture = Fixture::new(form).await;
-    let slow = Fault::new(Kind::Slow(Duration::from_millis(50)));
+    let slow = ApiFault::new(FaultKind::Slow(Duration::from_millis(50)));
     let faults = [slow.account(account_id(HEALTHY))];
     fixture.stage.sandbox.set_faults(faults).await;
     let url = fixture.stage.settings.amqp.url.read();

@@ -6,7 +6,7 @@ use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use rename_worker::config::Settings;
 use rename_worker::core::request::AccountId;
-use rename_worker::sandbox::{Fault, Seed};
+use rename_worker::sandbox::{ApiFault, NewUser};
 use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -157,7 +157,7 @@ impl Fixture {
     }
 
     fn seed(&self, account: &str, names: impl IntoIterator<Item = String>) {
-        let seeds = names.into_iter().map(|name| Seed {
+        let seeds = names.into_iter().map(|name| NewUser {
             account_id: account_id(account),
             username: name.into(),
             id: None,
@@ -234,8 +234,8 @@ impl Fixture {
 }
 
 /// A fault of one account.
-pub fn fault(account: &str, status: u16) -> Fault {
-    Fault::status(status).account(account_id(account))
+pub fn fault(account: &str, status: u16) -> ApiFault {
+    ApiFault::status(status).account(account_id(account))
 }
 
 /// How long outcomes took.

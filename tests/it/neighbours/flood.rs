@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rename_worker::sandbox::{Fault, Kind};
+use rename_worker::sandbox::{ApiFault, FaultKind};
 use tokio::time::Instant;
 
 use super::fixture::{Fixture, Form, HEALTHY, Latencies, PROMPT, account_id, ratio};
@@ -80,7 +80,7 @@ fn requests_of(form: Form) -> usize {
 async fn flood(form: Form, env: &[(&str, &str)], others: usize) -> Flood {
     let fixture = Fixture::new(form).await;
     let call = Duration::from_millis(form.pick(20, 100));
-    let slow = Fault::new(Kind::Slow(call));
+    let slow = ApiFault::new(FaultKind::Slow(call));
     let faults = [slow.account(account_id(FLOODING))];
     fixture.stage.sandbox.set_faults(faults).await;
     let flooding = fixture.requests(FLOODING, "flood", requests_of(form));

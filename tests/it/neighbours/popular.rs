@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rename_worker::sandbox::{Fault, Kind};
+use rename_worker::sandbox::{ApiFault, FaultKind};
 use tokio::time::Instant;
 
 use super::fixture::{Fixture, Form, HEALTHY, Request, account_id, ratio};
@@ -72,8 +72,8 @@ impl Line {
 }
 
 /// Each call of the popular name takes `call`.
-fn slow(call: Duration) -> Fault {
-    Fault::new(Kind::Slow(call)).account(account_id(POPULAR))
+fn slow(call: Duration) -> ApiFault {
+    ApiFault::new(FaultKind::Slow(call)).account(account_id(POPULAR))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,7 +128,7 @@ async fn a_popular_name_moves_on_after_an_outage() {
     let fixture = Fixture::new(Form::Long).await;
     let (call, outage) = (Duration::from_millis(110), Duration::from_secs(20));
     let (of_name, of_others) = (1_200, 18_800);
-    fixture.stage.sandbox.set_faults([Fault::outage()]).await;
+    fixture.stage.sandbox.set_faults([ApiFault::outage()]).await;
     let popular = fixture.chain(POPULAR, "popular", of_name);
     let others = fixture.requests(HEALTHY, "other", of_others);
     let mixed = mix(&popular, &others);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rename_worker::sandbox::{Fault, Kind};
+use rename_worker::sandbox::{ApiFault, FaultKind};
 
 use super::fixture::{Fixture, Form, HEALTHY, PROMPT, Request, account_id, fault};
 
@@ -96,7 +96,8 @@ async fn an_account_whose_calls_hang_delays_another_by_a_call_at_most() {
     let form = Form::Short;
     let fixture = Fixture::new(form).await;
     let (account, timeout) = ("T50400000", Duration::from_secs(1));
-    let hang = Fault::new(Kind::Timeout(Duration::from_secs(60))).account(account_id(account));
+    let hang =
+        ApiFault::new(FaultKind::Timeout(Duration::from_secs(60))).account(account_id(account));
     fixture.stage.sandbox.set_faults([hang]).await;
     let hanging = fixture.requests(account, "hanging", 200);
     fixture.publish(&hanging).await;

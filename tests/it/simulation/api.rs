@@ -7,7 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
-use rename_worker::core::answer::{Answer, NoToken, Refusal, Silence, User};
+use rename_worker::core::answer::{
+    ApiResponse, ErrorResponse, TokenError, TransportError, UserRecord,
+};
 use rename_worker::core::names::{folded, same_name};
 use uuid::Uuid;
 
@@ -124,7 +126,7 @@ impl Api {
     }
 
     /// `path` is to be called `name` from now on.
-    pub fn call(&mut self, call: &Call<'_>, now: Timestamp, rng: &mut SmallRng) -> Answer {
+    pub fn call(&mut self, call: &Call<'_>, now: Timestamp, rng: &mut SmallRng) -> ApiResponse {
         self.calls.push(now);
         let refuses_account = self
             .mood
@@ -136,7 +138,7 @@ impl Api {
             return if rng.random_bool(0.5) {
                 refused(401)
             } else {
-                Answer::NoToken(NoToken::Refused { status: 401 })
+                ApiResponse::NoToken(TokenError::Refused { status: 401 })
             };
         }
         let fails_account = self
@@ -156,13 +158,13 @@ impl Api {
         answer
     }
 
-    fn answer(&mut self, call: &Call<'_>, now: Timestamp, rng: &mut SmallRng) -> Answer {
+    fn answer(&mut self, call: &Call<'_>, now: Timestamp, rng: &mut SmallRng) -> ApiResponse {
         if within(self.mood.outage, now) || rng.random_bool(self.mood.fails) {
             return failure(rng);
         }
         if rng.random_bool(self.mood.throttles) {
             let seconds = rng.random_range(0..20);
-            return Answer::Refused(Refusal {
+            return ApiResponse::Refused(ErrorResponse {
                 status: 429,
                 code: None,
                 retry_after: rng.random_bool(0.7).then(|| Duration::from_secs(seconds)),
@@ -175,7 +177,7 @@ impl Api {
         answer
     }
 
-    fn apply(&mut self, call: &Call<'_>, now: Timestamp) -> Answer {
+    fn apply(&mut self, call: &Call<'_>, now: Timestamp) -> ApiResponse {
         // It keeps one user for all spellings of a name.
         let from = (call.account.to_owned(), folded(call.path));
         let to = (call.account.to_owned(), folded(call.name));
@@ -212,19 +214,20 @@ impl Api {
         } else {
             call.name.to_owned()
         };
-        Answer::User(User {
+        ApiResponse::User(UserRecord {
             username: username.into(),
             id: self.mood.tells_ids.then_some(id),
         })
     }
 }
 
-fn is_unclear(answer: &Answer, name: &str) -> bool {
+fn is_unclear(answer: &ApiResponse, name: &str) -> bool {
     match answer {
-        Answer::User(user) => !same_name(&user.username, name),
-        Answer::Garbled { .. } | Answer::Silence(Silence::Timeout | Silence::Reset) => true,
-        Answer::Refused(refusal) => refusal.status >= 500,
-        Answer::Silence(Silence::Connect) | Answer::NoToken(_) => false,
+        ApiResponse::User(user) => !same_name(&user.username, name),
+        ApiResponse::Malformed { .. }
+        | ApiResponse::Silence(TransportError::Timeout | TransportError::Reset) => true,
+        ApiResponse::Refused(refusal) => refusal.status >= 500,
+        ApiResponse::Silence(TransportError::Connect) | ApiResponse::NoToken(_) => false,
     }
 }
 
@@ -232,32 +235,32 @@ fn within(window: Option<Window>, now: Timestamp) -> bool {
     window.is_some_and(|(from, to)| from <= now && now < to)
 }
 
-fn refused(status: u16) -> Answer {
-    Answer::Refused(Refusal {
+fn refused(status: u16) -> ApiResponse {
+    ApiResponse::Refused(ErrorResponse {
         status,
-        ..Refusal::default()
+        ..ErrorResponse::default()
     })
 }
 
 /// A failure in passing, without effect.
-fn failure(rng: &mut SmallRng) -> Answer {
+fn failure(rng: &mut SmallRng) -> ApiResponse {
     match rng.random_range(0..6) {
-        0 => Answer::Silence(Silence::Connect),
-        1 => Answer::Silence(Silence::Timeout),
-        2 => Answer::Silence(Silence::Reset),
-        3 => Answer::NoToken(NoToken::Unavailable),
-        4 => Answer::Garbled { status: 200 },
+        0 => ApiResponse::Silence(TransportError::Connect),
+        1 => ApiResponse::Silence(TransportError::Timeout),
+        2 => ApiResponse::Silence(TransportError::Reset),
+        3 => ApiResponse::NoToken(TokenError::Unavailable),
+        4 => ApiResponse::Malformed { status: 200 },
         _ => refused(503),
     }
 }
 
 /// What is seen of a rename that was applied.
-fn lost(rng: &mut SmallRng) -> Answer {
+fn lost(rng: &mut SmallRng) -> ApiResponse {
     match rng.random_range(0..5) {
-        0 => Answer::Silence(Silence::Timeout),
-        1 => Answer::Silence(Silence::Reset),
-        2 => Answer::Garbled { status: 200 },
-        3 => Answer::User(User {
+        0 => ApiResponse::Silence(TransportError::Timeout),
+        1 => ApiResponse::Silence(TransportError::Reset),
+        2 => ApiResponse::Malformed { status: 200 },
+        3 => ApiResponse::User(UserRecord {
             username: "somebody-else".into(),
             id: None,
         }),

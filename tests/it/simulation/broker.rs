@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rename_worker::core::consume_plan::{ConsumeScope, SourceQueue};
-use rename_worker::core::machine::{Destination, JobId, Parcel, Part};
-use rename_worker::core::outcome::{Carried, Failed, Outcome};
+use rename_worker::core::machine::{Destination, JobId, PublishEffect, PublishPart};
+use rename_worker::core::outcome::{AttemptHistory, Failed, Outcome};
 
 use super::plan::later;
 
@@ -16,7 +16,7 @@ use super::plan::later;
 pub struct Message {
     /// Which request of the life it carries.
     pub request: usize,
-    pub carried: Carried,
+    pub carried: AttemptHistory,
     pub deliveries: u32,
     /// The queue it is in, or was delivered from.
     pub queue: SourceQueue,
@@ -46,7 +46,7 @@ pub enum Frame {
     Publish {
         job: JobId,
         request: usize,
-        parcel: Parcel,
+        parcel: PublishEffect,
     },
     Ack(JobId),
     Requeue(JobId),
@@ -86,7 +86,7 @@ pub struct Broker {
     /// Moved to the undeliverable ones at the delivery limit.
     pub removed: Vec<usize>,
     /// What each job has had stored, to check that no ack comes before.
-    pub stored: BTreeMap<JobId, Vec<Part>>,
+    pub stored: BTreeMap<JobId, Vec<PublishPart>>,
     /// Requests that were delivered more than once, or copied: a try may have been applied.
     pub doubtful: BTreeSet<usize>,
     /// When copies went to the tail, by request and the worker's life.
@@ -106,7 +106,7 @@ impl Broker {
     pub fn publish(&mut self, request: usize) {
         self.requests.ready.push_back(Message {
             request,
-            carried: Carried::default(),
+            carried: AttemptHistory::default(),
             deliveries: 0,
             queue: SourceQueue::Requests,
         });
@@ -145,17 +145,24 @@ impl Broker {
     }
 
     /// Stores what was published.
-    pub fn store(&mut self, job: JobId, request: usize, parcel: Parcel, life: u64, now: Timestamp) {
+    pub fn store(
+        &mut self,
+        job: JobId,
+        request: usize,
+        parcel: PublishEffect,
+        life: u64,
+        now: Timestamp,
+    ) {
         self.stored.entry(job).or_default().push(parcel.part());
         match parcel {
-            Parcel::Event(outcome) => self.events.push(Told {
+            PublishEffect::Event(outcome) => self.events.push(Told {
                 request,
                 at: now,
                 life,
                 outcome,
             }),
-            Parcel::Letter(failed) => self.letters.push((request, failed)),
-            Parcel::Copy { to, carried } => {
+            PublishEffect::Letter(failed) => self.letters.push((request, failed)),
+            PublishEffect::Copy { to, carried } => {
                 let message = Message {
                     request,
                     carried,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rename_worker::core::names::same_name;
-use rename_worker::core::outcome::{ConfirmedBy, Failed, How, Outcome, Reason, Renamed};
+use rename_worker::core::outcome::{AppliedBy, ConfirmedBy, Failed, Outcome, Reason, Renamed};
 use rename_worker::core::request::RenameRequest;
 
 use super::api::Applied;
@@ -354,10 +354,10 @@ impl<'a> Story<'a> {
             let doubted =
                 world.api.unclear.contains(&number) || world.broker.doubtful.contains(&number);
             let true_word = match (renamed.how, renamed.confirmed_by) {
-                (How::Applied, ConfirmedBy::Answer) => applied,
-                (How::AlreadyApplied, ConfirmedBy::UserId) => bears(request.user_id),
+                (AppliedBy::Applied, ConfirmedBy::Answer) => applied,
+                (AppliedBy::AlreadyApplied, ConfirmedBy::UserId) => bears(request.user_id),
                 // The one case that cannot be decided: contract section 5.
-                (How::AlreadyApplied, ConfirmedBy::Name) => applied || doubted && bears(None),
+                (AppliedBy::AlreadyApplied, ConfirmedBy::Name) => applied || doubted && bears(None),
                 _ => false,
             };
             if !true_word {

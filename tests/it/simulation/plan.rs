@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
-use rename_worker::core::machine::Rules;
+use rename_worker::core::machine::SchedulerConfig;
 use rename_worker::core::request::{AccountId, RenameRequest, Username};
 use rename_worker::core::retry::RetrySettings;
 use uuid::Uuid;
@@ -19,7 +19,7 @@ pub type Users = BTreeMap<(String, String), Uuid>;
 #[derive(Debug)]
 pub struct Plan {
     pub start: Timestamp,
-    pub rules: Rules,
+    pub rules: SchedulerConfig,
     /// Workers that share the queue.
     pub workers: usize,
     pub users: Users,
@@ -75,7 +75,7 @@ const NAMES: [&str; 7] = ["ada", "bob", "cid", "dan", "eva", "fay", "gus"];
 impl Plan {
     pub fn random(rng: &mut SmallRng) -> Self {
         let start = start();
-        let rules = Rules {
+        let rules = SchedulerConfig {
             concurrency: *pick(&[1, 2, 8], rng),
             verify_before: rng.random_bool(0.7),
             requests_per_second: rng
@@ -86,7 +86,7 @@ impl Plan {
                 max_elapsed: Duration::from_secs(*pick(&[24 * 3600, 24 * 3600, 600], rng)),
                 ..RetrySettings::default()
             },
-            ..Rules::default()
+            ..SchedulerConfig::default()
         };
         let mut users = Users::new();
         for account in ACCOUNTS {
@@ -141,7 +141,7 @@ impl Plan {
         let end = later(start, length);
         Self {
             start,
-            rules: Rules::default(),
+            rules: SchedulerConfig::default(),
             workers: 1,
             users,
             published: (0..requests.len()).map(|n| (Duration::ZERO, n)).collect(),

@@ -10,13 +10,14 @@ use rename_worker::core::answer::CallKind;
 use rename_worker::core::consume_plan::{ConsumePlan, DeliveryCheck, SourceQueue};
 use rename_worker::core::consume_window::{ConsumeWindow, SessionDeath, SessionHistory};
 use rename_worker::core::machine::{
-    Arrived, Counts, Effect, Input, JobId, Machine, Note, Part, Rules, Settle,
+    AckBarrier, ArrivedRequest, Effect, JobCounts, JobEvent, JobId, Observation, PublishPart,
+    Scheduler, SchedulerConfig,
 };
 use rename_worker::core::names::folded;
 use rename_worker::core::outcome::Outcome;
 use rename_worker::core::removal::RemovalCause;
 use rename_worker::core::request::RenameRequest;
-use rename_worker::core::verdict::Which;
+use rename_worker::core::verdict::NameRole;
 
 use super::broker::{Frame, Message};
 use super::plan::later;
@@ -28,7 +29,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Worker {
-    pub machine: Machine,
+    pub machine: Scheduler,
     /// Numbers every process there was.
     pub life: u64,
     pub alive: bool,
@@ -59,9 +60,9 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(rules: &Rules, now: Timestamp) -> Self {
+    pub fn new(rules: &SchedulerConfig, now: Timestamp) -> Self {
         Self {
-            machine: Machine::new(rules.clone()),
+            machine: Scheduler::new(rules.clone()),
             life: 0,
             alive: false,
             connection: None,
@@ -82,7 +83,7 @@ impl Worker {
         }
     }
 
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> JobCounts {
         self.machine.counts()
     }
 
@@ -118,9 +119,9 @@ impl World {
         worker.reads_undeliverable = false;
         worker.reading = false;
         worker.blocked = false;
-        self.input(w, Input::Up);
+        self.input(w, JobEvent::Up);
         if self.alarm {
-            self.reach(w, Input::Blocked(true), 1..5);
+            self.reach(w, JobEvent::Blocked(true), 1..5);
         }
     }
 
@@ -149,7 +150,7 @@ impl World {
             full_for: worker.session.full_for(self.now),
             met_suspect,
         });
-        self.input(w, Input::Down);
+        self.input(w, JobEvent::Down);
         let life = self.workers[w].life;
         self.after(1..3_000, Event::Connect { worker: w, life });
     }
@@ -158,7 +159,7 @@ impl World {
         self.alarm = true;
         for w in 0..self.workers.len() {
             self.say(w, "BLOCKED");
-            self.reach(w, Input::Blocked(true), 1..5);
+            self.reach(w, JobEvent::Blocked(true), 1..5);
         }
         self.after(1..20_000, Event::AlarmOver);
     }
@@ -166,7 +167,7 @@ impl World {
     pub(super) fn alarm_over(&mut self) {
         self.alarm = false;
         for w in 0..self.workers.len() {
-            self.reach(w, Input::Blocked(false), 5..10);
+            self.reach(w, JobEvent::Blocked(false), 5..10);
             self.read_soon(w);
         }
     }
@@ -178,7 +179,7 @@ impl World {
             let life = self.workers[w].life;
             let exit = later(self.now, DRAIN_TIMEOUT);
             self.schedule(exit, Event::Exit { worker: w, life });
-            self.input(w, Input::Drain);
+            self.input(w, JobEvent::Drain);
         }
     }
 
@@ -265,7 +266,7 @@ impl World {
         }
         let takes_new = session.takes_new();
         if takes_new && !self.workers[w].takes_new {
-            self.reach(w, Input::TakesNew, 0..3);
+            self.reach(w, JobEvent::TakesNew, 0..3);
         }
         self.workers[w].takes_new = takes_new;
     }
@@ -286,14 +287,14 @@ impl World {
         if !self.session_survives(w, connection, &message) {
             return false;
         }
-        let input = Input::Delivered(self.arrived(job, message, fetched));
+        let input = JobEvent::Delivered(self.arrived(job, message, fetched));
         let sent = later(self.now, Duration::from_millis(self.rng.random_range(0..3)));
         self.arrive(w, connection, sent, input);
         true
     }
 
     /// What the broker sends arrives in order.
-    fn arrive(&mut self, w: usize, connection: u64, sent: Timestamp, input: Input) {
+    fn arrive(&mut self, w: usize, connection: u64, sent: Timestamp, input: JobEvent) {
         let worker = &mut self.workers[w];
         worker.arrives_at = worker.arrives_at.max(sent).max(self.now);
         let event = Event::Reach {
@@ -337,8 +338,8 @@ impl World {
         true
     }
 
-    fn arrived(&self, job: JobId, message: Message, fetched: bool) -> Arrived {
-        Arrived {
+    fn arrived(&self, job: JobId, message: Message, fetched: bool) -> ArrivedRequest {
+        ArrivedRequest {
             job,
             request: self.planned[message.request]
                 .request
@@ -355,8 +356,14 @@ impl World {
         }
     }
 
-    pub(super) fn reached(&mut self, w: usize, life: u64, connection: Option<u64>, input: Input) {
-        if let Input::Answered { .. } = input {
+    pub(super) fn reached(
+        &mut self,
+        w: usize,
+        life: u64,
+        connection: Option<u64>,
+        input: JobEvent,
+    ) {
+        if let JobEvent::Answered { .. } = input {
             self.count_call(false);
         }
         let there = self.lives(w, life)
@@ -365,7 +372,7 @@ impl World {
             return;
         }
         match &input {
-            Input::Delivered(arrived) => {
+            JobEvent::Delivered(arrived) => {
                 let number = self.number_of(arrived);
                 let worker = &mut self.workers[w];
                 worker.in_hand.insert(arrived.job, number);
@@ -376,13 +383,13 @@ impl World {
                     worker.may_probe.insert(arrived.job);
                 }
             }
-            Input::Blocked(blocked) => self.workers[w].blocked = *blocked,
+            JobEvent::Blocked(blocked) => self.workers[w].blocked = *blocked,
             _ => {}
         }
         self.input(w, input);
     }
 
-    fn number_of(&self, arrived: &Arrived) -> usize {
+    fn number_of(&self, arrived: &ArrivedRequest) -> usize {
         match &arrived.request {
             Ok(request) => self
                 .planned
@@ -449,7 +456,7 @@ impl World {
                 }
                 if answer {
                     let confirmed = !refuse;
-                    let input = Input::Published {
+                    let input = JobEvent::Published {
                         job,
                         part,
                         confirmed,
@@ -461,7 +468,7 @@ impl World {
                 self.broker.ack(job);
                 self.deliver_soon();
             }
-            Frame::Barrier(job) => self.reach(w, Input::Settled { job }, 0..5),
+            Frame::Barrier(job) => self.reach(w, JobEvent::Settled { job }, 0..5),
             Frame::Requeue(job) => {
                 self.broker.requeue(job);
                 self.deliver_soon();
@@ -484,15 +491,15 @@ impl World {
                         found += 1;
                     }
                     let sent = self.workers[w].arrives_at;
-                    self.arrive(w, connection, sent, Input::Fetched { found });
+                    self.arrive(w, connection, sent, JobEvent::Fetched { found });
                 }
             }
         }
     }
 
-    pub(super) fn input(&mut self, w: usize, input: Input) {
+    pub(super) fn input(&mut self, w: usize, input: JobEvent) {
         let answered = match input {
-            Input::Answered { job, .. } => Some(job),
+            JobEvent::Answered { job, .. } => Some(job),
             _ => None,
         };
         if self.trace {
@@ -534,8 +541,8 @@ impl World {
                 let worker = &self.workers[w];
                 let request = worker.machine.request(job).expect("a call has a request");
                 let path = match path_name {
-                    Which::Old => request.username.reveal(),
-                    Which::New => request.new_username.reveal(),
+                    NameRole::Old => request.username.reveal(),
+                    NameRole::New => request.new_username.reveal(),
                 };
                 let rename = kind == CallKind::Rename;
                 let name = if rename {
@@ -571,8 +578,8 @@ impl World {
                 self.watch_the_ack(job, failed);
                 self.write(w, Frame::Ack(job));
                 match settle {
-                    Some(Settle::Sent) => self.reach(w, Input::Settled { job }, 0..3),
-                    Some(Settle::Processed) => self.write(w, Frame::Barrier(job)),
+                    Some(AckBarrier::Sent) => self.reach(w, JobEvent::Settled { job }, 0..3),
+                    Some(AckBarrier::Processed) => self.write(w, Frame::Barrier(job)),
                     None => {}
                 }
             }
@@ -586,13 +593,13 @@ impl World {
         }
     }
 
-    fn note(&mut self, w: usize, note: &Note) {
+    fn note(&mut self, w: usize, note: &Observation) {
         match note {
-            Note::Held(..) => {
+            Observation::Held(..) => {
                 self.workers[w].held = true;
                 self.holds.push((self.now, self.api.calls.len()));
             }
-            Note::Resumed => self.workers[w].held = false,
+            Observation::Resumed => self.workers[w].held = false,
             _ => {}
         }
         let name = format!("{note:?}");
@@ -608,7 +615,7 @@ impl World {
     }
 
     /// The broker says something.
-    fn reach(&mut self, w: usize, input: Input, wait: std::ops::Range<u64>) {
+    fn reach(&mut self, w: usize, input: JobEvent, wait: std::ops::Range<u64>) {
         let life = self.workers[w].life;
         if let Some(connection) = self.workers[w].connection {
             self.after(
@@ -638,8 +645,9 @@ impl World {
     /// Promise 2: the ack comes after the confirms of what the outcome publishes.
     fn watch_the_ack(&mut self, job: JobId, failed: bool) {
         let stored = self.broker.stored.get(&job).cloned().unwrap_or_default();
-        let told = stored.contains(&Part::Event) && (!failed || stored.contains(&Part::Letter));
-        if !told && !stored.contains(&Part::Copy) {
+        let told = stored.contains(&PublishPart::Event)
+            && (!failed || stored.contains(&PublishPart::Letter));
+        if !told && !stored.contains(&PublishPart::Copy) {
             let broken = format!("{job:?} was acknowledged with only {stored:?} stored");
             self.broken.insert(broken);
         }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
-use rename_worker::core::answer::Answer;
+use rename_worker::core::answer::ApiResponse;
 use rename_worker::core::consume_plan::SourceQueue;
-use rename_worker::core::machine::{Input, JobId, Rules};
+use rename_worker::core::machine::{JobEvent, JobId, SchedulerConfig};
 
 use super::api::{self, Api};
 use super::broker::Broker;
@@ -39,7 +39,7 @@ pub enum Event {
         worker: usize,
         life: u64,
         connection: Option<u64>,
-        input: Input,
+        input: JobEvent,
     },
     /// The API gets a call; its answer comes later.
     Call {
@@ -85,7 +85,7 @@ pub enum Event {
 pub struct World {
     pub start: Timestamp,
     pub now: Timestamp,
-    pub rules: Rules,
+    pub rules: SchedulerConfig,
     /// When each request was published first.
     pub published_at: BTreeMap<usize, Timestamp>,
     pub broker: Broker,
@@ -240,7 +240,7 @@ impl World {
                 // Another one may have been set since, to an earlier time.
                 if self.lives(worker, life) && self.workers[worker].timer_at == Some(self.now) {
                     self.workers[worker].timer_at = None;
-                    self.input(worker, Input::Timer);
+                    self.input(worker, JobEvent::Timer);
                 }
             }
             Event::Expire if self.expire_at != Some(self.now) => {}
@@ -352,9 +352,9 @@ impl World {
             let at = self.now;
             println!("{at} life {life}: request {request} calls {path} -> {name}: {answer:?}");
         }
-        let slow = matches!(answer, Answer::Silence(_));
+        let slow = matches!(answer, ApiResponse::Silence(_));
         let wait = if slow { 1..10_000 } else { 1..200 };
-        let input = Input::Answered { job, answer };
+        let input = JobEvent::Answered { job, answer };
         self.after(
             wait,
             Event::Reach {

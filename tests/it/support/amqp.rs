@@ -12,7 +12,7 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable},
 };
-use rename_worker::broker::topology::{Names, Object, Topology, TopologySettings};
+use rename_worker::broker::topology::{QueueNames, Topology, TopologyObject, TopologySettings};
 use tokio::time::timeout;
 
 /// For what takes milliseconds, unless the machine is busy with several brokers.
@@ -221,13 +221,13 @@ impl Raw {
 
     /// Removes the queues and exchanges, so that a broker that was given is left as it was.
     /// Deletes every queue and exchange of one prefix.
-    pub async fn remove_topology(&self, names: &Names, delays: &[Duration]) {
+    pub async fn remove_topology(&self, names: &QueueNames, delays: &[Duration]) {
         let topology = Topology::new(names, &TopologySettings::with_delays(delays));
         for object in &topology.objects {
             match object {
-                Object::Queue { name, .. } => self.remove(&[name], &[]).await,
-                Object::Exchange { name, .. } => self.remove(&[], &[name]).await,
-                Object::Binding { .. } => {}
+                TopologyObject::Queue { name, .. } => self.remove(&[name], &[]).await,
+                TopologyObject::Exchange { name, .. } => self.remove(&[], &[name]).await,
+                TopologyObject::Binding { .. } => {}
             }
         }
     }

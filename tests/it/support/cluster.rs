@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use rename_worker::demo::broker::{docker, image::Image, janitor::Janitor};
+use rename_worker::demo::broker::{docker, image::BrokerImage, janitor::CleanupGuard};
 use tokio::process::Command;
 use uuid::Uuid;
 
@@ -39,7 +39,7 @@ const COOKIE: &str = "RENAMEWORKERTESTCOOKIE";
 pub struct Cluster {
     pub nodes: Vec<ClusterNode>,
     inner_network: String,
-    _janitor: Janitor,
+    _janitor: CleanupGuard,
 }
 
 /// One node. Its port stays the same when it is killed and started again.
@@ -58,12 +58,12 @@ pub async fn cluster_or_skip(what: &str) -> Option<Cluster> {
 }
 
 impl Cluster {
-    async fn start(image: &Image) -> Self {
+    async fn start(image: &BrokerImage) -> Self {
         let id = format!("rename-worker-it-{}", Uuid::new_v4().simple());
         // Docker publishes ports on the network whose name comes first.
         let outer_network = format!("{id}-a-outer");
         let inner_network = format!("{id}-b-inner");
-        let janitor = Janitor::hire(
+        let janitor = CleanupGuard::spawn(
             r#"docker rm --force --volumes "$1-0" "$1-1" "$1-2"; docker network rm "$1-a-outer" "$1-b-inner""#,
             &[id.as_ref()],
         )
@@ -205,7 +205,7 @@ impl ClusterNode {
 
     async fn create(
         &self,
-        image: &Image,
+        image: &BrokerImage,
         port: u16,
         outer_network: &str,
         inner_network: &str,

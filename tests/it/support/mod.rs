@@ -21,7 +21,9 @@ pub mod tls;
 
 use std::{io::Write as _, sync::Mutex, time::Duration};
 
-use rename_worker::demo::broker::{Broker, Finder, docker, image::Image, janitor::Janitor};
+use rename_worker::demo::broker::{
+    BrokerProvisioner, DemoBroker, docker, image::BrokerImage, janitor::CleanupGuard,
+};
 use testcontainers::{
     ContainerAsync, GenericImage, ImageExt as _,
     core::{ContainerPort, WaitFor},
@@ -68,7 +70,7 @@ pub fn unique_prefix() -> String {
 
 /// A broker for one test alone, which may restart, kill and pause it; gone when dropped. `None`
 /// where there is only the broker that was given, which is told.
-pub async fn own_broker_or_skip(what: &str) -> Option<Broker> {
+pub async fn own_broker_or_skip(what: &str) -> Option<DemoBroker> {
     match finder().without_url().find().await {
         Ok(broker) => Some(broker),
         Err(why) => {
@@ -82,7 +84,7 @@ pub async fn own_broker_or_skip(what: &str) -> Option<Broker> {
 
 /// The image to start brokers of in Docker. `None` where there is no Docker, which is told: the
 /// test then returns without having shown anything.
-pub async fn image_or_skip(what: &str) -> Option<Image> {
+pub async fn image_or_skip(what: &str) -> Option<BrokerImage> {
     match finder().image().await {
         Ok(image) => Some(image),
         Err(why) => {
@@ -100,7 +102,7 @@ pub fn say(line: &str) {
 /// A container that is removed when the process ends, however it ends.
 pub struct Kept {
     pub container: ContainerAsync<GenericImage>,
-    _janitor: Janitor,
+    _janitor: CleanupGuard,
 }
 
 impl Kept {
@@ -114,13 +116,13 @@ impl Kept {
 
 /// Starts a broker by testcontainers; `change` adds what the test needs.
 pub async fn start_container(
-    image: &Image,
+    image: &BrokerImage,
     change: impl FnOnce(
         testcontainers::ContainerRequest<GenericImage>,
     ) -> testcontainers::ContainerRequest<GenericImage>,
 ) -> Kept {
     let name = format!("rename-worker-it-{}", Uuid::new_v4().simple());
-    let janitor = Janitor::of_container(&name).expect("sh can be run");
+    let janitor = CleanupGuard::of_container(&name).expect("sh can be run");
     let (label, value) = docker::LABEL.split_once('=').expect("a label is key=value");
     let request = GenericImage::new(image.name.clone(), image.tag.clone())
         .with_exposed_port(AMQP)
@@ -137,8 +139,8 @@ pub async fn start_container(
     }
 }
 
-pub fn finder() -> Finder {
-    let finder = Finder::from_env().expect("the environment names a known release");
+pub fn finder() -> BrokerProvisioner {
+    let finder = BrokerProvisioner::from_env().expect("the environment names a known release");
     finder.with_progress(say)
 }
 

@@ -84,7 +84,7 @@ impl Proxy {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Nothing goes through until [`Proxy::flow`]; nobody is told.
+    /// Nothing goes through until [`TestProxy::flow`]; nobody is told.
     pub fn stall(&self) {
         self.stalled.send_replace(true);
     }

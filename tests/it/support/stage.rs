@@ -7,10 +7,10 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use rename_worker::app::App;
 use rename_worker::broker::declare_topology;
-use rename_worker::broker::topology::{Names, TopologySettings};
-use rename_worker::config::{Credentials, Ladder, Secret, Settings};
+use rename_worker::broker::topology::{QueueNames, TopologySettings};
+use rename_worker::config::{CredentialsSection, RetryDelays, Secret, Settings};
 use rename_worker::core::request::AccountId;
-use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, Sandbox, SandboxOptions, Seed};
+use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, NewUser, Sandbox, SandboxOptions};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -25,7 +25,7 @@ pub const ACCOUNT: &str = "T12345678";
 
 pub struct Stage {
     pub raw: Raw,
-    pub names: Names,
+    pub names: QueueNames,
     pub sandbox: Sandbox,
     pub settings: Settings,
     /// Hears every event from the start.
@@ -43,7 +43,7 @@ impl Stage {
         settings.amqp.url = Secret::inline(url);
         settings.amqp.prefix = super::unique_prefix();
         settings.api.base_url = sandbox.base_url().to_owned();
-        settings.api.credentials = Some(Credentials::Client {
+        settings.api.credentials = Some(CredentialsSection::Client {
             id: CLIENT_ID.to_owned(),
             secret: Secret::inline(CLIENT_SECRET),
         });
@@ -51,14 +51,15 @@ impl Stage {
         settings.admin.listen = ([127, 0, 0, 1], 0).into();
         settings.retry.initial_delay = Duration::from_millis(20);
         settings.retry.ladder =
-            Ladder::new([300, 1_000, 5_000].map(Duration::from_millis).to_vec()).expect("a ladder");
+            RetryDelays::new([300, 1_000, 5_000].map(Duration::from_millis).to_vec())
+                .expect("a ladder");
         settings.hold.first_probe = Duration::from_millis(50);
         settings.hold.max_probe = Duration::from_millis(200);
         change(&mut settings);
         declare_topology(&settings.amqp, &TopologySettings::from(&settings))
             .await
             .expect("the topology can be declared");
-        let names = Names::new(&settings.amqp.prefix);
+        let names = QueueNames::new(&settings.amqp.prefix);
         let raw = Raw::connect(url).await;
         let events = raw.listen(&names.events, "#").await;
         Self {
@@ -100,7 +101,7 @@ impl Stage {
     /// A user to be there; its id.
     pub fn user(&self, name: &str) -> Uuid {
         let account_id = AccountId::parse(ACCOUNT).expect("an account");
-        let seed = Seed {
+        let seed = NewUser {
             account_id,
             username: name.into(),
             id: None,

@@ -14,15 +14,15 @@ fn of(account: &str, number: u128) -> RenameRequest {
 }
 
 /// Two accounts are known, both well.
-fn desk(rules: Rules) -> Desk {
-    let mut desk = Desk::with(rules);
+fn desk(rules: SchedulerConfig) -> SchedulerFixture {
+    let mut desk = SchedulerFixture::with(rules);
     for account in [SICK, WELL] {
         succeed(&mut desk, account, 1_000);
     }
     desk
 }
 
-fn succeed(desk: &mut Desk, account: &str, number: u128) {
+fn succeed(desk: &mut SchedulerFixture, account: &str, number: u128) {
     let (job, effects) = desk.deliver(of(account, number));
     assert_eq!(effects, [rename(job)], "of {account}");
     told_renamed(&desk.answer(job, renamed(&format!("new-{number}"))));
@@ -39,7 +39,7 @@ fn deferred_for(effects: &[Effect]) -> Duration {
 
 #[test]
 fn refused_credentials_of_one_account_hold_it_and_no_other() {
-    let mut desk = desk(Rules::default());
+    let mut desk = desk(SchedulerConfig::default());
     let (job, _) = desk.deliver(of(SICK, 1));
     assert_eq!(desk.answer(job, status(401)), []);
     assert_eq!(desk.machine.held(), None);
@@ -48,9 +48,9 @@ fn refused_credentials_of_one_account_hold_it_and_no_other() {
     };
     assert_eq!(
         (held.account.as_str(), held.cause),
-        (SICK, Cause::Credentials)
+        (SICK, HoldCause::Credentials)
     );
-    assert_eq!(desk.machine.held_count(Cause::Credentials), 1);
+    assert_eq!(desk.machine.held_count(HoldCause::Credentials), 1);
     // Another request of it waits, too, and is called no more than the first; the other account goes on.
     let (other, effects) = desk.deliver(of(SICK, 2));
     assert_eq!(effects, []);
@@ -64,7 +64,7 @@ fn refused_credentials_of_one_account_hold_it_and_no_other() {
     let (_, carried) = copied(&effects);
     assert_eq!(carried.attempts, 0);
     assert_eq!(deferred_for(&effects), Duration::from_secs(4));
-    desk.confirm(other, Part::Copy);
+    desk.confirm(other, PublishPart::Copy);
     // The first answer that is not refused resumes it.
     told_renamed(&desk.answer(job, renamed("new-1")));
     assert_eq!(desk.machine.held_accounts(), []);
@@ -72,14 +72,14 @@ fn refused_credentials_of_one_account_hold_it_and_no_other() {
 
 #[test]
 fn an_account_that_fails_is_held_after_ten_failures_and_the_others_go_on() {
-    let mut desk = desk(Rules::default());
+    let mut desk = desk(SchedulerConfig::default());
     for number in 0..10 {
         let (job, effects) = desk.deliver(of(SICK, number));
         assert_eq!(effects, [rename(job)]);
         desk.answer(job, status(503));
     }
     assert_eq!(desk.machine.held(), None);
-    assert_eq!(desk.machine.held_count(Cause::Api), 1);
+    assert_eq!(desk.machine.held_count(HoldCause::Api), 1);
     let (job, effects) = desk.deliver(of(SICK, 20));
     assert_eq!(effects, [], "it is not called");
     assert!(desk.machine.request(job).is_some());
@@ -88,27 +88,27 @@ fn an_account_that_fails_is_held_after_ten_failures_and_the_others_go_on() {
 
 #[test]
 fn a_403_of_an_account_whose_credentials_are_refused_fails_nobody() {
-    let mut desk = desk(Rules::default());
+    let mut desk = desk(SchedulerConfig::default());
     let jobs: Vec<JobId> = (0..12)
         .map(|number| desk.deliver(of(SICK, number)).0)
         .collect();
     for &job in &jobs[..9] {
         let effects = desk.answer(job, status(403));
-        assert!(matches!(published(&effects), Parcel::Letter(_)));
+        assert!(matches!(published(&effects), PublishEffect::Letter(_)));
     }
     for &job in &jobs[9..] {
         assert_eq!(desk.answer(job, status(403)), [], "it waits");
     }
-    assert_eq!(desk.machine.held_count(Cause::Credentials), 1);
+    assert_eq!(desk.machine.held_count(HoldCause::Credentials), 1);
     assert_eq!(desk.machine.held(), None);
 }
 
 #[test]
 fn calls_are_started_account_by_account() {
-    let mut desk = desk(Rules {
+    let mut desk = desk(SchedulerConfig {
         concurrency: 1,
         account_share: 1.0,
-        ..Rules::default()
+        ..SchedulerConfig::default()
     });
     let flood: Vec<JobId> = (0..3)
         .map(|number| desk.deliver(of(SICK, number)).0)
@@ -122,9 +122,9 @@ fn calls_are_started_account_by_account() {
 
 #[test]
 fn past_its_share_an_account_waits_elsewhere_about_as_long_as_its_turn_is_away() {
-    let mut desk = desk(Rules {
+    let mut desk = desk(SchedulerConfig {
         concurrency: 2,
-        ..Rules::default()
+        ..SchedulerConfig::default()
     });
     // One try of it takes a second.
     let (job, _) = desk.deliver(of(SICK, 1));
@@ -153,7 +153,7 @@ fn past_its_share_an_account_waits_elsewhere_about_as_long_as_its_turn_is_away()
 
 #[test]
 fn an_account_that_is_alone_may_take_everything() {
-    let mut desk = Desk::of(2);
+    let mut desk = SchedulerFixture::of(2);
     for number in 0..14 {
         let (_, effects) = desk.deliver(of(SICK, number));
         assert!(
@@ -166,10 +166,10 @@ fn an_account_that_is_alone_may_take_everything() {
 
 #[test]
 fn when_too_many_are_away_fairness_gives_way_to_progress() {
-    let mut desk = desk(Rules {
+    let mut desk = desk(SchedulerConfig {
         concurrency: 2,
         max_deferred: 10,
-        ..Rules::default()
+        ..SchedulerConfig::default()
     });
     let mut away = 0;
     for number in 0..40 {
@@ -178,7 +178,7 @@ fn when_too_many_are_away_fairness_gives_way_to_progress() {
             .iter()
             .any(|effect| matches!(effect, Effect::Publish { .. }))
         {
-            desk.confirm(job, Part::Copy);
+            desk.confirm(job, PublishPart::Copy);
             away += 1;
         }
     }
@@ -186,16 +186,16 @@ fn when_too_many_are_away_fairness_gives_way_to_progress() {
 }
 
 /// The worker is held, since two accounts fail.
-fn held_by_two() -> Desk {
-    let mut desk = desk(Rules::default());
+fn held_by_two() -> SchedulerFixture {
+    let mut desk = desk(SchedulerConfig::default());
     for number in 0..10 {
         let account = if number < 5 { SICK } else { "T00000003" };
         let (job, _) = desk.deliver(of(account, number));
         desk.answer(job, status(503));
     }
-    assert_eq!(desk.machine.held(), Some(Cause::Api));
+    assert_eq!(desk.machine.held(), Some(HoldCause::Api));
     for job in 2..12 {
-        desk.confirm(JobId(job), Part::Copy);
+        desk.confirm(JobId(job), PublishPart::Copy);
     }
     desk
 }
@@ -207,19 +207,20 @@ fn a_held_worker_probes_at_once_with_a_request_of_an_account_that_has_not_failed
     for (round, most) in [1_u16, 2, 4].into_iter().enumerate() {
         for number in 0..u128::from(most) {
             let number = 100 * (round as u128 + 1) + number;
-            let (job, effects) = desk.deliver_as(of(SICK, number), Carried::default(), 0, true);
+            let (job, effects) =
+                desk.deliver_as(of(SICK, number), AttemptHistory::default(), 0, true);
             assert_eq!(copied(&effects).0, Destination::Tail);
-            desk.confirm(job, Part::Copy);
+            desk.confirm(job, PublishPart::Copy);
         }
         let found = u32::from(most);
-        let effects = desk.say(Input::Fetched { found });
+        let effects = desk.say(JobEvent::Fetched { found });
         assert_eq!(effects, [fetch(SourceQueue::Requests, 2 * most)]);
     }
-    let (well, effects) = desk.deliver_as(of(WELL, 500), Carried::default(), 0, true);
+    let (well, effects) = desk.deliver_as(of(WELL, 500), AttemptHistory::default(), 0, true);
     assert_eq!(effects, [rename(well)]);
-    let (_, effects) = desk.deliver_as(of(WELL, 501), Carried::default(), 0, true);
+    let (_, effects) = desk.deliver_as(of(WELL, 501), AttemptHistory::default(), 0, true);
     assert_eq!(copied(&effects).0, Destination::Tail, "one probe at a time");
-    desk.say(Input::Fetched { found: 2 });
+    desk.say(JobEvent::Fetched { found: 2 });
     let effects = desk.answer(well, renamed("new-500"));
     assert!(effects.contains(&Effect::Consume(ConsumeScope::All)));
     assert_eq!(desk.machine.held(), None);
@@ -228,18 +229,18 @@ fn a_held_worker_probes_at_once_with_a_request_of_an_account_that_has_not_failed
 #[test]
 fn probes_of_a_held_worker_go_to_different_accounts() {
     let mut desk = held_by_two();
-    desk.say(Input::Fetched { found: 0 });
+    desk.say(JobEvent::Fetched { found: 0 });
     desk.wait(Duration::from_secs(1));
     // The account whose failure began the hold is not the one to ask first.
-    let (last, effects) = desk.deliver_as(of("T00000003", 100), Carried::default(), 0, true);
+    let (last, effects) = desk.deliver_as(of("T00000003", 100), AttemptHistory::default(), 0, true);
     assert_eq!(copied(&effects).0, Destination::Tail);
-    desk.say(Input::Fetched { found: 1 });
+    desk.say(JobEvent::Fetched { found: 1 });
     // Had it been fetched beside others, and one of them ended the session, it would count against all.
-    let effects = desk.confirm(last, Part::Copy);
+    let effects = desk.confirm(last, PublishPart::Copy);
     assert!(
         effects.contains(&fetch(SourceQueue::Requests, 2)),
         "{effects:?}"
     );
-    let (probe, effects) = desk.deliver_as(of(SICK, 101), Carried::default(), 0, true);
+    let (probe, effects) = desk.deliver_as(of(SICK, 101), AttemptHistory::default(), 0, true);
     assert_eq!(effects, [rename(probe)]);
 }

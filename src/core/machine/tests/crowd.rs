@@ -10,29 +10,29 @@ const CONFIRM: u64 = 3;
 const ACK: u64 = 3;
 
 /// Something that happens at a time, in the order of its number.
-type Event = Reverse<(Timestamp, u64)>;
+type CrowdEvent = Reverse<(Timestamp, u64)>;
 
-enum Happening {
-    Input(Input),
+enum CrowdStep {
+    Input(JobEvent),
     /// The head of the wait queue of this step may have expired.
     Expire(usize),
     /// A copy is due again.
-    Due(usize, Carried),
+    Due(usize, AttemptHistory),
 }
 
 /// A queue of requests, workers' calls that take a time, and what is counted.
-struct Crowd {
-    desk: Desk,
+struct CrowdModel {
+    desk: SchedulerFixture,
     requests: Vec<RenameRequest>,
     call: Duration,
     new: VecDeque<usize>,
-    due: VecDeque<(usize, Carried)>,
+    due: VecDeque<(usize, AttemptHistory)>,
     /// By step. Only the head of a queue expires, even if one behind it has to stay less long.
-    wait: Vec<VecDeque<(Timestamp, usize, Carried)>>,
+    wait: Vec<VecDeque<(Timestamp, usize, AttemptHistory)>>,
     /// Unacknowledged deliveries, and whether each came from the due queue.
     unacked: BTreeMap<JobId, (usize, bool)>,
-    events: BinaryHeap<Event>,
-    what: BTreeMap<u64, Happening>,
+    events: BinaryHeap<CrowdEvent>,
+    what: BTreeMap<u64, CrowdStep>,
     next: u64,
     /// Copies of each request.
     copies: Vec<u32>,
@@ -40,9 +40,9 @@ struct Crowd {
     began_at: Timestamp,
 }
 
-impl Crowd {
-    fn new(rules: Rules, requests: Vec<RenameRequest>, call: Duration) -> Self {
-        let desk = Desk::with(rules);
+impl CrowdModel {
+    fn new(rules: SchedulerConfig, requests: Vec<RenameRequest>, call: Duration) -> Self {
+        let desk = SchedulerFixture::with(rules);
         Self {
             began_at: desk.now,
             call,
@@ -60,19 +60,19 @@ impl Crowd {
         }
     }
 
-    fn after(&mut self, wait: Duration, what: Happening) {
+    fn after(&mut self, wait: Duration, what: CrowdStep) {
         self.events
-            .push(Reverse((later(self.desk.now, wait), self.next)));
+            .push(Reverse((saturating_add(self.desk.now, wait), self.next)));
         self.what.insert(self.next, what);
         self.next += 1;
     }
 
-    fn say_in(&mut self, milliseconds: u64, input: Input) {
-        self.after(Duration::from_millis(milliseconds), Happening::Input(input));
+    fn say_in(&mut self, milliseconds: u64, input: JobEvent) {
+        self.after(Duration::from_millis(milliseconds), CrowdStep::Input(input));
     }
 
     fn live(&mut self, until: Duration) {
-        let end = later(self.began_at, until);
+        let end = saturating_add(self.began_at, until);
         loop {
             self.deliver();
             let timer = self.desk.machine.next_timer();
@@ -85,16 +85,16 @@ impl Crowd {
             }
             self.desk.now = self.desk.now.max(at);
             if event.is_none_or(|event| event > at) {
-                self.say(Input::Timer);
+                self.say(JobEvent::Timer);
                 continue;
             }
             let Some(Reverse((_, number))) = self.events.pop() else {
                 return;
             };
             match self.what.remove(&number) {
-                Some(Happening::Input(input)) => self.say(input),
-                Some(Happening::Due(request, carried)) => self.due.push_back((request, carried)),
-                Some(Happening::Expire(step)) => self.expire(step),
+                Some(CrowdStep::Input(input)) => self.say(input),
+                Some(CrowdStep::Due(request, carried)) => self.due.push_back((request, carried)),
+                Some(CrowdStep::Expire(step)) => self.expire(step),
                 None => {}
             }
         }
@@ -115,7 +115,11 @@ impl Crowd {
                 let (number, carried) = self.due.pop_front().unwrap();
                 (number, carried, true)
             } else if self.unacked.len() - due < prefetch && !self.new.is_empty() {
-                (self.new.pop_front().unwrap(), Carried::default(), false)
+                (
+                    self.new.pop_front().unwrap(),
+                    AttemptHistory::default(),
+                    false,
+                )
             } else {
                 return;
             };
@@ -132,7 +136,7 @@ impl Crowd {
         }
     }
 
-    fn say(&mut self, input: Input) {
+    fn say(&mut self, input: JobEvent) {
         let effects = self.desk.say(input);
         self.perform(effects);
     }
@@ -143,27 +147,30 @@ impl Crowd {
                 Effect::Call { job, .. } => {
                     let name = self.requests[self.unacked[&job].0].new_username.reveal();
                     let answer = renamed(name);
-                    self.after(self.call, Happening::Input(Input::Answered { job, answer }));
+                    self.after(
+                        self.call,
+                        CrowdStep::Input(JobEvent::Answered { job, answer }),
+                    );
                 }
                 Effect::Publish { job, parcel } => {
                     let number = self.unacked[&job].0;
                     let part = parcel.part();
-                    if let Parcel::Copy { to, carried } = parcel {
+                    if let PublishEffect::Copy { to, carried } = parcel {
                         self.copies[number] += 1;
                         let stored = Duration::from_millis(CONFIRM);
                         match to {
                             Destination::Tail => {
-                                self.after(stored, Happening::Due(number, carried));
+                                self.after(stored, CrowdStep::Due(number, carried));
                             }
                             Destination::Ladder { step, wait } => {
-                                let at = later(self.desk.now, stored + wait);
+                                let at = saturating_add(self.desk.now, stored + wait);
                                 self.wait[step].push_back((at, number, carried));
-                                self.after(stored + wait, Happening::Expire(step));
+                                self.after(stored + wait, CrowdStep::Expire(step));
                             }
                         }
                     }
                     let confirmed = true;
-                    let published = Input::Published {
+                    let published = JobEvent::Published {
                         job,
                         part,
                         confirmed,
@@ -176,7 +183,7 @@ impl Crowd {
                         self.ended_at[number] = Some(self.desk.now);
                     }
                     if settle.is_some() {
-                        self.say_in(ACK, Input::Settled { job });
+                        self.say_in(ACK, JobEvent::Settled { job });
                     }
                 }
                 Effect::Consume(_) => {}
@@ -224,11 +231,11 @@ fn of_one_name(count: u128) -> Vec<RenameRequest> {
 #[test]
 fn requests_of_one_name_go_away_a_few_times_and_end_at_the_pace_of_their_calls() {
     for (count, concurrency, call) in [(2_000, 64, 20), (2_000, 64, 110), (300, 8, 20)] {
-        let rules = Rules {
+        let rules = SchedulerConfig {
             concurrency,
-            ..Rules::default()
+            ..SchedulerConfig::default()
         };
-        let mut crowd = Crowd::new(rules, of_one_name(count), millis(call));
+        let mut crowd = CrowdModel::new(rules, of_one_name(count), millis(call));
         crowd.live(Duration::from_secs(3_600));
         let each = millis(call + CONFIRM + ACK);
         let ideal = each * u32::try_from(count).unwrap();
@@ -250,16 +257,16 @@ fn a_flood_of_one_account_goes_away_a_few_times_and_loses_no_pace_and_delays_no_
     };
     for (count, concurrency, call) in [(2_000, 8, 20), (10_000, 64, 100)] {
         let crowd_with = |share, others: u128| {
-            let rules = Rules {
+            let rules = SchedulerConfig {
                 concurrency,
                 account_share: share,
-                ..Rules::default()
+                ..SchedulerConfig::default()
             };
             // The other account was seen before, and has more requests behind the flood.
             let mut requests = vec![other(0)];
             requests.extend((1..=count).map(alone));
             requests.extend((count + 1..=count + others).map(other));
-            let mut crowd = Crowd::new(rules, requests, millis(call));
+            let mut crowd = CrowdModel::new(rules, requests, millis(call));
             crowd.live(Duration::from_secs(3_600));
             crowd
         };

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::core::outcome::Failed;
-use crate::core::verdict::{self, Sign};
+use crate::core::verdict::{self, HealthSignal};
 
 /// One request, followed through the ladder until it ends, while another account is answered.
-struct Follower {
-    desk: Desk,
+struct FollowerCase {
+    desk: SchedulerFixture,
     request: RenameRequest,
     /// Numbers the requests of the other account.
     others: u128,
@@ -14,9 +14,9 @@ struct Follower {
     began_at: Timestamp,
 }
 
-impl Follower {
-    fn new(rules: Rules, request: RenameRequest) -> Self {
-        let desk = Desk::with(rules);
+impl FollowerCase {
+    fn new(rules: SchedulerConfig, request: RenameRequest) -> Self {
+        let desk = SchedulerFixture::with(rules);
         Self {
             began_at: desk.now,
             desk,
@@ -41,15 +41,15 @@ impl Follower {
     }
 
     /// Answers each call as `answers` say, until the request ends or `most` calls have been made.
-    fn end(&mut self, most: u32, answers: impl FnMut(&Effect) -> Answer) -> Option<Outcome> {
-        self.end_from(Carried::default(), most, answers)
+    fn end(&mut self, most: u32, answers: impl FnMut(&Effect) -> ApiResponse) -> Option<Outcome> {
+        self.end_from(AttemptHistory::default(), most, answers)
     }
 
     fn end_from(
         &mut self,
-        carried: Carried,
+        carried: AttemptHistory,
         most: u32,
-        mut answers: impl FnMut(&Effect) -> Answer,
+        mut answers: impl FnMut(&Effect) -> ApiResponse,
     ) -> Option<Outcome> {
         let request = self.request.clone();
         let (mut job, mut effects) = self.desk.deliver_as(request, carried, 0, false);
@@ -65,10 +65,10 @@ impl Follower {
                     effects = self.desk.answer(job, answer);
                 }
                 Some(Effect::Publish { parcel, .. }) => match parcel {
-                    Parcel::Letter(failed) => return Some(Outcome::Failed(failed)),
-                    Parcel::Event(outcome) => return Some(outcome),
-                    Parcel::Copy { to, carried } => {
-                        self.desk.confirm(job, Part::Copy);
+                    PublishEffect::Letter(failed) => return Some(Outcome::Failed(failed)),
+                    PublishEffect::Event(outcome) => return Some(outcome),
+                    PublishEffect::Copy { to, carried } => {
+                        self.desk.confirm(job, PublishPart::Copy);
                         if let Destination::Ladder { wait, .. } = to {
                             self.desk.wait(wait);
                         }
@@ -92,15 +92,15 @@ impl Follower {
     }
 }
 
-fn rules(max_attempts: u32, max_elapsed: Duration, verify_before: bool) -> Rules {
-    Rules {
+fn rules(max_attempts: u32, max_elapsed: Duration, verify_before: bool) -> SchedulerConfig {
+    SchedulerConfig {
         retry: RetrySettings {
             max_attempts,
             max_elapsed,
             ..RetrySettings::default()
         },
         verify_before,
-        ..Rules::default()
+        ..SchedulerConfig::default()
     }
 }
 
@@ -113,9 +113,9 @@ fn failed(outcome: Option<Outcome>) -> Failed {
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-fn any_answer() -> impl Strategy<Value = Answer> {
+fn any_answer() -> impl Strategy<Value = ApiResponse> {
     let user = |name: &'static str, id: Option<u128>| {
-        Just(Answer::User(User {
+        Just(ApiResponse::User(UserRecord {
             username: name.into(),
             id: id.map(Uuid::from_u128),
         }))
@@ -129,14 +129,14 @@ fn any_answer() -> impl Strategy<Value = Answer> {
         user("b", Some(8)),
         user("another form", Some(7)),
         user("another form", None),
-        Just(Answer::Garbled { status: 200 }),
-        Just(Answer::Garbled { status: 204 }),
-        Just(Answer::Silence(Silence::Connect)),
-        Just(Answer::Silence(Silence::Timeout)),
-        Just(Answer::Silence(Silence::Reset)),
-        Just(Answer::NoToken(NoToken::Missing)),
-        Just(Answer::NoToken(NoToken::Unavailable)),
-        (400u16..500).prop_map(|status| Answer::NoToken(NoToken::Refused { status })),
+        Just(ApiResponse::Malformed { status: 200 }),
+        Just(ApiResponse::Malformed { status: 204 }),
+        Just(ApiResponse::Silence(TransportError::Connect)),
+        Just(ApiResponse::Silence(TransportError::Timeout)),
+        Just(ApiResponse::Silence(TransportError::Reset)),
+        Just(ApiResponse::NoToken(TokenError::Missing)),
+        Just(ApiResponse::NoToken(TokenError::Unavailable)),
+        (400u16..500).prop_map(|status| ApiResponse::NoToken(TokenError::Refused { status })),
         (300u16..600).prop_map(status),
         prop::sample::select(vec![400, 401, 403, 404, 408, 409, 422, 425, 429, 500, 503])
             .prop_map(status),
@@ -160,14 +160,14 @@ proptest! {
             user_id: with_id.then_some(OURS),
             ..request(1, "a", "b")
         };
-        let mut follower = Follower::new(rules(max_attempts, max_elapsed, verify_before), request);
-        let carried = Carried { maybe_applied, ..Carried::default() };
+        let mut follower = FollowerCase::new(rules(max_attempts, max_elapsed, verify_before), request);
+        let carried = AttemptHistory { maybe_applied, ..AttemptHistory::default() };
         let (mut refused, mut forbidden) = (0, 0);
         let mut next = answers.iter().cycle();
         let outcome = follower.end_from(carried, 20_000, |_| {
             let answer = next.next().unwrap().clone();
-            refused += u32::from(verdict::sign(&answer) == Sign::BadCredentials);
-            forbidden += u32::from(verdict::sign(&answer) == Sign::Forbidden);
+            refused += u32::from(verdict::sign(&answer) == HealthSignal::BadCredentials);
+            forbidden += u32::from(verdict::sign(&answer) == HealthSignal::Forbidden);
             answer
         });
         prop_assert!(outcome.is_some(), "it never ended");
@@ -193,8 +193,8 @@ proptest! {
             user_id: with_id.then_some(OURS),
             ..request(1, "a", "b")
         };
-        let mut follower = Follower::new(rules(3, DAY, true), request);
-        let carried = Carried { maybe_applied, ..Carried::default() };
+        let mut follower = FollowerCase::new(rules(3, DAY, true), request);
+        let carried = AttemptHistory { maybe_applied, ..AttemptHistory::default() };
         let outcome = follower.end_from(carried, 20_000, |_| answer.clone());
         prop_assert!(outcome.is_some(), "it never ended");
     }
@@ -202,7 +202,7 @@ proptest! {
 
 #[test]
 fn a_200_with_another_name_ends_as_unknown_within_its_attempts() {
-    let mut follower = Follower::new(rules(3, DAY, true), request(1, "a", "b "));
+    let mut follower = FollowerCase::new(rules(3, DAY, true), request(1, "a", "b "));
     let failed = failed(follower.end(50, |_| renamed("b")));
     assert_eq!(failed.reason, Reason::OutcomeUnknown);
     assert_eq!((failed.attempts, failed.http_status), (3, Some(200)));
@@ -213,10 +213,10 @@ fn a_200_with_another_name_ends_as_unknown_within_its_attempts() {
 fn an_account_whose_credentials_are_refused_is_told_so_once_its_time_is_over() {
     for answer in [
         status(401),
-        Answer::NoToken(NoToken::Missing),
-        Answer::NoToken(NoToken::Refused { status: 400 }),
+        ApiResponse::NoToken(TokenError::Missing),
+        ApiResponse::NoToken(TokenError::Refused { status: 400 }),
     ] {
-        let mut follower = Follower::new(rules(1, DAY, true), request(1, "a", "b"));
+        let mut follower = FollowerCase::new(rules(1, DAY, true), request(1, "a", "b"));
         follower.answer_another();
         let failed = failed(follower.end(10_000, |_| answer.clone()));
         assert_eq!(failed.reason, Reason::Forbidden, "{answer:?}");
@@ -231,7 +231,7 @@ fn an_account_whose_credentials_are_refused_is_told_so_once_its_time_is_over() {
 
 #[test]
 fn one_that_may_have_taken_effect_is_never_told_as_forbidden() {
-    let mut follower = Follower::new(rules(12, DAY, true), request(1, "a", "b"));
+    let mut follower = FollowerCase::new(rules(12, DAY, true), request(1, "a", "b"));
     follower.answer_another();
     let mut first = true;
     let failed = failed(follower.end(10_000, |_| {
@@ -243,29 +243,29 @@ fn one_that_may_have_taken_effect_is_never_told_as_forbidden() {
 
 #[test]
 fn a_question_that_is_refused_permanently_lets_those_behind_go_on() {
-    let mut desk = Desk::of(8);
+    let mut desk = SchedulerFixture::of(8);
     let (first, _) = desk.redeliver(request(1, "a", "b"));
     let (second, effects) = desk.deliver(request(2, "b", "c"));
     assert_eq!(effects, []);
-    assert_eq!(desk.answer(first, status(422)), [ask(first, Which::Old)]);
-    assert_eq!(desk.answer(first, status(422)), [ask(first, Which::New)]);
+    assert_eq!(desk.answer(first, status(422)), [ask(first, NameRole::Old)]);
+    assert_eq!(desk.answer(first, status(422)), [ask(first, NameRole::New)]);
     let effects = desk.answer(first, status(422));
-    let Parcel::Letter(failed) = published(&effects) else {
+    let PublishEffect::Letter(failed) = published(&effects) else {
         panic!("{effects:?}")
     };
     assert_eq!(failed.reason, Reason::OutcomeUnknown);
-    desk.confirm(first, Part::Letter);
-    desk.confirm(first, Part::Event);
-    assert_eq!(desk.say(Input::Settled { job: first }), [rename(second)]);
+    desk.confirm(first, PublishPart::Letter);
+    desk.confirm(first, PublishPart::Event);
+    assert_eq!(desk.say(JobEvent::Settled { job: first }), [rename(second)]);
 }
 
 #[test]
 fn a_rename_to_another_spelling_is_never_asked_about_by_the_old_one() {
-    let mut desk = Desk::of(1);
+    let mut desk = SchedulerFixture::of(1);
     let (job, _) = desk.redeliver(request(1, "Ola", "ola"));
-    assert_eq!(desk.answer(job, status(409)), [ask(job, Which::New)]);
+    assert_eq!(desk.answer(job, status(409)), [ask(job, NameRole::New)]);
     let effects = desk.answer(job, renamed("ola"));
-    let Parcel::Letter(failed) = published(&effects) else {
+    let PublishEffect::Letter(failed) = published(&effects) else {
         panic!("{effects:?}")
     };
     assert_eq!(failed.reason, Reason::OutcomeUnknown);
@@ -273,32 +273,32 @@ fn a_rename_to_another_spelling_is_never_asked_about_by_the_old_one() {
         user_id: Some(OURS),
         ..request(2, "Kari", "kari")
     });
-    assert_eq!(effects, [ask(job, Which::Old)]);
-    assert_eq!(desk.answer(job, status(403)), [ask(job, Which::New)]);
+    assert_eq!(effects, [ask(job, NameRole::Old)]);
+    assert_eq!(desk.answer(job, status(403)), [ask(job, NameRole::New)]);
     let effects = desk.answer(job, renamed("kari"));
     assert_eq!(
         told_renamed(&effects),
-        (How::AlreadyApplied, ConfirmedBy::UserId)
+        (AppliedBy::AlreadyApplied, ConfirmedBy::UserId)
     );
 }
 
 #[test]
 fn a_probe_that_fails_in_passing_spends_no_attempt() {
-    let mut desk = Desk::with(Rules {
+    let mut desk = SchedulerFixture::with(SchedulerConfig {
         hold: HoldSettings {
             failures: 1,
             ..HoldSettings::default()
         },
-        ..Rules::default()
+        ..SchedulerConfig::default()
     });
     let (job, _) = desk.deliver(alone(1));
     let effects = desk.answer(job, status(503));
     let carried = copied(&effects).1.clone();
     assert_eq!(carried.attempts, 1);
-    desk.confirm(job, Part::Copy);
-    desk.say(Input::Fetched { found: 0 });
+    desk.confirm(job, PublishPart::Copy);
+    desk.say(JobEvent::Fetched { found: 0 });
     desk.wait(Duration::from_secs(1));
-    let effects = desk.say(Input::Fetched { found: 0 });
+    let effects = desk.say(JobEvent::Fetched { found: 0 });
     assert_eq!(effects, [fetch(SourceQueue::Due, 1)]);
     let (probe, effects) = desk.deliver_as(alone(1), carried, 0, true);
     assert_eq!(effects, [rename(probe)]);

@@ -5,27 +5,27 @@ use std::collections::VecDeque;
 use super::*;
 
 /// A queue that messages leave in order, each after its own wait.
-struct Ladder {
-    queues: Vec<VecDeque<(Timestamp, usize, Carried)>>,
+struct LadderModel {
+    queues: Vec<VecDeque<(Timestamp, usize, AttemptHistory)>>,
 }
 
-impl Ladder {
+impl LadderModel {
     fn new() -> Self {
         Self {
             queues: vec![VecDeque::new(); RetrySettings::default().ladder.len()],
         }
     }
 
-    fn next(&mut self) -> Option<(Timestamp, usize, Carried)> {
+    fn next(&mut self) -> Option<(Timestamp, usize, AttemptHistory)> {
         let queue = self.queues.iter_mut().filter(|queue| !queue.is_empty());
         queue.min_by_key(|queue| queue[0].0)?.pop_front()
     }
 }
 
 /// A request that goes away, and those behind it, each sharing a name with the one before.
-struct Chain {
-    desk: Desk,
-    ladder: Ladder,
+struct FollowerChain {
+    desk: SchedulerFixture,
+    ladder: LadderModel,
     names: Vec<String>,
     numbers: BTreeMap<JobId, usize>,
     /// The true time; the worker's clock is a little off.
@@ -34,13 +34,13 @@ struct Chain {
     ended_at: Vec<Option<Timestamp>>,
 }
 
-impl Chain {
+impl FollowerChain {
     fn of(count: usize) -> Self {
-        let desk = Desk::of(64);
+        let desk = SchedulerFixture::of(64);
         Self {
             now: desk.now,
             desk,
-            ladder: Ladder::new(),
+            ladder: LadderModel::new(),
             names: (0..=count).map(|number| format!("n{number}")).collect(),
             numbers: BTreeMap::new(),
             longest_steps: vec![0; count],
@@ -48,7 +48,7 @@ impl Chain {
         }
     }
 
-    fn deliver(&mut self, number: usize, carried: Carried) -> (JobId, Vec<Effect>) {
+    fn deliver(&mut self, number: usize, carried: AttemptHistory) -> (JobId, Vec<Effect>) {
         let (old, new) = (&self.names[number], &self.names[number + 1]);
         let request = request(number as u128, old, new);
         let (job, effects) = self.desk.deliver_as(request, carried, 0, false);
@@ -60,13 +60,13 @@ impl Chain {
         match effect {
             Effect::Publish { job, parcel } => {
                 let part = parcel.part();
-                if let Parcel::Copy { to, carried } = parcel {
+                if let PublishEffect::Copy { to, carried } = parcel {
                     let number = self.numbers[&job];
                     let Destination::Ladder { step, wait } = to else {
                         panic!("{number} went to the tail")
                     };
                     self.longest_steps[number] = self.longest_steps[number].max(step);
-                    let at = later(self.now, wait);
+                    let at = saturating_add(self.now, wait);
                     self.ladder.queues[step].push_back((at, number, carried));
                 }
                 self.desk.confirm(job, part)
@@ -77,7 +77,7 @@ impl Chain {
             }
             Effect::Ack { job, settle, .. } if settle.is_some() => {
                 self.ended_at[self.numbers[&job]] = Some(self.now);
-                self.desk.say(Input::Settled { job })
+                self.desk.say(JobEvent::Settled { job })
             }
             Effect::Ack { .. } => Vec::new(),
             other => panic!("{other:?}"),
@@ -92,11 +92,11 @@ impl Chain {
             .next_timer()
             .is_some_and(|at| at <= self.desk.now)
         {
-            return Some(self.desk.say(Input::Timer));
+            return Some(self.desk.say(JobEvent::Timer));
         }
         if let Some((at, number, carried)) = self.ladder.next() {
             // Whatever leaves the ladder takes a moment to arrive.
-            self.now = self.now.max(later(at, Duration::from_millis(2)));
+            self.now = self.now.max(saturating_add(at, Duration::from_millis(2)));
             self.desk.now = self.now;
             return Some(self.deliver(number, carried).1);
         }
@@ -132,12 +132,12 @@ proptest! {
         clock in prop::collection::vec(-40i64..40, 1..20),
     ) {
         let first = RetrySettings::default().ladder[step];
-        let mut chain = Chain::of(followers + 1);
+        let mut chain = FollowerChain::of(followers + 1);
         let start = chain.now;
         let jobs: Vec<JobId> = (0..=followers)
-            .map(|number| chain.deliver(number, Carried::default()).0)
+            .map(|number| chain.deliver(number, AttemptHistory::default()).0)
             .collect();
-        let throttled = Answer::Refused(Refusal {
+        let throttled = ApiResponse::Refused(ErrorResponse {
             status: 429,
             code: None,
             retry_after: Some(first),

@@ -1,18 +1,18 @@
 //! The hold of one account, while others go on.
 //!
 //! Its requests wait in the ladder and spend no attempt; one of them probes at the times that the
-//! hold sets. The worker's own hold, for what is not one account's trouble, is [`super::Hold`].
+//! hold sets. The worker's own hold, for what is not one account's trouble, is [`super::WorkerHold`].
 
 use jiff::Timestamp;
 
-use super::{Cause, HoldSettings, is_news};
-use crate::core::retry::later;
-use crate::core::verdict::Sign;
+use super::{HoldCause, HoldSettings, is_news};
+use crate::core::retry::saturating_add;
+use crate::core::verdict::HealthSignal;
 
 /// What keeps an account held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trouble {
-    pub cause: Cause,
+pub struct HoldReason {
+    pub cause: HoldCause,
     pub since: Timestamp,
     failed_probes: u32,
 }
@@ -21,10 +21,10 @@ pub struct Trouble {
 pub enum AccountState {
     Flowing(FailureCounts),
     Held {
-        trouble: Trouble,
+        trouble: HoldReason,
         probe_at: Timestamp,
     },
-    Probing(Trouble),
+    Probing(HoldReason),
 }
 
 /// Failures since the account's last success, and whether more than one request is behind them.
@@ -41,7 +41,7 @@ pub struct FailureCounts {
 pub enum AccountEvent {
     /// One of its calls was answered.
     Answered {
-        sign: Sign,
+        sign: HealthSignal,
         /// Tells requests apart.
         request: u64,
         /// When the request's try before this one failed, as far as it is known.
@@ -62,7 +62,7 @@ impl AccountEvent {
         match self {
             Self::Answered { sign, .. } => matches!(
                 sign,
-                Sign::Transient | Sign::Forbidden | Sign::BadCredentials
+                HealthSignal::Transient | HealthSignal::Forbidden | HealthSignal::BadCredentials
             ),
             Self::ProbeStarted | Self::ProbeLost => false,
         }
@@ -70,14 +70,16 @@ impl AccountEvent {
 
     /// Whether it confirms what the account is held for; anything does where it is not held.
     #[must_use]
-    pub const fn is_of(self, cause: Option<Cause>) -> bool {
+    pub const fn is_of(self, cause: Option<HoldCause>) -> bool {
         let Self::Answered { sign, .. } = self else {
             return false;
         };
         match cause {
             None => true,
-            Some(Cause::Api) => matches!(sign, Sign::Transient),
-            Some(Cause::Credentials) => matches!(sign, Sign::BadCredentials | Sign::Forbidden),
+            Some(HoldCause::Api) => matches!(sign, HealthSignal::Transient),
+            Some(HoldCause::Credentials) => {
+                matches!(sign, HealthSignal::BadCredentials | HealthSignal::Forbidden)
+            }
         }
     }
 }
@@ -86,8 +88,8 @@ impl AccountEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountChange {
     None,
-    Held(Cause),
-    Resumed(Cause),
+    Held(HoldCause),
+    Resumed(HoldCause),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +117,7 @@ impl AccountHold {
     }
 
     #[must_use]
-    pub const fn trouble(&self) -> Option<Trouble> {
+    pub const fn trouble(&self) -> Option<HoldReason> {
         match self.state {
             AccountState::Flowing(_) => None,
             AccountState::Held { trouble, .. } | AccountState::Probing(trouble) => Some(trouble),
@@ -145,9 +147,10 @@ impl AccountHold {
         match self.state {
             AccountState::Flowing(_) => None,
             AccountState::Held { probe_at, .. } => Some(probe_at),
-            AccountState::Probing(trouble) => {
-                Some(later(now, settings.probe_delay(trouble.failed_probes + 1)))
-            }
+            AccountState::Probing(trouble) => Some(saturating_add(
+                now,
+                settings.probe_delay(trouble.failed_probes + 1),
+            )),
         }
     }
 
@@ -180,6 +183,7 @@ impl AccountHold {
         settings: &HoldSettings,
         now: Timestamp,
     ) -> AccountChange {
+        use HoldCause::{Api, Credentials};
         let (state, change) = match (event, self.state.clone()) {
             (
                 AccountEvent::Answered {
@@ -192,14 +196,14 @@ impl AccountHold {
             ) => {
                 let is_news = is_news(failed_before, self.alive_at);
                 let failed_probes = self.failed_probes_of_late(settings, now);
-                if sign == Sign::Alive {
+                if sign == HealthSignal::Alive {
                     self.alive_at = Some(now);
                 }
                 let begin = |(counts, failures): (FailureCounts, u32), needed: u32, cause| {
                     if failures < needed {
                         return (AccountState::Flowing(counts), AccountChange::None);
                     }
-                    let trouble = Trouble {
+                    let trouble = HoldReason {
                         cause,
                         since: now,
                         failed_probes,
@@ -208,16 +212,16 @@ impl AccountHold {
                 };
                 match state {
                     AccountState::Flowing(counts) => match sign {
-                        Sign::Alive => begin((FailureCounts::default(), 0), 1, Cause::Api),
-                        Sign::Throttled(_) => (state, AccountChange::None),
-                        Sign::Transient => {
+                        HealthSignal::Alive => begin((FailureCounts::default(), 0), 1, Api),
+                        HealthSignal::Throttled(_) => (state, AccountChange::None),
+                        HealthSignal::Transient => {
                             let counts = counts.transient(request, is_news);
-                            begin(counts, settings.failures, Cause::Api)
+                            begin(counts, settings.failures, Api)
                         }
-                        Sign::Forbidden => {
-                            begin(counts.forbidden(), settings.failures, Cause::Credentials)
+                        HealthSignal::Forbidden => {
+                            begin(counts.forbidden(), settings.failures, Credentials)
                         }
-                        Sign::BadCredentials => begin((counts, 1), 1, Cause::Credentials),
+                        HealthSignal::BadCredentials => begin((counts, 1), 1, Credentials),
                     },
                     AccountState::Held { trouble, .. } | AccountState::Probing(trouble) => {
                         let next = trouble.after(sign, probe, settings, now);
@@ -230,7 +234,7 @@ impl AccountHold {
             }
             (AccountEvent::ProbeLost, AccountState::Probing(trouble)) => {
                 let delay = settings.missed_probe_delay(trouble.failed_probes);
-                let probe_at = later(now, delay);
+                let probe_at = saturating_add(now, delay);
                 (
                     AccountState::Held { trouble, probe_at },
                     AccountChange::None,
@@ -251,7 +255,7 @@ impl AccountHold {
     /// that an account that is refused and answered by turns is not called every second.
     fn failed_probes_of_late(&self, settings: &HoldSettings, now: Timestamp) -> u32 {
         match self.ended {
-            Some((at, failed_probes)) if now <= later(at, settings.max_probe) => {
+            Some((at, failed_probes)) if now <= saturating_add(at, settings.max_probe) => {
                 failed_probes.saturating_add(1)
             }
             _ => 0,
@@ -278,12 +282,12 @@ impl FailureCounts {
     }
 }
 
-impl Trouble {
+impl HoldReason {
     /// What an answer does to a held account; nothing, if it says nothing new.
     #[expect(clippy::match_same_arms, reason = "a table, one row a transition")]
     fn after(
         self,
-        sign: Sign,
+        sign: HealthSignal,
         probe: bool,
         settings: &HoldSettings,
         now: Timestamp,
@@ -297,19 +301,21 @@ impl Trouble {
             Some((state, AccountChange::None))
         };
         match (sign, self.cause) {
-            (Sign::Alive | Sign::Throttled(_), _) => resumed(),
+            (HealthSignal::Alive | HealthSignal::Throttled(_), _) => resumed(),
             // Calls begun before the hold: what they say of it is known already.
-            (Sign::Transient | Sign::Forbidden | Sign::BadCredentials, _) if !probe => None,
-            (Sign::Transient, cause) => failed(cause),
-            (Sign::BadCredentials, _) | (Sign::Forbidden, Cause::Credentials) => {
-                failed(Cause::Credentials)
-            }
+            (
+                HealthSignal::Transient | HealthSignal::Forbidden | HealthSignal::BadCredentials,
+                _,
+            ) if !probe => None,
+            (HealthSignal::Transient, cause) => failed(cause),
+            (HealthSignal::BadCredentials, _)
+            | (HealthSignal::Forbidden, HoldCause::Credentials) => failed(HoldCause::Credentials),
             // It answers, if only to refuse.
-            (Sign::Forbidden, Cause::Api) => resumed(),
+            (HealthSignal::Forbidden, HoldCause::Api) => resumed(),
         }
     }
 
-    const fn failed(self, cause: Cause) -> Self {
+    const fn failed(self, cause: HoldCause) -> Self {
         Self {
             cause,
             failed_probes: self.failed_probes.saturating_add(1),
@@ -318,10 +324,10 @@ impl Trouble {
     }
 }
 
-fn held(trouble: Trouble, settings: &HoldSettings, now: Timestamp) -> AccountState {
+fn held(trouble: HoldReason, settings: &HoldSettings, now: Timestamp) -> AccountState {
     AccountState::Held {
         trouble,
-        probe_at: later(now, settings.probe_delay(trouble.failed_probes)),
+        probe_at: saturating_add(now, settings.probe_delay(trouble.failed_probes)),
     }
 }
 
