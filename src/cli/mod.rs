@@ -30,9 +30,9 @@ use self::terminal::print;
 use crate::broker::{self, BrokerError};
 use crate::config::AmqpSection;
 
-/// Consumes rename requests from `RabbitMQ`, performs Dintero's `change_username`, tells what came of it.
+/// The command line; what the program is for is the description of the package.
 #[derive(Debug, Parser)]
-#[command(name = "rename-worker", version, propagate_version = true)]
+#[command(name = "rename-worker", version, about, long_about = None, propagate_version = true)]
 pub struct Cli {
     /// Settings, as TOML; environment variables override it key by key
     #[arg(long, global = true, value_name = "FILE", env = "RENAME_WORKER_CONFIG")]
