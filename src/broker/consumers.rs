@@ -8,7 +8,7 @@ use lapin::types::FieldTable;
 
 use super::declare;
 use super::delivery::{Delivery, SessionChannel};
-use super::fetch::{FetchStep, QueueFetch};
+use super::fetch::QueueFetch;
 use super::intake::{ConsumerEvent, PendingReply, QueueConsumer};
 use super::topology::QueueNames;
 use super::trouble::BrokerError;
@@ -98,16 +98,20 @@ impl SessionConsumers {
             self.fetch = None;
             return ConsumersEvent::Fetched(found);
         }
-        let (source, step) = tokio::select! {
+        let (source, is_fetched, event) = tokio::select! {
             biased;
             (queue, ready) = counted(&mut self.counting) => return self.on_counted(queue, ready),
-            (source, step) = fetched(&mut self.fetch) => return self.on_fetched(source, step),
-            step = self.due.step() => (SourceQueue::Due, step),
-            step = self.requests.step() => (SourceQueue::Requests, step),
+            (source, event) = fetched(&mut self.fetch) => (source, true, event),
+            event = self.due.step() => (SourceQueue::Due, false, event),
+            event = self.requests.step() => (SourceQueue::Requests, false, event),
         };
-        match step {
+        match event {
+            ConsumerEvent::Delivered(message) if is_fetched => {
+                let delivery = Delivery::new(*message, &self.lane, source);
+                ConsumersEvent::Delivered(delivery.fetched())
+            }
             ConsumerEvent::Delivered(message) => self.on_delivered(source, *message),
-            ConsumerEvent::Stopped if self.is_stopped() => ConsumersEvent::Stopped,
+            ConsumerEvent::Stopped if !is_fetched && self.is_stopped() => ConsumersEvent::Stopped,
             ConsumerEvent::Stopped | ConsumerEvent::Turned => ConsumersEvent::Turned,
             ConsumerEvent::Cancelled => ConsumersEvent::Cancelled,
             ConsumerEvent::Failed(trouble) => ConsumersEvent::Failed(trouble),
@@ -119,7 +123,7 @@ impl SessionConsumers {
     pub(super) fn on_tick(&mut self, listens: bool) -> Option<BrokerError> {
         self.plan.on_tick(self.lane.unsettled());
         self.adjust();
-        let fetch = self.fetch.as_mut().map(|fetch| &mut fetch.intake);
+        let fetch = self.fetch.as_mut().map(|fetch| &mut fetch.consumer);
         let mut intakes = [&mut self.due, &mut self.requests].into_iter().chain(fetch);
         if !listens {
             intakes.for_each(QueueConsumer::ask_anew);
@@ -147,18 +151,6 @@ impl SessionConsumers {
         match check {
             DeliveryCheck::Accept => ConsumersEvent::Delivered(delivery),
             DeliveryCheck::MetSuspect => ConsumersEvent::MetSuspect,
-        }
-    }
-
-    fn on_fetched(&self, source: SourceQueue, step: FetchStep) -> ConsumersEvent {
-        match step {
-            FetchStep::Fetched(message) => {
-                let delivery = Delivery::new(*message, &self.lane, source);
-                ConsumersEvent::Delivered(delivery.fetched())
-            }
-            FetchStep::Turned => ConsumersEvent::Turned,
-            FetchStep::Cancelled => ConsumersEvent::Cancelled,
-            FetchStep::Failed(trouble) => ConsumersEvent::Failed(trouble),
         }
     }
 
@@ -220,7 +212,7 @@ async fn counted(
     }
 }
 
-async fn fetched(fetch: &mut Option<QueueFetch>) -> (SourceQueue, FetchStep) {
+async fn fetched(fetch: &mut Option<QueueFetch>) -> (SourceQueue, ConsumerEvent) {
     match fetch {
         Some(fetch) => (fetch.source, fetch.step().await),
         None => std::future::pending().await,

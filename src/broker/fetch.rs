@@ -7,8 +7,7 @@
 
 use std::sync::Arc;
 
-use lapin::message::{BasicGetMessage, Delivery};
-use lapin::options::BasicGetOptions;
+use lapin::message::BasicGetMessage;
 
 use super::delivery::SessionChannel;
 use super::intake::{ConsumerEvent, PendingReply, QueueConsumer, reply};
@@ -17,22 +16,10 @@ use crate::core::consume_plan::SourceQueue;
 
 pub(super) struct QueueFetch {
     pub(super) source: SourceQueue,
-    queue: String,
-    lane: Arc<SessionChannel>,
-    /// Of the consumer; it is stopped where one message is asked for.
-    pub(super) intake: QueueConsumer,
+    /// It is never started where one message is asked for.
+    pub(super) consumer: QueueConsumer,
     last: Option<PendingReply<Option<BasicGetMessage>>>,
     found: u32,
-}
-
-/// Something that happened.
-pub(super) enum FetchStep {
-    Fetched(Box<Delivery>),
-    /// Nothing that anybody has to know.
-    Turned,
-    /// By the broker.
-    Cancelled,
-    Failed(BrokerError),
 }
 
 impl QueueFetch {
@@ -45,60 +32,41 @@ impl QueueFetch {
     ) -> Self {
         let mut fetch = Self {
             source,
-            queue: queue.to_owned(),
-            lane: Arc::clone(lane),
-            intake: QueueConsumer::new(Arc::clone(lane), queue),
+            consumer: QueueConsumer::new(Arc::clone(lane), queue),
             last: None,
             found: 0,
         };
         match most.saturating_sub(1) {
-            0 => fetch.last = Some(fetch.get()),
-            others => fetch.intake.set_active(Some(others)),
+            0 => fetch.last = Some(fetch.consumer.get()),
+            others => fetch.consumer.set_active(Some(others)),
         }
         fetch
     }
 
     /// The number of messages that came, once no other will come.
     pub(super) fn ended(&self) -> Option<u32> {
-        (self.last.is_none() && self.intake.is_stopped()).then_some(self.found)
+        (self.last.is_none() && self.consumer.is_stopped()).then_some(self.found)
     }
 
     /// The next thing that happens; never, once it has ended. May be dropped and asked again.
-    pub(super) async fn step(&mut self) -> FetchStep {
-        tokio::select! {
+    pub(super) async fn step(&mut self) -> ConsumerEvent {
+        let event = tokio::select! {
             biased;
-            step = self.intake.step() => match step {
-                ConsumerEvent::Delivered(message) => {
-                    self.found += 1;
-                    FetchStep::Fetched(message)
-                }
-                ConsumerEvent::Turned => {
-                    self.last = Some(self.get());
-                    FetchStep::Turned
-                }
-                ConsumerEvent::Stopped => FetchStep::Turned,
-                ConsumerEvent::Cancelled => FetchStep::Cancelled,
-                ConsumerEvent::Failed(trouble) => FetchStep::Failed(trouble),
-            },
+            event = self.consumer.step() => event,
             last = reply(&mut self.last) => {
-                self.intake.set_active(None);
+                self.consumer.set_active(None);
                 match last {
-                    Ok(Some(message)) => {
-                        self.found += 1;
-                        FetchStep::Fetched(Box::new(message.delivery))
-                    }
-                    Ok(None) => FetchStep::Turned,
-                    Err(error) => FetchStep::Failed(BrokerError::of_session(&error)),
+                    Ok(Some(message)) => ConsumerEvent::Delivered(Box::new(message.delivery)),
+                    Ok(None) => return ConsumerEvent::Turned,
+                    Err(error) => ConsumerEvent::Failed(BrokerError::of_session(&error)),
                 }
             }
+        };
+        match event {
+            ConsumerEvent::Delivered(_) => self.found += 1,
+            ConsumerEvent::Turned => self.last = Some(self.consumer.get()),
+            ConsumerEvent::Stopped | ConsumerEvent::Cancelled | ConsumerEvent::Failed(_) => {}
         }
-    }
-
-    fn get(&self) -> PendingReply<Option<BasicGetMessage>> {
-        let (lane, queue) = (Arc::clone(&self.lane), self.queue.as_str().into());
-        Box::pin(async move {
-            let options = BasicGetOptions::default();
-            lane.channel.basic_get(queue, options).await
-        })
+        event
     }
 }

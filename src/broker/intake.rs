@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, future};
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::message::BasicGetMessage;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 use tokio::time::Instant;
@@ -130,6 +131,15 @@ impl QueueConsumer {
         Box::pin(async move {
             let started = consume(&lane.channel, queue, prefetch).await;
             started.map_err(|error| BrokerError::of_session(&error))
+        })
+    }
+
+    /// Asks for the message at the head of the queue.
+    pub(super) fn get(&self) -> PendingReply<Option<BasicGetMessage>> {
+        let (lane, queue) = (Arc::clone(&self.lane), self.queue.clone());
+        Box::pin(async move {
+            let options = BasicGetOptions::default();
+            lane.channel.basic_get(queue, options).await
         })
     }
 

@@ -49,7 +49,7 @@ pub(super) struct Session<'a> {
     consumers: SessionConsumers,
     /// Until the session ends.
     undeliverable: Option<UndeliverableReader>,
-    /// How many messages were fetched, while some of them wait at the door.
+    /// How many messages were fetched, while some of them are pending.
     fetched: Option<u32>,
     flushing: FuturesUnordered<PendingFlush>,
     blocked: bool,

@@ -7,13 +7,12 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use lapin::options::ConfirmSelectOptions;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use lapin::options::{BasicAckOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation};
 
 use super::super::connection::{self, AmqpConnection};
 use super::super::declare::{self, open_channel};
+use super::super::intake::consume;
 use super::super::topology::{
     DifferenceKind, QueueNames, Topology, TopologyDifference, TopologyObject, TopologySettings,
 };
@@ -78,17 +77,7 @@ fn unbound(names: &QueueNames) -> TopologyDifference {
 
 /// `false` if somebody else has it.
 async fn take_token(channel: &Channel, names: &QueueNames) -> lapin::Result<bool> {
-    channel
-        .basic_qos(PREFETCH, BasicQosOptions { global: false })
-        .await?;
-    let mut tokens = channel
-        .basic_consume(
-            names.review_lock.as_str().into(),
-            "".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        )
-        .await?;
+    let mut tokens = consume(channel, names.review_lock.as_str().into(), PREFETCH).await?;
     let Ok(first) = tokio::time::timeout(LOCK_TIMEOUT, tokens.next()).await else {
         return Ok(false);
     };

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use futures_util::stream::SelectAll;
 use futures_util::{FutureExt as _, Stream, StreamExt as _, future, stream};
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use lapin::options::{BasicAckOptions, BasicQosOptions};
 use lapin::{Channel, Consumer};
 use tokio::time::sleep;
 
 use super::super::convert::message_of;
 use super::super::delivery::{DELIVERY_COUNT, as_i64};
 use super::super::flow::ReadFlow;
+use super::super::intake::consume;
 use super::super::proof::PublisherConfirm;
 use super::super::trouble::BrokerError;
 use super::{QueueDepth, depth};
@@ -243,16 +243,9 @@ impl BrowseCursor {
         (self.wave, self.heaviest) = (wave, 0);
         let channel = self.lane.channel.clone();
         let queue = self.queue.as_str().into();
-        self.starting = Some(Box::pin(async move {
-            // It holds for the consumers that begin after it.
-            channel
-                .basic_qos(wave, BasicQosOptions { global: false })
-                .await?;
-            let options = BasicConsumeOptions::default();
-            channel
-                .basic_consume(queue, "".into(), options, FieldTable::default())
-                .await
-        }));
+        self.starting = Some(Box::pin(
+            async move { consume(&channel, queue, wave).await },
+        ));
     }
 
     async fn arrival(&mut self) -> Result<Option<BrowsedMessage>, BrokerError> {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use syn::Item;
 use syn::visit::{self, Visit};
 
 /// The largest share of type definitions that may have a name in common with another one, in percent.
@@ -70,29 +71,17 @@ fn words(name: &str) -> usize {
 struct Definitions(Vec<String>);
 
 impl<'ast> Visit<'ast> for Definitions {
-    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
-        self.0.push(item.ident.to_string());
-        visit::visit_item_struct(self, item);
-    }
-
-    fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
-        self.0.push(item.ident.to_string());
-        visit::visit_item_enum(self, item);
-    }
-
-    fn visit_item_union(&mut self, item: &'ast syn::ItemUnion) {
-        self.0.push(item.ident.to_string());
-        visit::visit_item_union(self, item);
-    }
-
-    fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
-        self.0.push(item.ident.to_string());
-        visit::visit_item_trait(self, item);
-    }
-
-    fn visit_item_type(&mut self, item: &'ast syn::ItemType) {
-        self.0.push(item.ident.to_string());
-        visit::visit_item_type(self, item);
+    fn visit_item(&mut self, item: &'ast Item) {
+        let name = match item {
+            Item::Struct(item) => Some(&item.ident),
+            Item::Enum(item) => Some(&item.ident),
+            Item::Union(item) => Some(&item.ident),
+            Item::Trait(item) => Some(&item.ident),
+            Item::Type(item) => Some(&item.ident),
+            _ => None,
+        };
+        self.0.extend(name.map(ToString::to_string));
+        visit::visit_item(self, item);
     }
 }
 

@@ -227,6 +227,33 @@ fn a_held_worker_probes_at_once_with_a_request_of_an_account_that_has_not_failed
 }
 
 #[test]
+fn a_hold_that_begins_while_an_earlier_fetch_is_under_way_waits_for_its_end() {
+    let mut desk = held_by_two();
+    // The hold ends by a call that was fetched, while more of that fetch may come.
+    let (well, _) = desk.deliver_as(of(WELL, 500), AttemptHistory::default(), 0, true);
+    desk.answer(well, renamed("new-500"));
+    assert_eq!(desk.machine.held(), None);
+    let fetches = |effects: &[Effect]| {
+        let fetch = |effect: &&Effect| matches!(effect, Effect::Fetch { .. });
+        effects.iter().filter(fetch).count()
+    };
+    let mut fetched = 0;
+    for number in 600..700 {
+        let account = if number % 2 == 0 { SICK } else { "T00000003" };
+        let (job, effects) = desk.deliver(of(account, number));
+        fetched += fetches(&effects);
+        if desk.machine.request(job).is_some() && effects == [rename(job)] {
+            fetched += fetches(&desk.answer(job, status(503)));
+        }
+        if desk.machine.held().is_some() {
+            break;
+        }
+    }
+    assert_eq!(desk.machine.held(), Some(HoldCause::Api));
+    assert_eq!(fetched, 0, "the broker still answers the one before");
+}
+
+#[test]
 fn probes_of_a_held_worker_go_to_different_accounts() {
     let mut desk = held_by_two();
     desk.say(JobEvent::Fetched { found: 0 });
