@@ -57,7 +57,7 @@ impl EventSubscriber {
 }
 
 async fn listen(wire: &AmqpConnection, names: &QueueNames) -> Result<Consumer, BrokerError> {
-    let told = |error: lapin::Error| BrokerError::of_session(&error);
+    let session_error = |error: lapin::Error| BrokerError::of_session(&error);
     let channel = open_channel(&wire.connection).await?;
     let own = QueueDeclareOptions {
         exclusive: true,
@@ -66,7 +66,7 @@ async fn listen(wire: &AmqpConnection, names: &QueueNames) -> Result<Consumer, B
     let queue = channel
         .queue_declare("".into(), own, FieldTable::default())
         .await
-        .map_err(told)?;
+        .map_err(session_error)?;
     channel
         .queue_bind(
             queue.name().clone(),
@@ -76,7 +76,7 @@ async fn listen(wire: &AmqpConnection, names: &QueueNames) -> Result<Consumer, B
             FieldTable::default(),
         )
         .await
-        .map_err(told)?;
+        .map_err(session_error)?;
     let unasked = BasicConsumeOptions {
         no_ack: true,
         ..BasicConsumeOptions::default()
@@ -89,5 +89,5 @@ async fn listen(wire: &AmqpConnection, names: &QueueNames) -> Result<Consumer, B
             FieldTable::default(),
         )
         .await
-        .map_err(told)
+        .map_err(session_error)
 }

@@ -313,13 +313,13 @@ fn mismatch(error: &lapin::Error) -> Option<DifferenceKind> {
     let ErrorKind::ProtocolError(amqp) = error.kind() else {
         return None;
     };
-    let told = amqp.get_message().as_str();
+    let reply_text = amqp.get_message().as_str();
     match amqp.kind() {
         AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Some(DifferenceKind::Missing),
         AMQPErrorKind::Soft(_) => {
             Some(
-                read_inequivalence(told).unwrap_or_else(|| DifferenceKind::Refused {
-                    told: without_user(told),
+                read_inequivalence(reply_text).unwrap_or_else(|| DifferenceKind::Refused {
+                    reply_text: without_user(reply_text),
                 }),
             )
         }
@@ -341,7 +341,7 @@ mod tests {
                 .into(),
         );
         let what = mismatch(&ErrorKind::ProtocolError(refused).into());
-        let Some(DifferenceKind::Refused { told }) = what else {
+        let Some(DifferenceKind::Refused { reply_text: told }) = what else {
             panic!("{what:?}");
         };
         assert_eq!(

@@ -218,10 +218,10 @@ impl SessionPublisher {
                 }
             }
             let answers = poll_fn(|cx| self.poll_confirms(cx)).await;
-            let told = self.resolve(answers);
+            let batch = self.resolve(answers);
             self.send_waiting();
-            if told.answered || told.broken.is_some() || !told.publications.is_empty() {
-                return told;
+            if batch.answered || batch.broken.is_some() || !batch.publications.is_empty() {
+                return batch;
             }
         }
     }
@@ -256,7 +256,7 @@ impl SessionPublisher {
                 self.match_returns(*sequence, &returned);
             }
         }
-        let mut told = ConfirmBatch::default();
+        let mut batch = ConfirmBatch::default();
         let mut refusal = None;
         for (sequence, answer) in answers {
             let answer = match answer {
@@ -273,7 +273,7 @@ impl SessionPublisher {
             let Some(outstanding) = self.take(sequence) else {
                 continue;
             };
-            told.answered = true;
+            batch.answered = true;
             let publication = match answer {
                 Confirmation::Ack(_) => outstanding.confirmed(),
                 Confirmation::Nack(_) => PublishResult::Refused,
@@ -281,18 +281,18 @@ impl SessionPublisher {
                 Confirmation::NotRequested => PublishResult::Lost,
             };
             if let Some(ticket) = outstanding.ticket {
-                told.publications.push((ticket, publication));
+                batch.publications.push((ticket, publication));
             }
         }
         self.careful &= !self.outstanding.is_empty();
         match (refusal, &self.ending) {
-            (Some(refusal), _) if self.may_reopen() => self.publish_again(&refusal, &mut told),
+            (Some(refusal), _) if self.may_reopen() => self.publish_again(&refusal, &mut batch),
             // Others may know more: those that were sent on the dying channel fail first.
             (None, Some(_)) if !self.confirming.is_empty() => {}
-            (_, Some(error)) => told.broken = Some(BrokerError::of_session(error)),
+            (_, Some(error)) => batch.broken = Some(BrokerError::of_session(error)),
             (_, None) => {}
         }
-        told
+        batch
     }
 
     fn may_reopen(&self) -> bool {
@@ -300,7 +300,7 @@ impl SessionPublisher {
     }
 
     /// The channel was closed for one of those that were under way.
-    fn publish_again(&mut self, refusal: &AMQPError, told: &mut ConfirmBatch) {
+    fn publish_again(&mut self, refusal: &AMQPError, batch: &mut ConfirmBatch) {
         self.confirming.clear();
         self.careful = false;
         self.ending = None;
@@ -321,7 +321,7 @@ impl SessionPublisher {
                 let refused = suspect
                     .ticket
                     .map(|ticket| (ticket, PublishResult::Refused));
-                told.publications.extend(refused);
+                batch.publications.extend(refused);
                 continue;
             };
             if suspicion.form() != PublishForm::Whole && suspicion != suspect.suspicion {

@@ -50,7 +50,7 @@ pub fn advice(differences: &[TopologyDifference]) -> Option<String> {
     let rights: Vec<_> = differences
         .iter()
         .filter_map(|difference| match &difference.what {
-            DifferenceKind::Refused { told } => missing_right(told),
+            DifferenceKind::Refused { reply_text: told } => missing_right(told),
             _ => None,
         })
         .collect();
@@ -350,7 +350,7 @@ mod tests {
         let refused = |object: &str, told: &str| TopologyDifference {
             object: object.to_owned(),
             what: DifferenceKind::Refused {
-                told: format!("ACCESS_REFUSED - {told} in vhost '/' refused"),
+                reply_text: format!("ACCESS_REFUSED - {told} in vhost '/' refused"),
             },
         };
         let differences = [

@@ -50,7 +50,7 @@ pub(super) struct Session<'a> {
     /// Until the session ends.
     undeliverable: Option<UndeliverableReader>,
     /// How many messages were fetched, while some of them are pending.
-    fetched: Option<u32>,
+    fetched_count: Option<u32>,
     flushing: FuturesUnordered<PendingFlush>,
     blocked: bool,
     /// When the broker last showed that it takes messages.
@@ -97,7 +97,7 @@ impl<'a> Session<'a> {
             undeliverable: Some(undeliverable),
             lane,
             publisher: ready.publisher,
-            fetched: None,
+            fetched_count: None,
             flushing: FuturesUnordered::new(),
             blocked: ready.blocked,
             last_confirm_at: ready.told_at,
@@ -110,7 +110,7 @@ impl<'a> Session<'a> {
         mut self,
         commands: &mut mpsc::UnboundedReceiver<SessionCommand>,
     ) -> SessionEnd {
-        if self.blocked && self.tell(BrokerEvent::Blocked(true)).await {
+        if self.blocked && self.emit(BrokerEvent::Blocked(true)).await {
             return self.finish(SessionEnd::Closed).await;
         }
         let mut watch = tokio::time::interval(WATCHDOG_INTERVAL);
@@ -136,19 +136,19 @@ impl<'a> Session<'a> {
     }
 
     /// `true` if nobody listens any more.
-    async fn tell(&mut self, event: BrokerEvent) -> bool {
+    async fn emit(&mut self, event: BrokerEvent) -> bool {
         self.events.send(event).await.is_err()
     }
 
     async fn send_event(&mut self, event: BrokerEvent) -> Option<SessionEnd> {
-        self.tell(event).await.then_some(SessionEnd::Closed)
+        self.emit(event).await.then_some(SessionEnd::Closed)
     }
 
     async fn on_event(&mut self, event: Option<Event>) -> Option<SessionEnd> {
         match event {
             Some(Event::ConnectionBlocked(_)) => {
                 self.blocked = true;
-                if self.tell(BrokerEvent::Blocked(true)).await {
+                if self.emit(BrokerEvent::Blocked(true)).await {
                     return Some(SessionEnd::Closed);
                 }
                 self.release_pending().await
@@ -180,13 +180,13 @@ impl<'a> Session<'a> {
         (!whole).then(|| self.died(why()))
     }
 
-    async fn on_confirms(&mut self, told: ConfirmBatch) -> Option<SessionEnd> {
-        for (ticket, result) in told.publications {
-            if self.tell(BrokerEvent::Published { ticket, result }).await {
+    async fn on_confirms(&mut self, batch: ConfirmBatch) -> Option<SessionEnd> {
+        for (ticket, result) in batch.publications {
+            if self.emit(BrokerEvent::Published { ticket, result }).await {
                 return Some(SessionEnd::Closed);
             }
         }
-        if let Some(trouble) = told.broken {
+        if let Some(trouble) = batch.broken {
             return Some(self.died(trouble));
         }
         self.last_confirm_at = Instant::now();
@@ -260,7 +260,7 @@ impl<'a> Session<'a> {
         if !self.pending.is_empty() {
             return None;
         }
-        let (epoch, found) = (self.epoch, self.fetched.take()?);
+        let (epoch, found) = (self.epoch, self.fetched_count.take()?);
         self.send_event(BrokerEvent::Fetched { epoch, found }).await
     }
 
@@ -269,7 +269,7 @@ impl<'a> Session<'a> {
             ConsumersEvent::Turned => None,
             ConsumersEvent::Delivered(delivery) => self.forward(delivery).await,
             ConsumersEvent::Fetched(found) => {
-                self.fetched = Some(found);
+                self.fetched_count = Some(found);
                 self.end_fetching().await
             }
             ConsumersEvent::Stopped => {
@@ -328,7 +328,7 @@ impl<'a> Session<'a> {
 
     async fn release_pending(&mut self) -> Option<SessionEnd> {
         for delivery in std::mem::take(&mut self.pending) {
-            if self.tell(BrokerEvent::Delivered(delivery)).await {
+            if self.emit(BrokerEvent::Delivered(delivery)).await {
                 return Some(SessionEnd::Closed);
             }
         }
@@ -343,7 +343,7 @@ impl<'a> Session<'a> {
         }
         for ticket in self.publisher.fail_outstanding() {
             let result = PublishResult::Lost;
-            if self.tell(BrokerEvent::Published { ticket, result }).await {
+            if self.emit(BrokerEvent::Published { ticket, result }).await {
                 break;
             }
         }

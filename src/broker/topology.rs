@@ -325,7 +325,7 @@ pub enum DifferenceKind {
     },
     /// The broker refused to declare it or to tell about it.
     Refused {
-        told: String,
+        reply_text: String,
     },
     /// A policy of RabbitMQ applies to it that changes a promise.
     Policy {
@@ -350,7 +350,7 @@ impl fmt::Display for TopologyDifference {
                 f,
                 "{object} has {argument} {found} where {wanted} is wanted"
             ),
-            DifferenceKind::Refused { told } => {
+            DifferenceKind::Refused { reply_text: told } => {
                 write!(f, "{object} was refused: {}", ShortReason(told))
             }
             DifferenceKind::Policy {
@@ -394,8 +394,8 @@ impl fmt::Display for TopologyObject {
 /// `PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received
 /// the value '20' of type 'signedint' but current is none`. The text is cut at 255 bytes, so its
 /// end may be missing.
-pub(super) fn read_inequivalence(told: &str) -> Option<DifferenceKind> {
-    let (_, rest) = told.split_once("inequivalent arg '")?;
+pub(super) fn read_inequivalence(reply_text: &str) -> Option<DifferenceKind> {
+    let (_, rest) = reply_text.split_once("inequivalent arg '")?;
     let (argument, rest) = rest.split_once('\'')?;
     let (_, rest) = rest.split_once("received ")?;
     let (wanted, found) = rest.split_once(" but current is ").unwrap_or((rest, "?"));
@@ -407,8 +407,8 @@ pub(super) fn read_inequivalence(told: &str) -> Option<DifferenceKind> {
 }
 
 /// `the value '20' of type 'signedint'` and `'topic'` both become the value alone.
-fn plain_value(told: &str) -> String {
-    let told = told.trim().trim_start_matches("the value ");
+fn plain_value(reply_text: &str) -> String {
+    let told = reply_text.trim().trim_start_matches("the value ");
     let told = told.split(" of type ").next().unwrap_or(told);
     told.to_owned()
 }

@@ -89,7 +89,7 @@ pub async fn run(args: DeadLettersArgs, config_file: Option<&Path>) -> ExitStatu
         && !matches!(&verb, DeadLettersCommand::Export(args) if args.goes_to_standard_output());
     match try_run(verb, &common, config_file).await {
         Ok(exit) => exit,
-        Err(refusal) => refusal.tell(as_json),
+        Err(refusal) => refusal.print(as_json),
     }
 }
 
@@ -127,7 +127,7 @@ fn no_review(trouble: &ReviewError, amqp: &AmqpSection) -> CliError {
     let ReviewError::Broker(trouble) = trouble else {
         return CliError::new(ExitStatus::Failed, trouble.to_string());
     };
-    let told = match trouble {
+    let message = match trouble {
         BrokerError::Topology(_) => format!(
             "{trouble}; amqp.prefix is {}; `rename-worker topology declare` makes what is missing",
             amqp.prefix
@@ -138,5 +138,5 @@ fn no_review(trouble: &ReviewError, amqp: &AmqpSection) -> CliError {
         ),
         _ => with_broker(trouble, amqp),
     };
-    CliError::new(ExitStatus::of(trouble), told)
+    CliError::new(ExitStatus::of(trouble), message)
 }

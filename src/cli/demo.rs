@@ -44,7 +44,7 @@ pub async fn run(args: DemoArgs) -> ExitStatus {
     }
     match show(&args).await {
         Ok(exit) => exit,
-        Err(error) => CliError::new(exit_of(&error), error.to_string()).tell(args.json),
+        Err(error) => CliError::new(exit_of(&error), error.to_string()).print(args.json),
     }
 }
 

@@ -138,7 +138,7 @@ impl CliError {
     }
 
     /// On standard error; for a program as a line of JSON on standard output as well.
-    fn tell(&self, as_json: bool) -> ExitStatus {
+    fn print(&self, as_json: bool) -> ExitStatus {
         say!("{}", self.why);
         if as_json {
             print(&format!("{}\n", json!({"error": self.why})));

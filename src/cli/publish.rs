@@ -73,11 +73,11 @@ pub async fn run(mut args: PublishArgs, config_file: Option<&Path>) -> ExitStatu
     }
     let mut input = match input(&args) {
         Ok(input) => input,
-        Err(wrong) => return CliError::new(ExitStatus::Usage, wrong.to_string()).tell(args.json),
+        Err(wrong) => return CliError::new(ExitStatus::Usage, wrong.to_string()).print(args.json),
     };
     let amqp = match settings(config_file, args.dry_run) {
         Ok(amqp) => amqp,
-        Err(refusal) => return refusal.tell(args.json),
+        Err(refusal) => return refusal.print(args.json),
     };
     let rules = PublishOptions {
         defaults: RequestDefaults {
@@ -184,7 +184,7 @@ async fn publish(
             stalled.goes_on();
             bar.set_position(confirmed);
         }
-        SendEvent::Waiting(waiting) => stalled.tell(&bar, waiting),
+        SendEvent::Waiting(waiting) => stalled.show(&bar, waiting),
     };
     let sent = send(&publisher, input, rules, progress, interrupted()).await;
     let trouble = publisher.close().await;

@@ -16,7 +16,7 @@ use crate::telemetry::log;
 pub async fn run(config: Option<&Path>) -> ExitStatus {
     let settings = match super::config::settings(config) {
         Ok(settings) => settings,
-        Err(refusal) => return refusal.tell(false),
+        Err(refusal) => return refusal.print(false),
     };
     // Lives until the end of this function, whichever way it ends: what is logged on the way out is
     // written before the process ends.

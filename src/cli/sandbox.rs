@@ -97,7 +97,7 @@ pub async fn run(args: SandboxArgs) -> ExitStatus {
     let own_client = args.client_id.is_some();
     let options = match options(args) {
         Ok(options) => options,
-        Err(wrong) => return CliError::new(ExitStatus::Usage, format!("{wrong:#}")).tell(json),
+        Err(wrong) => return CliError::new(ExitStatus::Usage, format!("{wrong:#}")).print(json),
     };
     // Before anything is said to be ready, so that who waits for that can also end it.
     let (mut terminate, mut interrupt) = match (
@@ -112,7 +112,7 @@ pub async fn run(args: SandboxArgs) -> ExitStatus {
     };
     let sandbox = match Sandbox::start(options).await {
         Ok(sandbox) => sandbox,
-        Err(wrong) => return refusal(&wrong).tell(json),
+        Err(wrong) => return refusal(&wrong).print(json),
     };
     let ready = if json {
         format!("{}\n", ready_json(&sandbox))

@@ -12,7 +12,7 @@ pub struct StallWatch(Cell<Option<PublishWait>>);
 
 impl StallWatch {
     /// Says it beside the bar, unless that is what was said last.
-    pub fn tell(&self, bar: &ProgressBar, waiting: PublishWait) {
+    pub fn show(&self, bar: &ProgressBar, waiting: PublishWait) {
         if self.0.replace(Some(waiting)) != Some(waiting) {
             bar.suspend(|| say!("{waiting}; waiting, Ctrl-C to stop"));
         }

@@ -27,7 +27,7 @@ pub async fn run(args: StatusArgs, config: Option<&Path>) -> ExitStatus {
         Some(at) => at,
         None => match super::config::settings(config) {
             Ok(settings) => settings.admin.listen.to_string(),
-            Err(refusal) => return refusal.tell(args.json),
+            Err(refusal) => return refusal.print(args.json),
         },
     };
     match ask::status(&at).await {
@@ -44,7 +44,7 @@ pub async fn run(args: StatusArgs, config: Option<&Path>) -> ExitStatus {
                 StatusError::Unreachable { .. } => ExitStatus::Unreachable,
                 StatusError::Strange { .. } => ExitStatus::Failed,
             };
-            CliError::new(exit, error.to_string()).tell(args.json)
+            CliError::new(exit, error.to_string()).print(args.json)
         }
     }
 }

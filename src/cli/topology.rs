@@ -76,7 +76,7 @@ const NOT_CHECKED: &str = "policies were not checked: give --management-url";
 pub async fn run(args: TopologyArgs, config_file: Option<&Path>) -> ExitStatus {
     let settings = match config::settings(config_file) {
         Ok(settings) => settings,
-        Err(refusal) => return refusal.tell(args.json),
+        Err(refusal) => return refusal.print(args.json),
     };
     let (amqp, chosen) = (&settings.amqp, TopologySettings::from(&settings));
     match args.verb {

@@ -201,10 +201,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("letters.jsonl");
         std::fs::write(&path, "mine\n").unwrap();
-        let told = Export::to_file(&path, false).unwrap_err();
-        assert!(matches!(told, ExportError::Exists));
-        let told = Export::to_file(&path, true).unwrap_err();
-        assert!(matches!(told, ExportError::NoExport(1)));
+        let error = Export::to_file(&path, false).unwrap_err();
+        assert!(matches!(error, ExportError::Exists));
+        let error = Export::to_file(&path, true).unwrap_err();
+        assert!(matches!(error, ExportError::NoExport(1)));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine\n");
     }
 }

@@ -163,7 +163,7 @@ pub(super) struct ResolvedRefs<'f> {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RefError {
     #[error("there is no letter {0}")]
-    Nobody(LetterRef),
+    NotFound(LetterRef),
     #[error("{name} could be any of {}: name more digits", listed(among))]
     Several {
         name: LetterRef,
@@ -210,7 +210,7 @@ impl<'f> ResolvedRefs<'f> {
         let names = self.filter.names.iter().zip(self.meant);
         names
             .filter_map(|(name, meant)| match (name, meant.len()) {
-                (name, 0) => Some(RefError::Nobody(name.clone())),
+                (name, 0) => Some(RefError::NotFound(name.clone())),
                 (LetterRef::Letter(_), 2..) => Some(RefError::Several {
                     name: name.clone(),
                     among: meant.into_iter().collect(),
@@ -301,7 +301,7 @@ mod tests {
             assert!(filter.matches(letter), "all are of one request");
             found.note(letter);
         }
-        let nobody = RefError::Nobody(nobody.parse().unwrap());
+        let nobody = RefError::NotFound(nobody.parse().unwrap());
         assert_eq!(found.troubles(), [nobody]);
 
         // Two letters whose first digits are the same.

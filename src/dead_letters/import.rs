@@ -249,8 +249,8 @@ mod tests {
         std::fs::write(&path, format!("{line}\n\n{line}\n")).unwrap();
         assert_eq!(Import::open(&path).unwrap().size(), (2, 0));
         std::fs::write(&path, format!("{line}\n{{\"letter\":\"x\"")).unwrap();
-        let told = Import::open(&path).unwrap_err();
-        assert!(matches!(told, ImportError::NoExport(2)));
+        let error = Import::open(&path).unwrap_err();
+        assert!(matches!(error, ImportError::NoExport(2)));
     }
 
     #[test]
@@ -272,7 +272,7 @@ mod tests {
         std::fs::write(&path, line(0) + &line(1) + &line(2)).unwrap();
         assert_eq!(Import::open(&path).unwrap().size(), (3, 1));
         std::fs::write(&path, line(2)).unwrap();
-        let told = Import::open(&path).unwrap_err();
-        assert!(matches!(told, ImportError::Progress(_)));
+        let error = Import::open(&path).unwrap_err();
+        assert!(matches!(error, ImportError::Progress(_)));
     }
 }

@@ -483,9 +483,9 @@ mod tests {
 
     #[test]
     fn an_unknown_release_is_told_with_the_known_ones() {
-        let told = BrokerRelease::parse("5.1").unwrap_err().to_string();
+        let error = BrokerRelease::parse("5.1").unwrap_err().to_string();
         assert_eq!(
-            told,
+            error,
             "`5.1` is no known RabbitMQ release: use 3.10, 4.0 or 4.3"
         );
     }

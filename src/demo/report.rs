@@ -124,10 +124,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("applied", "renamed; the API said so"),
     (
         "already_applied",
-        "renamed; the answer was lost, so the API was asked again who bears the name",
+        "renamed; the answer was lost, so the API was asked who has the name",
     ),
-    ("user_not_found", "failed: nobody bears the old name"),
-    ("username_taken", "failed: somebody else bears the new name"),
+    ("user_not_found", "failed: no user has the old name"),
+    ("username_taken", "failed: another user has the new name"),
     (
         "user_mismatch",
         "failed: the name belongs to another user than the request means",
@@ -167,7 +167,7 @@ impl fmt::Display for DemoReport {
             let LatencyReport { p50, p90, p99, max } = latency;
             writeln!(
                 f,
-                "from published to told: half within {}, 90 % within {}, 99 % within {}, all within {}",
+                "from request to event: half within {}, 90 % within {}, 99 % within {}, all within {}",
                 DurationRange(p50),
                 DurationRange(p90),
                 DurationRange(p99),
@@ -176,7 +176,7 @@ impl fmt::Display for DemoReport {
         }
         writeln!(
             f,
-            "the API was called {} times; by its own ledger {} renames took effect, {} were told",
+            "the API was called {} times; by its own ledger {} renames took effect, {} were reported",
             self.calls,
             self.took_effect,
             self.renamed()
@@ -191,7 +191,7 @@ impl fmt::Display for DemoReport {
         if self.repeats > 0 {
             writeln!(
                 f,
-                "{} outcomes were told twice, with the same event id",
+                "{} outcomes were reported twice, with the same event id",
                 self.repeats
             )?;
         }

@@ -49,9 +49,9 @@ fn api(base_url: &str) -> ApiSection {
 }
 
 fn client_of(api: &ApiSection) -> (ApiClient, ObservedCall) {
-    let told = ObservedCall::default();
-    let client = ApiClient::new(api, 64, told.clone()).unwrap();
-    (client, told)
+    let observed = ObservedCall::default();
+    let client = ApiClient::new(api, 64, observed.clone()).unwrap();
+    (client, observed)
 }
 
 fn account(id: &str) -> AccountId {

@@ -128,7 +128,7 @@ async fn conclude(
     act: impl Fn() -> SandboxResponse,
 ) -> SandboxResponse {
     let Some(mut strike) = strike else {
-        return told(begun, act());
+        return recorded(begun, act());
     };
     let applied = strike.applied.then(&act);
     match strike.kind {
@@ -136,15 +136,15 @@ async fn conclude(
             status,
             body,
             retry_after,
-        } => told(begun, answers::fault(status, body, retry_after)),
+        } => recorded(begun, answers::fault(status, body, retry_after)),
         FaultKind::Slow(delay) => {
             tokio::time::sleep(delay).await;
-            told(begun, applied.unwrap_or_else(act))
+            recorded(begun, applied.unwrap_or_else(act))
         }
         FaultKind::Gate => {
             // It can't fail: the faults outlive every call.
             let _ = strike.changes.changed().await;
-            told(begun, applied.unwrap_or_else(act))
+            recorded(begun, applied.unwrap_or_else(act))
         }
         FaultKind::Timeout(time) => {
             begun.end(CallOutcome::Silence);
@@ -159,17 +159,17 @@ async fn conclude(
             begun.end(CallOutcome::Reset);
             answers::cut(call.wanted)
         }
-        FaultKind::Garbage(garbage) => told(begun, answers::garbage(garbage, call.wanted)),
+        FaultKind::Garbage(garbage) => recorded(begun, answers::garbage(garbage, call.wanted)),
         FaultKind::Expired => {
             if let Some(token) = call.bearer {
                 at.shared.tokens.expire(token);
             }
-            told(begun, unauthorized("the token has expired"))
+            recorded(begun, unauthorized("the token has expired"))
         }
     }
 }
 
-fn told(begun: CallGuard<'_>, answer: SandboxResponse) -> SandboxResponse {
+fn recorded(begun: CallGuard<'_>, answer: SandboxResponse) -> SandboxResponse {
     begun.end(CallOutcome::Status(answer.status().as_u16()));
     answer
 }

@@ -61,10 +61,10 @@ pub struct CallLog {
 impl CallLog {
     /// Calls of this kind that were told this.
     #[must_use]
-    pub fn told(&self, kind: SandboxCallKind, told: CallOutcome) -> u64 {
+    pub fn count_of(&self, kind: SandboxCallKind, outcome: CallOutcome) -> u64 {
         let of_kind = self.ended.get(&kind);
         of_kind
-            .and_then(|of_kind| of_kind.get(&told))
+            .and_then(|of_kind| of_kind.get(&outcome))
             .copied()
             .unwrap_or(0)
     }
@@ -72,7 +72,7 @@ impl CallLog {
     /// Calls of this kind that were answered with this status.
     #[must_use]
     pub fn status(&self, kind: SandboxCallKind, status: u16) -> u64 {
-        self.told(kind, CallOutcome::Status(status))
+        self.count_of(kind, CallOutcome::Status(status))
     }
 
     /// Ended calls of this kind.
@@ -106,7 +106,7 @@ impl CallCounter {
         CallGuard {
             counter: self,
             kind,
-            told: CallOutcome::Abandoned,
+            outcome: CallOutcome::Abandoned,
         }
     }
 
@@ -133,12 +133,12 @@ impl CallCounter {
 pub(super) struct CallGuard<'a> {
     counter: &'a CallCounter,
     kind: SandboxCallKind,
-    told: CallOutcome,
+    outcome: CallOutcome,
 }
 
 impl CallGuard<'_> {
-    pub(super) fn end(mut self, told: CallOutcome) {
-        self.told = told;
+    pub(super) fn end(mut self, outcome: CallOutcome) {
+        self.outcome = outcome;
     }
 }
 
@@ -148,7 +148,7 @@ impl Drop for CallGuard<'_> {
             let calls = &mut *locked(&self.counter.calls);
             calls.in_flight -= 1;
             let of_kind = calls.ended.entry(self.kind).or_default();
-            *of_kind.entry(self.told).or_default() += 1;
+            *of_kind.entry(self.outcome).or_default() += 1;
         }
         self.counter.changed.notify_waiters();
     }
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!((calls.in_flight, calls.most_in_flight), (0, 2));
         assert_eq!(calls.status(SandboxCallKind::Rename, 200), 1);
         assert_eq!(
-            calls.told(SandboxCallKind::Rename, CallOutcome::Abandoned),
+            calls.count_of(SandboxCallKind::Rename, CallOutcome::Abandoned),
             1
         );
         assert_eq!((calls.of(SandboxCallKind::Rename), calls.total()), (2, 2));
@@ -195,6 +195,9 @@ mod tests {
             },
             wait
         );
-        assert_eq!(calls.told(SandboxCallKind::Token, CallOutcome::Reset), 3);
+        assert_eq!(
+            calls.count_of(SandboxCallKind::Token, CallOutcome::Reset),
+            3
+        );
     }
 }

@@ -187,8 +187,8 @@ mod tests {
             ("503,on=all,prefix=ol", Token, ACCOUNT, None, false),
             ("refuse", Rename, ACCOUNT, Some("ola"), false),
         ] {
-            let told = faults(1, &[text]).apply(kind, account, username);
-            assert_eq!(told.is_some(), struck, "{text} {kind:?}");
+            let hit = faults(1, &[text]).apply(kind, account, username);
+            assert_eq!(hit.is_some(), struck, "{text} {kind:?}");
         }
     }
 

@@ -249,8 +249,11 @@ mod tests {
         let (mut table, account) = table();
         let at = Timestamp::UNIX_EPOCH;
         for (from, to) in [("kari", "k"), ("ola", "kari"), ("k", "ola")] {
-            let told = table.rename(&account, from, to, at);
-            assert!(matches!(told, AppliedRename::Applied(_)), "{from} to {to}");
+            let result = table.rename(&account, from, to, at);
+            assert!(
+                matches!(result, AppliedRename::Applied(_)),
+                "{from} to {to}"
+            );
         }
         let seqs: Vec<u64> = table.ledger().iter().map(|entry| entry.seq).collect();
         assert_eq!(seqs, [1, 2, 3]);

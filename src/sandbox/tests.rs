@@ -300,7 +300,7 @@ async fn a_broken_connection_is_seen_as_one_whether_or_not_the_rename_was_applie
         stage
             .sandbox
             .calls()
-            .told(SandboxCallKind::Rename, CallOutcome::Reset),
+            .count_of(SandboxCallKind::Rename, CallOutcome::Reset),
         4
     );
     assert_eq!(
@@ -320,7 +320,7 @@ async fn silence_lasts_and_then_breaks_the_connection() {
         stage
             .sandbox
             .calls()
-            .told(SandboxCallKind::Rename, CallOutcome::Silence),
+            .count_of(SandboxCallKind::Rename, CallOutcome::Silence),
         1
     );
 }
@@ -391,7 +391,8 @@ async fn a_caller_that_goes_away_is_counted_and_its_rename_not_applied() {
         _ = stage.rename("ola", "nils") => panic!("the gate is closed"),
         _ = stage.sandbox.calls_until(|calls| calls.in_flight == 1) => {}
     }
-    let gone = |calls: &CallLog| calls.told(SandboxCallKind::Rename, CallOutcome::Abandoned) == 1;
+    let gone =
+        |calls: &CallLog| calls.count_of(SandboxCallKind::Rename, CallOutcome::Abandoned) == 1;
     stage.sandbox.calls_until(gone).await;
     assert_eq!(stage.applied(), []);
 }
@@ -501,7 +502,8 @@ async fn shutting_down_lets_calls_under_way_end_and_breaks_off_those_that_do_not
     };
     let close = async {
         let begun = |calls: &CallLog| {
-            calls.in_flight == 1 && calls.told(SandboxCallKind::Rename, CallOutcome::Silence) == 1
+            calls.in_flight == 1
+                && calls.count_of(SandboxCallKind::Rename, CallOutcome::Silence) == 1
         };
         sandbox.calls_until(begun).await;
         sandbox.shutdown().await;

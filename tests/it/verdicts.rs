@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::stage::{PATIENCE, Stage};
 
 /// What is told of one request from `old` to `new` under these faults.
-async fn told(stage: &Stage, faults: Vec<ApiFault>) -> Value {
+async fn event_of(stage: &Stage, faults: Vec<ApiFault>) -> Value {
     stage.sandbox.set_faults(faults).await;
     stage.rename("old", "new", None).await;
     stage.event().await
@@ -48,7 +48,7 @@ async fn a_200_with_the_new_name_is_renamed() {
     let stage = stage().await;
     let id = stage.user("old");
     let worker = stage.worker().await;
-    let event = told(&stage, vec![]).await;
+    let event = event_of(&stage, vec![]).await;
     renamed(&event, "applied", "answer", 1);
     assert_eq!(event["data"]["user_id"], json!(id));
     assert_eq!(event["subject"], json!(id));
@@ -71,7 +71,7 @@ async fn a_200_that_is_no_user_is_unclear_and_found_out() {
             .on(CallFilter::Rename)
             .next(1);
         renamed(
-            &told(&stage, vec![fault.clone()]).await,
+            &event_of(&stage, vec![fault.clone()]).await,
             "applied",
             "answer",
             2,
@@ -90,7 +90,7 @@ async fn a_4xx_is_rejected_at_once() {
     stage.user("old");
     let worker = stage.worker().await;
     for status in [400, 422, 410] {
-        let event = told(
+        let event = event_of(
             &stage,
             vec![ApiFault::status(status).on(CallFilter::Rename).next(1)],
         )
@@ -107,7 +107,7 @@ async fn a_401_gets_a_new_token_and_spends_no_attempt() {
     let stage = stage().await;
     stage.user("old");
     let worker = stage.worker().await;
-    let event = told(&stage, vec![ApiFault::new(FaultKind::Expired).next(1)]).await;
+    let event = event_of(&stage, vec![ApiFault::new(FaultKind::Expired).next(1)]).await;
     renamed(&event, "applied", "answer", 1);
     assert_eq!(stage.sandbox.calls().status(SandboxCallKind::Token, 200), 2);
     stage.strike(worker).await;
@@ -154,7 +154,7 @@ async fn a_403_is_forbidden() {
     let stage = stage().await;
     stage.user("old");
     let worker = stage.worker().await;
-    let event = told(&stage, vec![ApiFault::status(403).next(1)]).await;
+    let event = event_of(&stage, vec![ApiFault::status(403).next(1)]).await;
     failed(&stage, &event, "forbidden", 403).await;
     stage.strike(worker).await;
 }
@@ -163,7 +163,7 @@ async fn a_403_is_forbidden() {
 async fn a_404_is_user_not_found_unless_an_earlier_try_was_applied() {
     let stage = stage().await;
     let worker = stage.worker().await;
-    let event = told(&stage, vec![]).await;
+    let event = event_of(&stage, vec![]).await;
     failed(&stage, &event, "user_not_found", 404).await;
     assert_eq!(
         stage.sandbox.calls().of(SandboxCallKind::Confirm),
@@ -173,7 +173,7 @@ async fn a_404_is_user_not_found_unless_an_earlier_try_was_applied() {
 
     // The answer is lost, the rename is not: the second try finds the old name gone.
     stage.user("old");
-    let event = told(
+    let event = event_of(
         &stage,
         vec![ApiFault::lost().on(CallFilter::Rename).next(1)],
     )
@@ -222,10 +222,10 @@ async fn a_409_is_username_taken_also_when_an_earlier_try_was_unclear() {
     stage.user("old");
     stage.user("new");
     let worker = stage.worker().await;
-    let event = told(&stage, vec![]).await;
+    let event = event_of(&stage, vec![]).await;
     failed(&stage, &event, "username_taken", 409).await;
     // A name that was taken all along must not be told as renamed.
-    let event = told(
+    let event = event_of(
         &stage,
         vec![ApiFault::status(502).on(CallFilter::Rename).next(1)],
     )
@@ -270,7 +270,7 @@ async fn a_408_a_425_and_a_429_are_tried_again() {
     let worker = stage.worker().await;
     for status in [408, 425, 429] {
         stage.user("old");
-        let event = told(&stage, vec![ApiFault::status(status).next(1)]).await;
+        let event = event_of(&stage, vec![ApiFault::status(status).next(1)]).await;
         renamed(&event, "applied", "answer", 2);
         let account = rename_worker::core::request::AccountId::parse("T12345678").unwrap();
         stage.sandbox.remove(&account, "new");
@@ -332,12 +332,12 @@ async fn a_5xx_a_timeout_and_a_reset_are_tried_again() {
         ApiFault::new(FaultKind::Cut),
     ] {
         stage.user("old");
-        let event = told(&stage, vec![fault.clone().on(CallFilter::Rename).next(1)]).await;
+        let event = event_of(&stage, vec![fault.clone().on(CallFilter::Rename).next(1)]).await;
         renamed(&event, "applied", "answer", 2);
         stage.sandbox.remove(&account, "new");
 
         stage.user("old");
-        let event = told(&stage, vec![fault.on(CallFilter::Rename).next(1).applied()]).await;
+        let event = event_of(&stage, vec![fault.on(CallFilter::Rename).next(1).applied()]).await;
         renamed(&event, "already_applied", "name", 2);
         stage.sandbox.remove(&account, "new");
     }
@@ -349,7 +349,7 @@ async fn tries_end_with_retries_exhausted_once_it_is_sure_that_none_took_effect(
     let stage = Stage::set(|settings| settings.retry.max_attempts = 3).await;
     stage.user("old");
     let worker = stage.worker().await;
-    let event = told(&stage, vec![ApiFault::status(503).on(CallFilter::Rename)]).await;
+    let event = event_of(&stage, vec![ApiFault::status(503).on(CallFilter::Rename)]).await;
     failed(&stage, &event, "retries_exhausted", 503).await;
     assert_eq!(event["data"]["attempts"], 3);
     assert_eq!(
@@ -361,7 +361,12 @@ async fn tries_end_with_retries_exhausted_once_it_is_sure_that_none_took_effect(
         ApiFault::status(503).on(CallFilter::Rename).next(2),
         ApiFault::status(503).on(CallFilter::Rename).applied(),
     ];
-    renamed(&told(&stage, faults).await, "already_applied", "name", 3);
+    renamed(
+        &event_of(&stage, faults).await,
+        "already_applied",
+        "name",
+        3,
+    );
     stage.strike(worker).await;
 }
 

@@ -71,11 +71,11 @@ pub async fn confirm(
         return Ok(());
     }
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        let told = format!(
+        let message = format!(
             "{} would be {verb}; there is no terminal to ask on: --yes does it without asking",
             letters(count)
         );
-        return Err(CliError::new(ExitStatus::Usage, told));
+        return Err(CliError::new(ExitStatus::Usage, message));
     }
     say_text(&table(groups));
     let question = format!("{} are to be {verb}. Go on? [y/N] ", letters(count));
@@ -99,9 +99,9 @@ pub fn refuse_unresolved(troubles: &[RefError], outcome: &str) -> Result<(), Cli
     if troubles.is_empty() {
         return Ok(());
     }
-    let told = troubles.iter().map(ToString::to_string);
-    let told: Vec<_> = told.chain([outcome.to_owned()]).collect();
-    Err(CliError::new(ExitStatus::Failed, told.join("\n")))
+    let messages = troubles.iter().map(ToString::to_string);
+    let messages: Vec<_> = messages.chain([outcome.to_owned()]).collect();
+    Err(CliError::new(ExitStatus::Failed, messages.join("\n")))
 }
 
 pub fn failed(trouble: &BrokerError) -> CliError {
@@ -183,7 +183,7 @@ impl ActionSummary {
     }
 
     /// Tells it, and how the command ends.
-    pub fn tell(mut self, verb: &str, stop: Option<&AbortReason>, as_json: bool) -> ExitStatus {
+    pub fn print(mut self, verb: &str, stop: Option<&AbortReason>, as_json: bool) -> ExitStatus {
         say_text(&self.refusals());
         if let Some(stop) = stop {
             say!("stopped: {stop}");
@@ -217,15 +217,15 @@ impl ActionSummary {
                 None => kinds.push((&refused.why, refused.letter, 1)),
             }
         }
-        let mut told = String::new();
+        let mut text = String::new();
         let mut untold = self.refused_count;
         for (why, first, count) in kinds.into_iter().take(REFUSALS_TOLD) {
             untold -= count;
             // Writing to a string cannot fail.
             let _ = match count {
-                1 => writeln!(told, "{first} stays: {}", escape_control_chars(why)),
+                1 => writeln!(text, "{first} stays: {}", escape_control_chars(why)),
                 _ => writeln!(
-                    told,
+                    text,
                     "{first} and {} more stay: {}",
                     count - 1,
                     escape_control_chars(why)
@@ -233,9 +233,9 @@ impl ActionSummary {
             };
         }
         if untold > 0 {
-            let _ = writeln!(told, "{untold} more stay, for the like; --json tells each");
+            let _ = writeln!(text, "{untold} more stay, for the like; --json tells each");
         }
-        told
+        text
     }
 
     fn line(&self, verb: &str) -> String {

@@ -63,8 +63,8 @@ impl ExportArgs {
 pub fn open_export(args: &ExportArgs) -> Result<Option<Export>, CliError> {
     if args.goes_to_standard_output() {
         if args.resume {
-            let told = "--resume goes on with a file: name it";
-            return Err(CliError::new(ExitStatus::Usage, told));
+            let message = "--resume goes on with a file: name it";
+            return Err(CliError::new(ExitStatus::Usage, message));
         }
         return Ok(Some(Export::to(Box::new(results()))));
     }
@@ -123,21 +123,21 @@ pub async fn export(
             Ok(ExitStatus::Done)
         }
         (Err(error), _) => {
-            let told = format!("cannot export: {error}");
-            Err(CliError::new(ExitStatus::Failed, told))
+            let message = format!("cannot export: {error}");
+            Err(CliError::new(ExitStatus::Failed, message))
         }
         (Ok(()), Err(trouble)) => Err(failed(&trouble)),
     }
 }
 
 fn tell_export(export: &Export, missing: u64, to_stdout: bool, as_json: bool) -> ExitStatus {
-    let told = if as_json {
-        let told = json!({
+    let text = if as_json {
+        let object = json!({
             "exported": export.written,
             "there_already": export.skipped,
             "missing": missing,
         });
-        format!("{told:#}\n")
+        format!("{object:#}\n")
     } else {
         let others = [
             (export.skipped, "were in the file already"),
@@ -147,10 +147,10 @@ fn tell_export(export: &Export, missing: u64, to_stdout: bool, as_json: bool) ->
     };
     let exit = if to_stdout {
         // The letters are on standard output.
-        say_text(&told);
+        say_text(&text);
         ExitStatus::Done
     } else {
-        print(&told)
+        print(&text)
     };
     // Who counts on having all of them is to know.
     if missing > 0 {
@@ -214,9 +214,9 @@ fn conclude(imported: &ImportResult, as_json: bool) -> ExitStatus {
     if let Some(stop) = stop {
         say!("stopped: {stop}; the same command goes on");
     }
-    let told = if as_json {
+    let text = if as_json {
         let error = stop.as_ref().map(ToString::to_string);
-        let told = json!({
+        let object = json!({
             "imported": done,
             "without_properties": without_properties,
             "there_already": there,
@@ -225,7 +225,7 @@ fn conclude(imported: &ImportResult, as_json: bool) -> ExitStatus {
             "unconfirmed": unconfirmed,
             "error": error,
         });
-        format!("{told:#}\n")
+        format!("{object:#}\n")
     } else {
         let others = [
             (*without_properties, WITHOUT_PROPERTIES),
@@ -236,7 +236,7 @@ fn conclude(imported: &ImportResult, as_json: bool) -> ExitStatus {
         ];
         format!("{} imported{}\n", letters(*done), counted(others))
     };
-    let printed = print(&told);
+    let printed = print(&text);
     match stop {
         Some(AbortReason::Broker(trouble)) => ExitStatus::of(trouble),
         Some(_) => ExitStatus::Failed,

@@ -53,8 +53,8 @@ pub fn open(args: &DiscardArgs, who: &Operator) -> Result<(), CliError> {
 fn no_record(audit: &Path, error: &io::Error) -> CliError {
     let file = absolute(audit);
     let file = file.display();
-    let told = format!("cannot record in {file}: {error}; nothing was discarded");
-    CliError::new(exit_for_file_error(error), told)
+    let message = format!("cannot record in {file}: {error}; nothing was discarded");
+    CliError::new(exit_for_file_error(error), message)
 }
 
 fn absolute(audit: &Path) -> PathBuf {
@@ -70,11 +70,11 @@ pub async fn run(
     let (selection, groups, mut summary) = survey(&args.chosen, desk).await?;
     if args.chosen.dry_run {
         summary.groups = Some(groups.sorted());
-        return Ok(summary.tell("discarded", None, common.json));
+        return Ok(summary.print("discarded", None, common.json));
     }
     confirm("discarded", &groups.sorted(), summary.done, args.chosen.yes).await?;
     if summary.done == 0 {
-        return Ok(summary.tell("discarded", None, common.json));
+        return Ok(summary.print("discarded", None, common.json));
     }
     let audit = AuditLog::open(&args.audit, who, args.because);
     let mut audit = audit.map_err(|error| no_record(&args.audit, &error))?;
@@ -88,7 +88,7 @@ pub async fn run(
     summary.gone = discarded.gone;
     summary.left = discarded.left;
     summary.audit = Some(absolute(&args.audit).display().to_string());
-    Ok(summary.tell("discarded", discarded.stop.as_ref(), common.json))
+    Ok(summary.print("discarded", discarded.stop.as_ref(), common.json))
 }
 
 /// Looks at all letters, and finds out which are meant.

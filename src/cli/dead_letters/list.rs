@@ -68,14 +68,14 @@ async fn grouped(
     args.filter.tell_reasons(&searched);
     let groups = groups.sorted();
     let text = if json {
-        let told = json!({
+        let object = json!({
             "looked_at": searched.seen,
             "not_looked_at": searched.unseen,
             "missing": searched.missing,
             "matched": searched.matched,
             "groups": groups,
         });
-        format!("{told:#}\n")
+        format!("{object:#}\n")
     } else {
         table(&groups) + &conclusion(&searched)
     };

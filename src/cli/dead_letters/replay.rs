@@ -95,7 +95,7 @@ pub async fn run(
     };
     if args.chosen.dry_run {
         summary.groups = Some(groups);
-        return Ok(summary.tell("replayed", None, common.json));
+        return Ok(summary.print("replayed", None, common.json));
     }
     confirm("replayed", &groups, summary.done, args.chosen.yes).await?;
     let bar = ProgressLine::new("replaying");
@@ -118,7 +118,7 @@ pub async fn run(
     summary.gone = replayed.gone;
     summary.left = replayed.left;
     summary.unconfirmed = replayed.unconfirmed;
-    Ok(summary.tell("replayed", replayed.stop.as_ref(), common.json))
+    Ok(summary.print("replayed", replayed.stop.as_ref(), common.json))
 }
 
 /// Reads what is to be set in the requests.
@@ -207,13 +207,13 @@ async fn edit_all(
     desk: &ReviewSession,
 ) -> Result<(), CliError> {
     if survey.to_edit.len() > EDITS_MAX {
-        let told =
+        let message =
             format!("more than {EDITS_MAX} letters are meant; --limit {EDITS_MAX} edits the first");
-        return Err(CliError::new(ExitStatus::Usage, told));
+        return Err(CliError::new(ExitStatus::Usage, message));
     }
     if survey.weight > EDITS_BYTES {
-        let told = "they have more than 16 MiB, too many to be edited in one go: name fewer";
-        return Err(CliError::new(ExitStatus::Usage, told));
+        let message = "they have more than 16 MiB, too many to be edited in one go: name fewer";
+        return Err(CliError::new(ExitStatus::Usage, message));
     }
     for letter in std::mem::take(&mut survey.to_edit) {
         let edited = edit::edit(&letter, replay, desk.requests()).await;

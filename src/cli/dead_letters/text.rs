@@ -133,7 +133,7 @@ impl ProgressLine {
                 self.bar.set_length(of);
                 self.bar.set_position(done);
             }
-            ReviewProgress::Waiting(waiting) => self.stalled.tell(&self.bar, waiting),
+            ReviewProgress::Waiting(waiting) => self.stalled.show(&self.bar, waiting),
         }
     }
 }

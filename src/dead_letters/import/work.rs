@@ -99,7 +99,7 @@ impl<'a, P: Fn(ReviewProgress)> ImportRun<'a, P> {
                 () = interrupt.as_mut() => self.stop(AbortReason::interrupted(sender.waiting())),
                 Some((end, weight, fate)) = self.under_way.next() => {
                     self.weight -= weight;
-                    self.told(end, &fate);
+                    self.on_result(end, &fate);
                 }
                 _ = watch.tick() => {
                     if let Some(waiting) = sender.waiting() {
@@ -152,7 +152,7 @@ impl<'a, P: Fn(ReviewProgress)> ImportRun<'a, P> {
         }
     }
 
-    fn told(&mut self, end: u64, fate: &PublishResult) {
+    fn on_result(&mut self, end: u64, fate: &PublishResult) {
         match fate {
             PublishResult::Confirmed(proof) => {
                 self.outcome.without_properties += u64::from(!proof.is_whole());

@@ -158,7 +158,7 @@ impl<'a, P: Fn(ReviewProgress)> ReplayRun<'a, P> {
                 }
                 Some((id, weight, claim, fate)) = self.under_way.next() => {
                     self.weight -= weight;
-                    self.told(id, claim, fate);
+                    self.on_result(id, claim, fate);
                 }
                 () = until(last_wait) => break,
                 () = sleep_until(deadline), if reading => reading = false,
@@ -238,7 +238,7 @@ impl<'a, P: Fn(ReviewProgress)> ReplayRun<'a, P> {
         }
     }
 
-    fn told(&mut self, id: LetterId, claim: AckHandle, fate: PublishResult) {
+    fn on_result(&mut self, id: LetterId, claim: AckHandle, fate: PublishResult) {
         let why = match fate {
             PublishResult::Confirmed(proof) => {
                 self.outcome.without_properties += u64::from(!proof.is_whole());

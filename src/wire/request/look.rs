@@ -34,7 +34,7 @@ pub(super) fn violations(text: &str, at: &str) -> Vec<String> {
     let Some(listed) = KnownField::of(text, &NAMES) else {
         return vec![format!("{}: is no object", named(at))];
     };
-    let mut told: Vec<String> = listed
+    let mut details: Vec<String> = listed
         .repeated(&NAMES)
         .map(|name| format!("{at}/{name}: is given more than once"))
         .collect();
@@ -57,8 +57,8 @@ pub(super) fn violations(text: &str, at: &str) -> Vec<String> {
         let pointers = broken.iter().map(|told| pointer(told));
         pointers.into_iter().any(|at| at == pointer(violation))
     };
-    told.extend(further.filter(|violation| !of_broken(violation)));
-    told.extend(broken);
+    details.extend(further.filter(|violation| !of_broken(violation)));
+    details.extend(broken);
     // In the order of the fields, so that like failures read alike.
     let place = |violation: &String| {
         let pointer = violation.strip_prefix(at).unwrap_or(violation);
@@ -67,14 +67,14 @@ pub(super) fn violations(text: &str, at: &str) -> Vec<String> {
             .and_then(|rest| rest.split(':').next());
         NAMES.iter().position(|name| Some(*name) == field)
     };
-    told.sort_by_cached_key(|violation| (place(violation), violation.clone()));
-    told.dedup();
+    details.sort_by_cached_key(|violation| (place(violation), violation.clone()));
+    details.dedup();
     if at.is_empty() && is_cloud_event(text) {
-        told.push(
+        details.push(
             "it looks like a CloudEvent; its content type is application/cloudevents+json".into(),
         );
     }
-    join_alternatives(told, at)
+    join_alternatives(details, at)
 }
 
 fn is_cloud_event(text: &str) -> bool {
@@ -90,10 +90,10 @@ pub(super) fn envelope_violations(text: &str, names: &[&'static str]) -> Vec<Str
     let Some(listed) = KnownField::of(text, names) else {
         return vec!["the body: is no object".into()];
     };
-    let told = listed
+    let details = listed
         .repeated(names)
         .map(|name| format!("/{name}: is given more than once"));
-    join_alternatives(told.collect(), "")
+    join_alternatives(details.collect(), "")
 }
 
 /// One text of all violations, bounded.
@@ -139,11 +139,11 @@ fn pointer(violation: &str) -> &str {
 }
 
 /// Something must be said even where the fast way and the schema should ever disagree.
-fn join_alternatives(told: Vec<String>, at: &str) -> Vec<String> {
-    if told.is_empty() {
+fn join_alternatives(details: Vec<String>, at: &str) -> Vec<String> {
+    if details.is_empty() {
         vec![format!("{}: is no request", named(at))]
     } else {
-        told
+        details
     }
 }
 

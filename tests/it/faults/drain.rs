@@ -44,7 +44,7 @@ async fn a_stop_under_full_load_cuts_no_call_short_and_loses_nothing() {
     let calls = stage.sandbox.calls();
     assert_eq!(calls.in_flight, 0);
     assert_eq!(
-        calls.told(SandboxCallKind::Rename, CallOutcome::Abandoned),
+        calls.count_of(SandboxCallKind::Rename, CallOutcome::Abandoned),
         0
     );
     let applied = stage.sandbox.ledger().len();
