@@ -19,12 +19,12 @@ use crate::core::machine::SchedulerConfig;
 use crate::core::policy::hold::HoldSettings;
 use crate::core::retry::RetrySettings;
 use crate::dintero::{self, ApiClient};
+use crate::messages::request::BODY_MAX;
 use crate::telemetry::build::{REVISION, VERSION};
 use crate::telemetry::events::EventReporter;
 use crate::telemetry::logged_names::{BadHashKey, LoggedNames};
 use crate::telemetry::metrics::{CallLabel, CallStatus, Metrics, StaticLabels};
 use crate::telemetry::trace::{BadExporter, RequestTracer};
-use crate::wire::request::BODY_MAX;
 use crate::worker::{Worker, WorkerState};
 
 /// Broker events between the link and the loop: a few batches, so that neither waits for the other.

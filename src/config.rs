@@ -10,11 +10,11 @@ mod bom;
 mod check;
 mod files;
 pub mod keys;
-mod ladder;
+mod retry_delays;
 mod layers;
 mod loopback;
-mod mistakes;
-mod notes;
+mod errors;
+mod warnings;
 pub mod pem;
 mod proxy;
 mod reader;
@@ -32,13 +32,13 @@ use crate::core::request::AccountId;
 
 pub use amqp_url::{AmqpUrl, AuthMechanism, BadAmqpUrl};
 pub use bom::{text_without_bom, without_bom};
+pub use errors::{ConfigError, ConfigErrors, ValueOrigin};
 pub use files::FileFault;
-pub use ladder::{BadLadder, RetryDelays};
 pub use layers::environment;
 pub use loopback::is_loopback;
-pub use mistakes::{ConfigError, ConfigErrors, ValueOrigin};
 pub use proxy::{BadProxyUrl, ProxyUrl};
 pub use reader::EffectiveSettings;
+pub use retry_delays::{BadLadder, RetryDelays};
 pub use secret::{Secret, SecretError, token_fault};
 
 /// Everything that can be set, valid.

@@ -12,7 +12,7 @@ pub mod worker;
 // Decisions: what an answer means, when to try again, who waits for whom. Pure: no clock, no I/O.
 pub mod core;
 // The shapes that leave and enter the process: requests, events, headers, their JSON Schemas.
-pub mod wire;
+pub mod messages;
 // Everything that knows lapin: connection, topology, consumer, publisher.
 pub mod broker;
 // Everything that knows reqwest: the API client, its tokens, its paths.

@@ -5,8 +5,8 @@
 //! and nothing can be lost between tasks. What is bounded: calls by `consumer.concurrency`,
 //! deliveries by the prefetch, events of the broker by their channel.
 
-mod hand;
-mod parcel;
+mod in_flight;
+mod outbound;
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::hand::InFlight;
+use self::in_flight::InFlight;
 use crate::broker::{BrokerEvent, BrokerHandle, Delivery, PublishId, PublishResult};
 use crate::clock;
 use crate::core::accounts::{HeldAccount, MAX_LISTED};
@@ -34,10 +34,10 @@ use crate::core::policy::hold::HoldCause;
 use crate::core::request_time;
 use crate::core::verdict::NameRole;
 use crate::dintero::{ApiCall, ApiClient};
+use crate::messages;
+use crate::messages::request::PartialRequest;
 use crate::telemetry::events::{EventReporter, RequestRecord};
 use crate::telemetry::trace::{self, RequestTracer};
-use crate::wire;
-use crate::wire::request::PartialRequest;
 
 /// Broker events handled before anything else gets a turn.
 const BATCH: usize = 64;
@@ -251,11 +251,11 @@ impl Worker {
             self.reporter.undeliverable(cause);
         }
         let carried = if delivery.has_trusted_headers() {
-            wire::headers::attempt_history(headers, now)
+            messages::headers::attempt_history(headers, now)
         } else {
             AttemptHistory::default()
         };
-        let read = wire::request::read(delivery.body(), delivery.content_type(), headers);
+        let read = messages::request::read(delivery.body(), delivery.content_type(), headers);
         let (request, partial) = match read {
             Ok(request) => {
                 trace.read(&request);
@@ -294,7 +294,7 @@ impl Worker {
     }
 
     fn published(&mut self, ticket: PublishId, result: PublishResult) {
-        let (job, part) = parcel::job_of(ticket);
+        let (job, part) = outbound::job_of(ticket);
         let request = self.machine.request(job).map(|request| request.request_id);
         let confirmed = match (result, self.hands.get_mut(&job)) {
             (PublishResult::Confirmed(proof), Some(hand)) => {
@@ -400,12 +400,12 @@ impl Worker {
     }
 
     fn publish(&mut self, job: JobId, parcel: PublishEffect) {
-        let ticket = parcel::publish_id(job, parcel.part());
+        let ticket = outbound::publish_id(job, parcel.part());
         let request = self.machine.request(job);
         let Some(hand) = self.hands.get_mut(&job) else {
             return;
         };
-        let outgoing = parcel::outgoing(&self.source, hand, request, parcel);
+        let outgoing = outbound::outgoing(&self.source, hand, request, parcel);
         if let Some(outgoing) = outgoing {
             self.link.publish(ticket, outgoing);
         }

@@ -13,8 +13,8 @@ use rename_worker::core::verdict::{
     CallContext, CallStep, ProvisionalFailure, Verdict, confirmation, judge, sign,
 };
 use rename_worker::dintero::fuzzing::answer;
-use rename_worker::wire::headers::NoHeaders;
-use rename_worker::wire::request::read;
+use rename_worker::messages::headers::NoHeaders;
+use rename_worker::messages::request::read;
 
 const REQUEST: &str = r#"{"request_id":"018f2e3c-7a1b-7c3d-9e4f-5a6b7c8d9e0f","account_id":"T12345678",
     "username":"ola","new_username":"kari","user_id":"3c90c3cc-0d44-4b50-8888-8dd25736052a"}"#;

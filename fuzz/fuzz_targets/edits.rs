@@ -5,8 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use rename_worker::dead_letters::{DeadLetter, FieldEdit, LetterEdits, editable};
-use rename_worker::wire::message::MessageView;
-use rename_worker::wire::request::FIELDS;
+use rename_worker::messages::message::MessageView;
+use rename_worker::messages::request::FIELDS;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 

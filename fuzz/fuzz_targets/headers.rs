@@ -15,8 +15,9 @@ use rename_worker::broker::fuzzing::{
     FuzzedDelivery, WAIT_MILLISECONDS, published_again, reviewed, sanitized, sent,
 };
 use rename_worker::core::outcome::{Failed, Reason};
-use rename_worker::wire::headers::{self, MessageOrigin};
-use rename_worker::wire::message::MessageView;
+use rename_worker::messages::headers;
+use rename_worker::messages::headers::MessageOrigin;
+use rename_worker::messages::message::MessageView;
 use rename_worker_fuzz::{HEADER, content_header, frame};
 
 /// RabbitMQ's usual size, and a small one.

@@ -5,8 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use rename_worker::core::request::RenameRequest;
-use rename_worker::wire::headers::NoHeaders;
-use rename_worker::wire::request::{BODY_MAX, InvalidRequest, encode, read};
+use rename_worker::messages::headers::NoHeaders;
+use rename_worker::messages::request::{BODY_MAX, InvalidRequest, encode, read};
 
 const TYPES: [Option<&str>; 4] = [
     None,

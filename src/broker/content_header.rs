@@ -17,7 +17,8 @@
 use std::collections::BinaryHeap;
 
 use super::mend::{self, FieldSize, PROPERTIES, PropertyKind, flag_of, size_of_field};
-use crate::wire::headers::{self, TRUNCATED_BODY, TRUNCATED_HEADERS};
+use crate::messages::headers;
+use crate::messages::headers::{TRUNCATED_BODY, TRUNCATED_HEADERS};
 
 /// Class, weight, size of the body; the flags follow.
 const BEFORE_FLAGS: usize = 2 + 2 + 8;

@@ -6,10 +6,10 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, ByteArray, DecimalValue, FieldArray, FieldTable, ShortString};
 
 use super::delivery::{ACQUIRED_COUNT, DELIVERY_COUNT, truncated_headers};
-use crate::wire::headers::{
+use crate::messages::headers::{
     HeaderSource as _, LEFT_OUT_HEADERS, TRUNCATED_BODY, TRUNCATED_HEADERS,
 };
-use crate::wire::message::{MessageField, MessageProperties, MessageView};
+use crate::messages::message::{MessageField, MessageProperties, MessageView};
 
 /// A message as it was delivered, without the broker's counts of deliveries. Headers that are missing
 /// are counted in [`LEFT_OUT_HEADERS`].

@@ -15,7 +15,7 @@ use lapin::{BasicProperties, Channel};
 
 use crate::core::consume_plan::SourceQueue;
 use crate::core::removal::RemovalCause;
-use crate::wire::headers::{
+use crate::messages::headers::{
     HeaderSource, MessageOrigin, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, TRACEPARENT,
     TRUNCATED_BODY, TRUNCATED_HEADERS, X_DEATH,
 };

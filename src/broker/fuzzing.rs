@@ -17,8 +17,8 @@ use super::frame_filter::{FRAME_MIN, FrameFilter, StreamLimits};
 use super::outgoing::{CopyTo, EncodedPublish, OutboundMessage, PublishRouting};
 use super::topology::QueueNames;
 use crate::core::consume_plan::SourceQueue;
-use crate::wire::headers::HeaderName;
-use crate::wire::message::MessageView;
+use crate::messages::headers::HeaderName;
+use crate::messages::message::MessageView;
 
 /// The frame size that [`sanitized`] fits content headers into.
 pub const FRAME_MAX: Option<usize> = Some(FRAME_MIN as usize);

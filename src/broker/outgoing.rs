@@ -33,14 +33,15 @@ use super::delivery::{ACQUIRED_COUNT, DELIVERY_COUNT, ReceivedMessage};
 use super::fit::{LeftOut, drop_oversized_headers, fit_others, header_budget, shorten, whole_room};
 use super::topology::QueueNames;
 use crate::core::republish::PublishForm;
-use crate::wire::event::{CONTENT_TYPE, EventMessage};
-use crate::wire::headers::{
-    self, HeaderName, HeaderSource as _, HeaderValue, LEFT_OUT_HEADERS, LEFT_OUT_PROPERTIES,
+use crate::messages::event::{CONTENT_TYPE, EventMessage};
+use crate::messages::headers;
+use crate::messages::headers::{
+    HeaderName, HeaderSource as _, HeaderValue, LEFT_OUT_HEADERS, LEFT_OUT_PROPERTIES,
     MAYBE_APPLIED, ORIGINAL_BCC, ORIGINAL_CC, ORIGINAL_DEATHS, ORIGINAL_EXCHANGE,
     ORIGINAL_EXPIRATION, ORIGINAL_REPLY_TO, ORIGINAL_ROUTING_KEY, ORIGINAL_USER_ID, REQUEST_ID,
     TRACEPARENT, X_DEATH, is_x_death_header,
 };
-use crate::wire::message::MessageView;
+use crate::messages::message::MessageView;
 
 /// AMQP's mark of a message that survives the broker's restart.
 const PERSISTENT: u8 = 2;

@@ -2,15 +2,15 @@
 //!
 //! Each command is a thin face of the room of that name.
 
-mod acting;
+mod bulk_action;
 mod args;
-mod carry;
+mod export_import;
 mod discard;
 mod edit;
 mod list;
 mod replay;
 mod show;
-mod text;
+mod render;
 
 use std::path::Path;
 
@@ -41,9 +41,9 @@ enum DeadLettersCommand {
     /// Discard dead letters; each is recorded before it is removed
     Discard(discard::DiscardArgs),
     /// Copy dead letters to a file of JSON lines; the queue keeps them
-    Export(carry::ExportArgs),
+    Export(export_import::ExportArgs),
     /// Import dead letters from a file, skipping those already in the queue
-    Import(carry::ImportArgs),
+    Import(export_import::ImportArgs),
 }
 
 /// A command whose own files are open: what is wrong with those is told before the broker is asked.
@@ -52,8 +52,8 @@ enum PreparedCommand {
     Show(show::ShowArgs),
     Replay(replay::ReplayArgs, LetterEdits),
     Discard(discard::DiscardArgs),
-    Export(carry::ExportArgs, Option<Export>),
-    Import(carry::ImportArgs, Import),
+    Export(export_import::ExportArgs, Option<Export>),
+    Import(export_import::ImportArgs, Import),
 }
 
 impl DeadLettersCommand {
@@ -70,11 +70,11 @@ impl DeadLettersCommand {
                 PreparedCommand::Discard(args)
             }
             Self::Export(args) => {
-                let export = carry::open_export(&args)?;
+                let export = export_import::open_export(&args)?;
                 PreparedCommand::Export(args, export)
             }
             Self::Import(args) => {
-                let import = carry::open_import(&args)?;
+                let import = export_import::open_import(&args)?;
                 PreparedCommand::Import(args, import)
             }
         })
@@ -115,8 +115,12 @@ async fn try_run(
             replay::run(args, amendments, common, &desk).await
         }
         PreparedCommand::Discard(args) => discard::run(args, common, who, &desk).await,
-        PreparedCommand::Export(args, export) => carry::export(args, export, common, &desk).await,
-        PreparedCommand::Import(args, import) => carry::import(&args, import, common, &desk).await,
+        PreparedCommand::Export(args, export) => {
+            export_import::export(args, export, common, &desk).await
+        }
+        PreparedCommand::Import(args, import) => {
+            export_import::import(&args, import, common, &desk).await
+        }
     };
     desk.close().await;
     outcome

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{ExitStatus, print};
-use crate::wire::schema::MessageSchema;
+use crate::messages::schema::MessageSchema;
 
 #[derive(Debug, Args)]
 pub struct SchemaArgs {

@@ -1,11 +1,11 @@
 //! What commands write, to either stream: the one way out, so that no message's content reaches a
-//! terminal unescaped. See [`crate::wire::visible`].
+//! terminal unescaped. See [`crate::messages::visible`].
 
 use std::fmt;
 use std::io::{self, BufWriter, Write};
 
 use super::ExitStatus;
-use crate::wire::visible::{EscapingWriter, escaped};
+use crate::messages::visible::{EscapingWriter, escaped};
 
 /// Writes a line to standard error, with `format!`'s arguments.
 macro_rules! say {

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use figment::value::{Dict, Value};
 
+use super::errors::{ConfigErrors, ValueOrigin};
 use super::keys::{self, ACCOUNT, KEYS};
-use super::mistakes::{ConfigErrors, ValueOrigin};
 use crate::core::request::AccountId;
 
 /// Keeps what is known, tells what is not.

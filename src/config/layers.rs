@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::bom::text_without_bom;
 use super::check::{self, CheckOutput};
+use super::errors::{ConfigErrors, ValueOrigin};
 use super::keys::KEYS;
-use super::mistakes::{ConfigErrors, ValueOrigin};
 
 /// Begins every variable that is ours.
 const PREFIX: &str = "RENAME_WORKER_";

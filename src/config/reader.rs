@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use super::errors::{ConfigErrors, ValueOrigin};
 use super::keys::{self, ACCOUNT, KEYS, SettingKey, ValueKind};
 use super::layers::{RawValue, SettingsLayers};
-use super::mistakes::{ConfigErrors, ValueOrigin};
 use super::values::{self, ParsedValue, RawScalar};
 
 /// One key as it is in effect.

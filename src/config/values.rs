@@ -6,7 +6,7 @@ use std::time::Duration;
 use figment::value::Value;
 
 use super::keys::ValueKind;
-use super::ladder::RetryDelays;
+use super::retry_delays::RetryDelays;
 use super::secret::trimmed;
 
 /// A value as it was given.

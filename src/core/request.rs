@@ -1,6 +1,6 @@
 //! A rename request, valid once constructed.
 //!
-//! What a request looks like on the wire is `wire`'s business; here it is already true.
+//! What a request looks like on the wire is decided in `messages`; here it is already true.
 
 use std::fmt;
 

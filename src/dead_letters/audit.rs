@@ -11,13 +11,13 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::letter::DeadLetter;
+use super::dead_letter::DeadLetter;
+use super::operator::Operator;
 use super::private::{self, OpenedFile};
-use super::who::Operator;
 use crate::broker::FsyncProof;
-use crate::wire::message::MessageView;
-use crate::wire::timestamp;
-use crate::wire::visible::EscapingWriter;
+use crate::messages::message::MessageView;
+use crate::messages::timestamp;
+use crate::messages::visible::EscapingWriter;
 
 /// Where discards are recorded.
 #[derive(Debug)]
@@ -115,8 +115,8 @@ fn ends_a_line(file: &mut File) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::letter::tests::letter;
     use super::*;
+    use crate::dead_letters::dead_letter::tests::letter;
 
     fn who() -> Operator {
         Operator {

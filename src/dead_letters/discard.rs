@@ -8,9 +8,9 @@ use std::pin::Pin;
 use tokio::time::{Duration, Instant};
 
 use super::audit::AuditLog;
-use super::desk::{AbortReason, ReviewProgress, ReviewSession};
-use super::done::{RedeliveryTracker, TrackedLetter};
-use super::letter::DeadLetter;
+use super::dead_letter::DeadLetter;
+use super::redelivery_tracker::{RedeliveryTracker, TrackedLetter};
+use super::review_session::{AbortReason, ReviewProgress, ReviewSession};
 use super::selection::LetterSelection;
 use crate::broker::{AckHandle, BrokerError, BrowseCursor, DepthCheck};
 use crate::clock;

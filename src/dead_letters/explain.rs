@@ -1,6 +1,6 @@
 //! What a reason means and what can be done about it, for the person who reviews.
 
-use super::letter::DeadLetter;
+use super::dead_letter::DeadLetter;
 
 /// Reasons of letters that no worker wrote: RabbitMQ moved them, or something else put them there.
 pub const OTHER_REASONS: [&str; 5] = [

@@ -9,11 +9,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::letter::{DeadLetter, LetterId};
+use super::dead_letter::{DeadLetter, LetterId};
 use super::private::{self, OpenedFile};
 use super::selection::LetterSelection;
-use crate::wire::message::MessageView;
-use crate::wire::visible::EscapingWriter;
+use crate::messages::message::MessageView;
+use crate::messages::visible::EscapingWriter;
 
 /// Where letters are exported to.
 pub struct Export {
@@ -158,8 +158,8 @@ impl std::fmt::Debug for Export {
 
 #[cfg(test)]
 mod tests {
-    use super::super::letter::tests::letter;
     use super::*;
+    use crate::dead_letters::dead_letter::tests::letter;
 
     fn letters() -> Vec<DeadLetter> {
         let at = |n| format!("2026-11-24T09:00:00.{n:03}Z");

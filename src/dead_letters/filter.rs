@@ -6,7 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::letter::{DeadLetter, LetterId};
+use super::dead_letter::{DeadLetter, LetterId};
 
 /// Fewer digits of a letter's id would be a guess.
 const PREFIX_MIN: usize = 4;
@@ -223,10 +223,10 @@ impl<'f> ResolvedRefs<'f> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::letter::tests::letter;
     use super::*;
-    use crate::wire::message::MessageView;
-    use crate::wire::timestamp;
+    use crate::dead_letters::dead_letter::tests::letter;
+    use crate::messages::message::MessageView;
+    use crate::messages::timestamp;
 
     fn at(text: &str) -> Option<Timestamp> {
         timestamp::parse(text)

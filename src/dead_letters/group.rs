@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::letter::{DeadLetter, LetterId};
-use crate::wire::timestamp;
+use super::dead_letter::{DeadLetter, LetterId};
+use crate::messages::timestamp;
 
 /// Details that are told apart. Whoever forges headers can make up any number of them.
 const DETAILS_MAX: usize = 10_000;
@@ -131,9 +131,9 @@ fn id<S: serde::Serializer>(id: &LetterId, to: S) -> Result<S::Ok, S::Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::letter::tests::letter;
     use super::*;
-    use crate::wire::headers;
+    use crate::dead_letters::dead_letter::tests::letter;
+    use crate::messages::headers;
 
     #[test]
     fn letters_are_grouped_by_reason_and_detail_with_their_span() {

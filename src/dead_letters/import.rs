@@ -13,14 +13,14 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use self::progress::ImportProgress;
-use super::desk::{AbortReason, ReviewProgress, ReviewSession};
+use super::dead_letter::LetterId;
 use super::export::ExportResult;
-use super::letter::LetterId;
+use super::review_session::{AbortReason, ReviewProgress, ReviewSession};
 use super::selection::LetterSelection;
 use crate::broker::BrokerError;
 use crate::config::without_bom;
-use crate::wire::headers::{ORIGINAL_CC, ORIGINAL_EXPIRATION, ORIGINAL_USER_ID};
-use crate::wire::message::{MessageField, MessageView};
+use crate::messages::headers::{ORIGINAL_CC, ORIGINAL_EXPIRATION, ORIGINAL_USER_ID};
+use crate::messages::message::{MessageField, MessageView};
 
 /// AMQP's mark of a message that survives the broker's restart.
 const PERSISTENT: u8 = 2;
@@ -215,9 +215,9 @@ impl ReviewSession {
 
 #[cfg(test)]
 mod tests {
-    use super::super::letter::tests::{headers_of, letter};
     use super::*;
-    use crate::wire::headers::HeaderSource as _;
+    use crate::dead_letters::dead_letter::tests::{headers_of, letter};
+    use crate::messages::headers::HeaderSource as _;
 
     #[test]
     fn a_letter_comes_back_as_it_was_but_for_what_would_hurt_it() {

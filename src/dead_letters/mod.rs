@@ -4,35 +4,35 @@
 //! a review happens. It never loses a letter: each stays in its queue until its replay is confirmed
 //! or its discard is on the disk. What is pure (grouping, filtering, amending) knows no queue.
 
-mod amend;
+mod edits;
 mod audit;
-mod desk;
+mod review_session;
 mod discard;
-mod done;
+mod redelivery_tracker;
 mod explain;
 mod export;
 mod filter;
 mod group;
 mod import;
-mod letter;
+mod dead_letter;
 mod private;
 mod replay;
 mod search;
 mod selection;
-mod who;
+mod operator;
 
-pub use amend::{BadSet, FieldEdit, LetterEdits, editable};
 pub use audit::AuditLog;
-pub use desk::{AbortReason, ReviewProgress, ReviewSession};
+pub use dead_letter::{DeadLetter, HeaderAuthor, LetterId, RequestFields, XDeathEntry};
 pub use discard::DiscardResult;
+pub use edits::{BadSet, FieldEdit, LetterEdits, editable};
 pub use explain::{OTHER_REASONS, explain};
 pub use export::{Export, ExportError};
 pub use filter::{LetterFilter, LetterRef, RefError};
 pub use group::{LetterGroup, LetterGroups};
 pub use import::{Import, ImportError, ImportResult};
-pub use letter::{DeadLetter, HeaderAuthor, LetterId, RequestFields, XDeathEntry};
+pub use operator::Operator;
 pub use private::EditFolder;
 pub use replay::{REFUSALS_LISTED, RefusedLetter, ReplayOptions, ReplayResult};
+pub use review_session::{AbortReason, ReviewProgress, ReviewSession};
 pub use search::{LetterVisitor, SearchResult};
 pub use selection::LetterSelection;
-pub use who::Operator;

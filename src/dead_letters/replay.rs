@@ -10,14 +10,14 @@ use std::num::NonZeroU32;
 
 use uuid::Uuid;
 
-use super::amend::LetterEdits;
-use super::desk::{AbortReason, ReviewProgress, ReviewSession};
-use super::letter::{DeadLetter, LetterId};
+use super::dead_letter::{DeadLetter, LetterId};
+use super::edits::LetterEdits;
+use super::review_session::{AbortReason, ReviewProgress, ReviewSession};
 use super::selection::LetterSelection;
 use crate::broker::DeadLetterQueue;
-use crate::wire::headers;
-use crate::wire::message::{MessageField, MessageView};
-use crate::wire::request;
+use crate::messages::headers;
+use crate::messages::message::{MessageField, MessageView};
+use crate::messages::request;
 
 /// How letters are sent again.
 #[derive(Debug)]
@@ -151,10 +151,10 @@ impl ReviewSession {
 
 #[cfg(test)]
 mod tests {
-    use super::super::amend::FieldEdit;
-    use super::super::letter::tests::{BODY, headers_of, letter};
     use super::*;
-    use crate::wire::headers::{ALL, HeaderSource as _};
+    use crate::dead_letters::dead_letter::tests::{BODY, headers_of, letter};
+    use crate::dead_letters::edits::FieldEdit;
+    use crate::messages::headers::{ALL, HeaderSource as _};
 
     const AT: &str = "2026-11-24T09:00:00.000Z";
 

@@ -2,9 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use super::desk::{ReviewProgress, ReviewSession};
+use super::dead_letter::DeadLetter;
 use super::filter::{LetterFilter, RefError, ResolvedRefs};
-use super::letter::DeadLetter;
+use super::review_session::{ReviewProgress, ReviewSession};
 use crate::broker::BrokerError;
 
 /// What a visitor makes of a letter.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::letter::{DeadLetter, LetterId};
+use super::dead_letter::{DeadLetter, LetterId};
 
 /// Letters by id; equal letters share one, so it is counted.
 #[derive(Debug, Clone, Default)]
@@ -52,8 +52,8 @@ impl LetterSelection {
 
 #[cfg(test)]
 mod tests {
-    use super::super::letter::tests::letter;
     use super::*;
+    use crate::dead_letters::dead_letter::tests::letter;
 
     #[test]
     fn equal_letters_are_taken_as_often_as_they_were_chosen() {

@@ -5,19 +5,22 @@
 //! others; only the server's greeting is read, which tells that it is up and which version it is.
 
 pub mod docker;
-mod greeting;
+mod readiness;
 pub mod image;
-pub mod janitor;
-mod machine;
+pub mod cleanup_guard;
+mod host_packages;
 mod node;
-mod shell;
-mod turn;
+mod process;
+mod host_lock;
 
 use std::{fmt, time::Duration};
 
 use url::Url;
 
-use self::{docker::DockerContainer, image::BrokerImage, node::BrokerNode, shell::CommandFailed};
+use self::docker::DockerContainer;
+use self::image::BrokerImage;
+use self::node::BrokerNode;
+use self::process::CommandFailed;
 
 /// Names the broker to use instead of starting one.
 pub const URL_VARIABLE: &str = "RENAME_WORKER_TEST_AMQP_URL";
@@ -231,7 +234,7 @@ impl BrokerProvisioner {
             Ok(broker) => return Ok(broker),
             Err(why) => why,
         };
-        let install = match machine::install(&*self.progress).await {
+        let install = match host_packages::install(&*self.progress).await {
             Ok(()) => match self.find_on_machine().await {
                 Ok(broker) => return Ok(broker),
                 Err(why) => why,
@@ -256,7 +259,7 @@ impl BrokerProvisioner {
         let container = DockerContainer::start(&image)
             .await
             .map_err(|e| e.to_string())?;
-        let version = greeting::await_greeting(&container.amqp_address(), START_LIMIT)
+        let version = readiness::await_greeting(&container.amqp_address(), START_LIMIT)
             .await
             .map_err(|why| format!("a container of {image} does not come up: {why}"))?;
         Ok(DemoBroker {
@@ -272,7 +275,7 @@ impl BrokerProvisioner {
     }
 
     async fn find_on_machine(&self) -> Result<DemoBroker, String> {
-        let server = machine::server_program().ok_or("there is none")?;
+        let server = host_packages::server_program().ok_or("there is none")?;
         (self.progress)("starting a private RabbitMQ node for this run");
         let node = BrokerNode::start(&server)?;
         let version = node.await_greeting(START_LIMIT).await?;
@@ -423,7 +426,7 @@ impl DemoBroker {
         let greeted = match &self.kind {
             BrokerKind::Given => Ok(String::new()),
             BrokerKind::Container(container) => {
-                greeting::await_greeting(&container.amqp_address(), START_LIMIT).await
+                readiness::await_greeting(&container.amqp_address(), START_LIMIT).await
             }
             BrokerKind::Node(node) => node.await_greeting(START_LIMIT).await,
         };
@@ -441,11 +444,11 @@ async fn given(url: &str) -> Result<DemoBroker, FindError> {
         _ => return Err(FindError::BadUrl),
     };
     let seen = if encrypted {
-        greeting::await_listener(&address, GIVEN_LIMIT)
+        readiness::await_listener(&address, GIVEN_LIMIT)
             .await
             .map(|()| None)
     } else {
-        greeting::await_greeting(&address, GIVEN_LIMIT)
+        readiness::await_greeting(&address, GIVEN_LIMIT)
             .await
             .map(Some)
     };

@@ -5,8 +5,8 @@
 
 pub mod broker;
 mod report;
-mod script;
-mod stage;
+mod scenario;
+mod environment;
 
+pub use environment::{DemoEnvironment, DemoError, DemoOptions, ProgressEvent};
 pub use report::DemoReport;
-pub use stage::{DemoEnvironment, DemoError, DemoOptions, ProgressEvent};

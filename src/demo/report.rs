@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::script::ScenarioRequest;
+use super::scenario::ScenarioRequest;
 use crate::core::outcome::Reason;
 
 /// Latencies are kept to three digits, up to ten minutes: nothing of a demo takes longer.

@@ -4,7 +4,7 @@
 //! wait for it; those that waited share its failure as well. Whether and when to try again after a
 //! failure is `core`'s decision.
 
-mod asked;
+mod client_credentials;
 mod grant;
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use super::http::HttpClient;
 use crate::config::{ApiSection, CredentialsSection, Secret};
 use crate::core::answer::TokenError;
 use crate::core::request::AccountId;
-use asked::ClientCredentialsTokens;
+use client_credentials::ClientCredentialsTokens;
 
 /// Every account's tokens.
 pub(super) struct TokenSet {

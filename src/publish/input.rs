@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use crate::wire::request::BODY_MAX;
+use crate::messages::request::BODY_MAX;
 
 /// What cannot be read twice is kept in memory up to here, in bytes: about a million requests.
 const STDIN_BUFFER_MAX: u64 = 256 * 1024 * 1024;

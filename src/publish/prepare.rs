@@ -7,9 +7,10 @@ use serde::de::{Deserializer, IgnoredAny};
 use uuid::Uuid;
 
 use crate::core::request::RenameRequest;
-use crate::wire::headers::NoHeaders;
-use crate::wire::request::{self, BODY_MAX};
-use crate::wire::timestamp;
+use crate::messages::headers::NoHeaders;
+use crate::messages::request;
+use crate::messages::request::BODY_MAX;
+use crate::messages::timestamp;
 
 /// For requests that do not say it themselves.
 #[derive(Debug, Clone, Default)]

@@ -13,13 +13,14 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::answers::{self, SandboxResponse};
 use super::calls::{CallGuard, CallOutcome, SandboxCallKind};
-use super::door::RequestContext;
 use super::fault::FaultKind;
 use super::faults::FaultHit;
+use super::listener::RequestContext;
+use super::responses;
+use super::responses::SandboxResponse;
 use super::route::SandboxRoute;
-use super::table::AppliedRename;
+use super::users::AppliedRename;
 use super::{SandboxState, control, locked};
 use crate::core::request::{AccountId, BadUsername, Username};
 
@@ -58,7 +59,7 @@ async fn answer(State(at): State<RequestContext>, request: Request) -> SandboxRe
 fn other(at: &RequestContext, status: StatusCode, code: &str, message: &str) -> SandboxResponse {
     let begun = at.shared.calls.begin(SandboxCallKind::Other);
     begun.end(CallOutcome::Status(status.as_u16()));
-    answers::error(status, code, message, &[])
+    responses::error(status, code, message, &[])
 }
 
 async fn change_username(
@@ -136,7 +137,7 @@ async fn conclude(
             status,
             body,
             retry_after,
-        } => recorded(begun, answers::fault(status, body, retry_after)),
+        } => recorded(begun, responses::fault(status, body, retry_after)),
         FaultKind::Slow(delay) => {
             tokio::time::sleep(delay).await;
             recorded(begun, applied.unwrap_or_else(act))
@@ -157,9 +158,9 @@ async fn conclude(
         }
         FaultKind::Cut => {
             begun.end(CallOutcome::Reset);
-            answers::cut(call.wanted)
+            responses::cut(call.wanted)
         }
-        FaultKind::Garbage(garbage) => recorded(begun, answers::garbage(garbage, call.wanted)),
+        FaultKind::Garbage(garbage) => recorded(begun, responses::garbage(garbage, call.wanted)),
         FaultKind::Expired => {
             if let Some(token) = call.bearer {
                 at.shared.tokens.expire(token);
@@ -221,15 +222,15 @@ fn rename(
     // The names in these messages are on purpose: a caller that logs them shows it in its tests.
     match renamed {
         AppliedRename::Applied(user) | AppliedRename::Same(user) => {
-            answers::user(&account, &user, shared.bare_users)
+            responses::user(&account, &user, shared.bare_users)
         }
-        AppliedRename::UnknownUser => answers::error(
+        AppliedRename::UnknownUser => responses::error(
             StatusCode::NOT_FOUND,
             "user_not_found",
             &format!("there is no user {username}"),
             &[],
         ),
-        AppliedRename::NameTaken => answers::error(
+        AppliedRename::NameTaken => responses::error(
             StatusCode::CONFLICT,
             "username_taken",
             &format!("the username {wanted} is taken"),
@@ -279,7 +280,7 @@ fn grant(
                 "token_type": "Bearer",
                 "expires_in": shared.tokens.lifetime().as_secs(),
             });
-            answers::json(StatusCode::OK, &token)
+            responses::json(StatusCode::OK, &token)
         }
         None => unauthorized("the client or its secret is not known"),
     }
@@ -288,7 +289,7 @@ fn grant(
 const BAD_ACCOUNT: &str = "the account id is P or T and eight digits";
 
 fn invalid(wrong: &str) -> SandboxResponse {
-    answers::error(
+    responses::error(
         StatusCode::BAD_REQUEST,
         "invalid_request",
         "the request is not valid",
@@ -297,7 +298,7 @@ fn invalid(wrong: &str) -> SandboxResponse {
 }
 
 fn unauthorized(wrong: &str) -> SandboxResponse {
-    let answer = answers::error(StatusCode::UNAUTHORIZED, "unauthorized", wrong, &[]);
+    let answer = responses::error(StatusCode::UNAUTHORIZED, "unauthorized", wrong, &[]);
     with_header(answer, header::WWW_AUTHENTICATE, "Bearer")
 }
 

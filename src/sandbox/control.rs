@@ -11,10 +11,10 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::door::RequestContext;
 use super::fault::{ApiFault, FaultKind};
+use super::listener::RequestContext;
 use super::locked;
-use super::table::NewUser;
+use super::users::NewUser;
 
 /// The longest body taken here: a few hundred thousand users to seed.
 const BODY_MAX: usize = 64 * 1024 * 1024;

@@ -5,17 +5,17 @@
 //! with [`Sandbox::start`]; the handle does what the paths under `/_sandbox` do. It knows nothing of
 //! RabbitMQ or of the worker.
 
-mod answers;
+mod responses;
 mod api;
 mod calls;
 mod control;
-mod door;
+mod listener;
 mod fault;
 mod faults;
-mod notation;
-mod people;
+mod fault_syntax;
+mod fake_users;
 mod route;
-mod table;
+mod users;
 mod tokens;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,19 +29,19 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::calls::{CallLog, CallOutcome, SandboxCallKind};
+pub use self::fake_users::people;
 pub use self::fault::{
     ApiFault, CallFilter, FaultBody, FaultKind, Frequency, MalformedBody, RetryAfter,
 };
+pub use self::fault_syntax::{BadFault, KEYS, KINDS};
 pub use self::faults::FaultInForce;
-pub use self::notation::{BadFault, KEYS, KINDS};
-pub use self::people::people;
-pub use self::table::{LedgerEntry, NewUser, SandboxUser};
 pub use self::tokens::OAuthClient;
+pub use self::users::{LedgerEntry, NewUser, SandboxUser};
 
 use self::calls::CallCounter;
 use self::faults::FaultTable;
-use self::table::UserStore;
 use self::tokens::IssuedTokens;
+use self::users::UserStore;
 use crate::core::request::AccountId;
 
 /// The client that is known when none is named.
@@ -162,7 +162,7 @@ struct SandboxState {
     latency: LatencyRange,
     bare_users: bool,
     /// Of the endpoint.
-    door: door::ConnectionState,
+    door: listener::ConnectionState,
 }
 
 impl SandboxState {
@@ -181,9 +181,10 @@ impl SandboxState {
 
 impl Sandbox {
     pub async fn start(options: SandboxOptions) -> Result<Self, SandboxStartError> {
-        let listener = door::listen(options.listen).await?;
-        let control = door::listen(options.control).await?;
-        let (address, control_address) = (door::address(&listener)?, door::address(&control)?);
+        let listener = listener::listen(options.listen).await?;
+        let control = listener::listen(options.control).await?;
+        let (address, control_address) =
+            (listener::address(&listener)?, listener::address(&control)?);
         let mut table = UserStore::new(options.seed);
         let now = crate::clock::now();
         for seed in options.users {
@@ -196,16 +197,16 @@ impl Sandbox {
             calls: CallCounter::default(),
             latency: options.latency,
             bare_users: options.bare_users,
-            door: door::ConnectionState::default(),
+            door: listener::ConnectionState::default(),
         });
         let closing = CancellationToken::new();
-        let endpoint = door::SandboxListener {
+        let endpoint = listener::SandboxListener {
             routes: api::routes(),
             shared: Arc::clone(&shared),
             closing: closing.clone(),
             refusing: Some(shared.faults.refusing()),
         };
-        let aside = door::SandboxListener {
+        let aside = listener::SandboxListener {
             routes: control::routes(),
             shared: Arc::clone(&shared),
             closing: closing.clone(),

@@ -20,7 +20,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use self::repeats::RepeatFilter;
 use crate::config::{LogFormat, LogSection};
-use crate::wire::visible::EscapingWriter;
+use crate::messages::visible::EscapingWriter;
 
 /// What these say only matters when it is a warning, unless somebody asks. That traces are not
 /// taken, nobody else tells.

@@ -9,7 +9,7 @@
 #[cfg(feature = "otlp")]
 mod otlp;
 #[cfg(not(feature = "otlp"))]
-#[path = "trace/absent.rs"]
+#[path = "trace/noop.rs"]
 mod otlp;
 
 pub mod context;

@@ -16,7 +16,7 @@ use rename_worker::broker::{
 };
 use rename_worker::config::{AmqpSection, Secret};
 use rename_worker::core::consume_plan::SourceQueue;
-use rename_worker::wire::event::{EventMessage, RENAMED};
+use rename_worker::messages::event::{EventMessage, RENAMED};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 

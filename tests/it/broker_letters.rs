@@ -14,7 +14,7 @@ use rename_worker::broker::{
     BrokerError, DeadLetterQueue, DeliveryLimitCheck, PublishResult, ReviewError, declare_topology,
 };
 use rename_worker::config::{AmqpSection, Secret};
-use rename_worker::wire::message::{MessageField, MessageView};
+use rename_worker::messages::message::{MessageField, MessageView};
 
 use crate::support::amqp::{Raw, SOON};
 use crate::support::{broker, unique_prefix};

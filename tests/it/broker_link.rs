@@ -12,7 +12,8 @@ use rename_worker::broker::{
     PublishResult,
 };
 use rename_worker::core::consume_plan::{ConsumeScope, SourceQueue};
-use rename_worker::wire::headers::{self, HeaderSource as _, HeaderValue};
+use rename_worker::messages::headers;
+use rename_worker::messages::headers::{HeaderSource as _, HeaderValue};
 
 use crate::broker_bench::{Bench, PREFETCH, ROUTING_KEY, event};
 

@@ -9,7 +9,7 @@ use rename_worker::broker::{
 };
 use rename_worker::core::consume_plan::{ConsumeScope, SourceQueue};
 use rename_worker::core::removal::RemovalCause;
-use rename_worker::wire::headers::{HeaderSource as _, LEFT_OUT_HEADERS};
+use rename_worker::messages::headers::{HeaderSource as _, LEFT_OUT_HEADERS};
 
 use crate::broker_bench::{Bench, ROUTING_KEY, amqp, start_limited};
 use crate::support::amqp::Raw;

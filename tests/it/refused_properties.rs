@@ -12,8 +12,8 @@ use rename_worker::broker::{
     PublishResult, PublisherConfirm,
 };
 use rename_worker::core::consume_plan::ConsumeScope;
-use rename_worker::wire::headers::HeaderValue;
-use rename_worker::wire::message::{MessageField, MessageProperties, MessageView};
+use rename_worker::messages::headers::HeaderValue;
+use rename_worker::messages::message::{MessageField, MessageProperties, MessageView};
 
 use crate::broker_bench::{Bench, amqp, event};
 use crate::support::broker;

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::headers::{TRUNCATED_BODY, TRUNCATED_HEADERS};
+use crate::messages::headers::{TRUNCATED_BODY, TRUNCATED_HEADERS};
 
 const PROPERTIES_AROUND: &[u8] = b"\x04json\x01e";
 const PROPERTIES_BEHIND: &[u8] =

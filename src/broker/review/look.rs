@@ -21,7 +21,7 @@ use super::super::intake::consume;
 use super::super::proof::PublisherConfirm;
 use super::super::trouble::BrokerError;
 use super::{QueueDepth, depth};
-use crate::wire::message::MessageView;
+use crate::messages::message::MessageView;
 
 /// Letters of the first wave, of whose size nothing is known. Each wave has twice as many as the one
 /// before at most.

@@ -5,7 +5,7 @@ use super::super::outgoing::OutboundMessage;
 use super::super::proof::PublishResult;
 use super::super::publishing::{PublishWait, PublishingConnection};
 use super::super::trouble::BrokerError;
-use crate::wire::message::MessageView;
+use crate::messages::message::MessageView;
 
 /// Publishes messages as they are, many at a time.
 #[derive(Debug)]

@@ -6,12 +6,12 @@ use clap::Args;
 use jiff::{Timestamp, civil};
 use uuid::Uuid;
 
-use super::text::{DETAIL_MAX, truncate};
+use super::render::{DETAIL_MAX, truncate};
 use crate::clock;
 use crate::core::outcome::Reason;
 use crate::core::request::AccountId;
 use crate::dead_letters::{LetterFilter, LetterRef, OTHER_REASONS, SearchResult};
-use crate::wire::timestamp;
+use crate::messages::timestamp;
 
 #[derive(Debug, Args)]
 pub struct CommonArgs {

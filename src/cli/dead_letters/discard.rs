@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::super::{CliError, ExitStatus, interrupted};
-use super::acting::{
+use super::args::CommonArgs;
+use super::bulk_action::{
     ActionSummary, TargetArgs, confirm, exit_for_file_error, failed, refuse_unresolved, tell_closed,
 };
-use super::args::CommonArgs;
-use super::text::ProgressLine;
+use super::render::ProgressLine;
 use crate::dead_letters::{
     AuditLog, LetterGroups, LetterSelection, LetterVisitor, Operator, ReviewSession,
 };

@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use tokio::process::{Child, Command};
 
 use super::super::interrupt::{InterruptRequest, InterruptSignals, answer_to};
-use super::text::escape_control_chars;
+use super::render::escape_control_chars;
 use crate::dead_letters::{DeadLetter, EditFolder, ReplayOptions, editable};
 
 /// The editor where none is named; it draws on a terminal.

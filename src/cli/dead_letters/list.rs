@@ -8,15 +8,15 @@ use serde_json::json;
 
 use super::super::terminal::{results, written};
 use super::super::{CliError, ExitStatus, print};
-use super::acting::failed;
 use super::args::{CommonArgs, FilterArgs};
-use super::text::{DETAIL_MAX, ProgressLine, counted, letters, table, time, truncate};
+use super::bulk_action::failed;
+use super::render::{DETAIL_MAX, ProgressLine, counted, letters, table, time, truncate};
 use crate::core::request::AccountId;
 use crate::dead_letters::{
     DeadLetter, HeaderAuthor, LetterGroups, LetterVisitor, ReviewSession, SearchResult,
 };
-use crate::wire::headers;
-use crate::wire::timestamp;
+use crate::messages::headers;
+use crate::messages::timestamp;
 
 /// Characters of a username in a table.
 const NAME_MAX: usize = 40;
@@ -223,7 +223,7 @@ pub fn written_by(letter: &DeadLetter) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::message::{MessageField, MessageView};
+    use crate::messages::message::{MessageField, MessageView};
 
     fn letter(reason: &str, detail: &str) -> DeadLetter {
         let headers = [

@@ -9,10 +9,10 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::super::{CliError, ExitStatus, interrupted};
-use super::acting::{ActionSummary, TargetArgs, confirm, failed, refuse_unresolved};
 use super::args::{CommonArgs, rate};
+use super::bulk_action::{ActionSummary, TargetArgs, confirm, failed, refuse_unresolved};
 use super::edit::{self, EditResult};
-use super::text::ProgressLine;
+use super::render::ProgressLine;
 use crate::dead_letters::{
     DeadLetter, FieldEdit, LetterEdits, LetterGroups, LetterSelection, LetterVisitor,
     RefusedLetter, ReplayOptions, ReviewSession, SearchResult,

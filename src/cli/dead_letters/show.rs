@@ -9,18 +9,18 @@ use serde_json::json;
 
 use super::super::terminal::{results, written};
 use super::super::{CliError, ExitStatus};
-use super::acting::{failed, refuse_unresolved};
 use super::args::CommonArgs;
+use super::bulk_action::{failed, refuse_unresolved};
 use super::list::written_by;
-use super::text::{ProgressLine, dump, escape_control_chars, letters, time};
+use super::render::{ProgressLine, dump, escape_control_chars, letters, time};
 use crate::broker::BrokerError;
 use crate::dead_letters::{
     DeadLetter, LetterFilter, LetterRef, LetterSelection, LetterVisitor, ReviewSession, editable,
     explain,
 };
-use crate::wire::headers;
-use crate::wire::message::{MessageField, MessageProperties};
-use crate::wire::timestamp;
+use crate::messages::headers;
+use crate::messages::message::{MessageField, MessageProperties};
+use crate::messages::timestamp;
 
 /// Letters that one call shows; a request may have failed many times.
 const LETTERS_MAX: u64 = 50;
@@ -323,7 +323,7 @@ fn wrapped(prose: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::message::MessageView;
+    use crate::messages::message::MessageView;
 
     fn text(text: &str) -> MessageField {
         MessageField::from(text)

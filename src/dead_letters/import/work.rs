@@ -7,12 +7,12 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Duration, interval};
 
-use super::super::desk::{AbortReason, ReviewProgress};
-use super::super::letter::LetterId;
 use super::super::selection::LetterSelection;
 use super::progress::ImportProgress;
 use super::{Import, ImportError, ImportRecord, ImportResult, as_letter, lines};
 use crate::broker::{PublishResult, Republisher};
+use crate::dead_letters::dead_letter::LetterId;
+use crate::dead_letters::review_session::{AbortReason, ReviewProgress};
 
 /// Letters on their way at once: enough to hide the time that a confirm takes.
 const WINDOW: usize = 256;

@@ -8,16 +8,16 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::super::desk::{AbortReason, ReviewProgress};
-use super::super::done::{RedeliveryTracker, TrackedLetter};
-use super::super::letter::{DeadLetter, LetterId};
 use super::super::selection::LetterSelection;
 use super::{REFUSALS_LISTED, RefusedLetter, ReplayOptions, ReplayResult, via_due};
 use crate::broker::{
     AckHandle, BrokerError, BrowseCursor, BrowsedMessage, DeadLetterQueue, DepthCheck,
     PublishResult, Republisher,
 };
-use crate::wire::message::MessageView;
+use crate::dead_letters::dead_letter::{DeadLetter, LetterId};
+use crate::dead_letters::redelivery_tracker::{RedeliveryTracker, TrackedLetter};
+use crate::dead_letters::review_session::{AbortReason, ReviewProgress};
+use crate::messages::message::MessageView;
 
 /// Replays on their way at once: enough to hide the time that a confirm takes.
 const WINDOW: usize = 256;

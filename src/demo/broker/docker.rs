@@ -5,11 +5,9 @@ use std::{io, net::TcpListener, ops::Range, time::Duration};
 use tokio::process::Command;
 use uuid::Uuid;
 
-use super::{
-    image::BrokerImage,
-    janitor::CleanupGuard,
-    shell::{CommandFailed, run},
-};
+use super::cleanup_guard::CleanupGuard;
+use super::image::BrokerImage;
+use super::process::{CommandFailed, run};
 
 /// Marks every container that this project starts: `docker ps --filter label=rename-worker`.
 pub const LABEL: &str = "rename-worker=throw-away";

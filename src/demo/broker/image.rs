@@ -8,13 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    BrokerRelease, ProvisionProgress,
-    docker::{daemon_answers, docker},
-    machine::{apt_install, find_program, is_root},
-    shell::{CommandFailed, run, script},
-    turn,
-};
+use super::docker::{daemon_answers, docker};
+use super::host_packages::{apt_install, find_program, is_root};
+use super::process::{CommandFailed, run, script};
+use super::{BrokerRelease, ProvisionProgress, host_lock};
 
 /// Where the images built here are kept, one tag a release.
 const BUILT_NAME: &str = "rename-worker-test/rabbitmq";
@@ -140,7 +137,7 @@ async fn build(
     if !is_root().await {
         return Err("debootstrap needs root".to_owned());
     }
-    let _turn = turn::acquire(&format!("rabbitmq-{release}"), progress).await?;
+    let _turn = host_lock::acquire(&format!("rabbitmq-{release}"), progress).await?;
     // Whoever had the turn before may have built it.
     if current(image).await {
         return Ok(());

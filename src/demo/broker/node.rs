@@ -12,13 +12,11 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    docker::free_ports,
-    greeting,
-    janitor::CleanupGuard,
-    machine::find_program,
-    shell::{CommandFailed, run, script},
-};
+use super::cleanup_guard::CleanupGuard;
+use super::docker::free_ports;
+use super::host_packages::find_program;
+use super::process::{CommandFailed, run, script};
+use super::readiness;
 
 /// Long enough for a broker with some thousand messages to write them down.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
@@ -68,7 +66,7 @@ impl BrokerNode {
     /// Waits for the greeting, but not longer than the server lives.
     pub async fn await_greeting(&self, limit: Duration) -> Result<String, String> {
         let address = format!("127.0.0.1:{}", self.ports.amqp);
-        let greeted = greeting::await_greeting(&address, limit);
+        let greeted = readiness::await_greeting(&address, limit);
         let died = async {
             while !self.has_ended() {
                 tokio::time::sleep(Duration::from_millis(200)).await;

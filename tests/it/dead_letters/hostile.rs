@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
-use rename_worker::wire::visible::is_hidden;
+use rename_worker::messages::visible::is_hidden;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, sleep};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{command, done, lines, lines_of, put, run, stage, start, strike, text};
 use crate::support::stage::{PATIENCE, Stage};
 
-/// What acts on a terminal or is not seen on it: some of each kind. All of them: `wire::visible`.
+/// What acts on a terminal or is not seen on it: some of each kind. All of them: `messages::visible`.
 const HOSTILE: &str = "A\u{1b}[2J\u{1b}]0;title\u{7}\u{8}\r\u{7f}\u{9b}2J\u{9d}0;title\u{9c}\
     \u{61c}\u{ad}\u{180e}\u{200b}\u{200d}\u{202e}\u{2028}\u{2029}\u{2060}\u{2067}\u{3164}\
     \u{e000}\u{fe0f}\u{feff}\u{fff9}\u{e0041}\u{10ffff}\u{378}Z";

@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
-use rename_worker::demo::broker::{docker, image::BrokerImage, janitor::CleanupGuard};
+use rename_worker::demo::broker::cleanup_guard::CleanupGuard;
+use rename_worker::demo::broker::docker;
+use rename_worker::demo::broker::image::BrokerImage;
 use tokio::process::Command;
 use uuid::Uuid;
 

@@ -21,9 +21,9 @@ pub mod tls;
 
 use std::{io::Write as _, sync::Mutex, time::Duration};
 
-use rename_worker::demo::broker::{
-    BrokerProvisioner, DemoBroker, docker, image::BrokerImage, janitor::CleanupGuard,
-};
+use rename_worker::demo::broker::cleanup_guard::CleanupGuard;
+use rename_worker::demo::broker::image::BrokerImage;
+use rename_worker::demo::broker::{BrokerProvisioner, DemoBroker, docker};
 use testcontainers::{
     ContainerAsync, GenericImage, ImageExt as _,
     core::{ContainerPort, WaitFor},
