@@ -29,7 +29,7 @@ DEV_DEPENDENCIES = ["rand"]
 MUTANTS = [
     (
         "acknowledges before the broker has confirmed",
-        "machine/telling.rs",
+        "scheduler/publishing.rs",
         """        self.set_phase(id, Phase::Publishing(Box::new(publishing)));
         self.publish_what_is_due(id, cx);
 """,
@@ -42,13 +42,13 @@ MUTANTS = [
     ),
     (
         "tells an unclear 404 as a failure",
-        "verdict.rs",
+        "policy/verdict.rs",
         "CallStep::Verify | CallStep::Rename if maybe_applied => {",
         "CallStep::Verify | CallStep::Rename if maybe_applied && false => {",
     ),
     (
         "forgets in a copy that an earlier try may have been applied",
-        "machine/telling.rs",
+        "scheduler/publishing.rs",
         "                    carried: job.carried.clone(),\n",
         """                    carried: super::AttemptHistory {
                         maybe_applied: false,
@@ -58,7 +58,7 @@ MUTANTS = [
     ),
     (
         "overtakes a request that is away",
-        "order.rs",
+        "scheduler/name_order.rs",
         "            if self.is_lost(way) {\n",
         "            if self.is_lost(way) || way.by == ReturnRoute::Ladder {\n",
     ),
@@ -82,19 +82,19 @@ MUTANTS = [
     ),
     (
         "takes every request that a session ended with for poison",
-        "machine/arrivals.rs",
+        "scheduler/admission.rs",
         "        } else if unexplained.saturating_add(POISON_MARGIN) >= self.rules.delivery_limit {\n",
         "        } else if delivery_count > 0 {\n",
     ),
     (
         "takes many requests at a time whatever sessions die of",
-        "consume_plan.rs",
+        "policy/consume_plan.rs",
         "            ConsumeStage::FirstLook(_) | ConsumeStage::Returned(_) => 1,\n",
         "            ConsumeStage::FirstLook(_) | ConsumeStage::Returned(_) => self.prefetch,\n",
     ),
     (
         "gives a message up when the connection is lost",
-        "machine/circumstances.rs",
+        "scheduler/lifecycle.rs",
         "            self.line.delivery_lost(ticket, job.source, cut, cx.now);\n",
         "            self.line.release(ticket);\n",
     ),

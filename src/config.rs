@@ -28,7 +28,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::core::request::AccountId;
+use crate::core::model::request::AccountId;
 
 pub use amqp_url::{AmqpUrl, AuthMechanism, BadAmqpUrl};
 pub use bom::{text_without_bom, without_bom};

@@ -22,17 +22,17 @@ use tokio_util::sync::CancellationToken;
 use self::in_flight::InFlight;
 use crate::broker::{BrokerEvent, BrokerHandle, Delivery, PublishId, PublishResult};
 use crate::clock;
-use crate::core::accounts::{HeldAccount, MAX_LISTED};
-use crate::core::answer::{ApiResponse, CallKind};
-use crate::core::consume_plan::SourceQueue;
-use crate::core::machine::{
+use crate::core::model::api_response::{ApiResponse, CallKind};
+use crate::core::model::outcome::AttemptHistory;
+use crate::core::model::request_time;
+use crate::core::policy::consume_plan::SourceQueue;
+use crate::core::policy::hold::HoldCause;
+use crate::core::policy::verdict::NameRole;
+use crate::core::scheduler::accounts::{HeldAccount, MAX_LISTED};
+use crate::core::scheduler::{
     AckBarrier, ArrivedRequest, Effect, JobCounts, JobEvent, JobId, POISON_MARGIN, PublishEffect,
     PublishPart, RequestEnded, Scheduler, SchedulerConfig,
 };
-use crate::core::outcome::AttemptHistory;
-use crate::core::policy::hold::HoldCause;
-use crate::core::request_time;
-use crate::core::verdict::NameRole;
 use crate::dintero::{ApiCall, ApiClient};
 use crate::messages;
 use crate::messages::request::PartialRequest;

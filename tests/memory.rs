@@ -5,14 +5,14 @@ use std::alloc::System;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rename_worker::core::answer::{ApiResponse, ErrorResponse, UserRecord};
-use rename_worker::core::consume_plan::SourceQueue;
-use rename_worker::core::machine::{
+use rename_worker::core::model::api_response::{ApiResponse, ErrorResponse, UserRecord};
+use rename_worker::core::model::outcome::AttemptHistory;
+use rename_worker::core::model::request::{AccountId, RenameRequest, Username};
+use rename_worker::core::policy::consume_plan::SourceQueue;
+use rename_worker::core::scheduler::{
     ArrivedRequest, Destination, Effect, JobEvent, JobId, PublishEffect, PublishPart, Scheduler,
     SchedulerConfig,
 };
-use rename_worker::core::outcome::AttemptHistory;
-use rename_worker::core::request::{AccountId, RenameRequest, Username};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use uuid::Uuid;
 

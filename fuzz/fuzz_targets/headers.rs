@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use rename_worker::broker::fuzzing::{
     FuzzedDelivery, WAIT_MILLISECONDS, published_again, reviewed, sanitized, sent,
 };
-use rename_worker::core::outcome::{Failed, Reason};
+use rename_worker::core::model::outcome::{Failed, Reason};
 use rename_worker::messages::headers;
 use rename_worker::messages::headers::MessageOrigin;
 use rename_worker::messages::message::MessageView;

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rename_worker::core::request::RenameRequest;
+use rename_worker::core::model::request::RenameRequest;
 use rename_worker::messages::headers::NoHeaders;
 use rename_worker::messages::request::{BODY_MAX, InvalidRequest, encode, read};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
-use rename_worker::core::answer::ApiResponse;
+use rename_worker::core::model::api_response::ApiResponse;
 use rename_worker::dintero::fuzzing::answer;
 
 const HOUR: Duration = Duration::from_secs(3_600);

@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode_str;
-use rename_worker::core::request::{AccountId, Username};
+use rename_worker::core::model::request::{AccountId, Username};
 use rename_worker::dintero::fuzzing::urls;
 use url::Url;
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::WatchedWorker;
-use crate::core::accounts;
+use crate::core::scheduler::accounts;
 use crate::telemetry::build::{REVISION, VERSION};
 use crate::telemetry::metrics::RequestCounts;
 
@@ -124,10 +124,10 @@ mod tests {
 
     use super::*;
     use crate::admin::ask::BODY_MAX;
-    use crate::core::accounts::MAX_LISTED;
-    use crate::core::answer::{ResponseSummary, TransportError};
+    use crate::core::model::api_response::{ResponseSummary, TransportError};
+    use crate::core::model::request::AccountId;
     use crate::core::policy::hold::HoldCause;
-    use crate::core::request::AccountId;
+    use crate::core::scheduler::accounts::MAX_LISTED;
     use crate::telemetry::metrics::{Metrics, StaticLabels};
     use crate::worker::WorkerState;
 

@@ -13,7 +13,7 @@ use super::intake::{ConsumerEvent, PendingReply, QueueConsumer};
 use super::topology::QueueNames;
 use super::trouble::BrokerError;
 use crate::clock;
-use crate::core::consume_plan::{ConsumePlan, ConsumeScope, DeliveryCheck, SourceQueue};
+use crate::core::policy::consume_plan::{ConsumePlan, ConsumeScope, DeliveryCheck, SourceQueue};
 
 /// How long the broker may take to begin with deliveries. It may have to find the leader of the
 /// queue first.

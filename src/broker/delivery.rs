@@ -13,8 +13,8 @@ use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel};
 
-use crate::core::consume_plan::SourceQueue;
-use crate::core::removal::RemovalCause;
+use crate::core::policy::consume_plan::SourceQueue;
+use crate::core::policy::removal::RemovalCause;
 use crate::messages::headers::{
     HeaderSource, MessageOrigin, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, TRACEPARENT,
     TRUNCATED_BODY, TRUNCATED_HEADERS, X_DEATH,

@@ -12,7 +12,7 @@ use lapin::message::BasicGetMessage;
 use super::delivery::SessionChannel;
 use super::intake::{ConsumerEvent, PendingReply, QueueConsumer, reply};
 use super::trouble::BrokerError;
-use crate::core::consume_plan::SourceQueue;
+use crate::core::policy::consume_plan::SourceQueue;
 
 pub(super) struct QueueFetch {
     pub(super) source: SourceQueue,

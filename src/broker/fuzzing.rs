@@ -16,7 +16,7 @@ use super::ear::{ReadActivity, SanitizingStream};
 use super::frame_filter::{FRAME_MIN, FrameFilter, StreamLimits};
 use super::outgoing::{CopyTo, EncodedPublish, OutboundMessage, PublishRouting};
 use super::topology::QueueNames;
-use crate::core::consume_plan::SourceQueue;
+use crate::core::policy::consume_plan::SourceQueue;
 use crate::messages::headers::HeaderName;
 use crate::messages::message::MessageView;
 

@@ -24,8 +24,8 @@ use super::topology::{QueueNames, Topology, TopologySettings};
 use super::trouble::BrokerError;
 use super::undeliverable::UndeliverableReader;
 use crate::config::AmqpSection;
-use crate::core::consume_plan::{ConsumePlan, ConsumeScope, SourceQueue};
-use crate::core::consume_window::{ConsumeWindow, SessionHistory};
+use crate::core::policy::consume_plan::{ConsumePlan, ConsumeScope, SourceQueue};
+use crate::core::policy::consume_window::{ConsumeWindow, SessionHistory};
 
 /// Sessions on one connection, at most. lapin never lets go of a closed channel's number, so after
 /// some thousand channels a connection would be used up.

@@ -32,7 +32,7 @@ use super::convert::properties_of;
 use super::delivery::{ACQUIRED_COUNT, DELIVERY_COUNT, ReceivedMessage};
 use super::fit::{LeftOut, drop_oversized_headers, fit_others, header_budget, shorten, whole_room};
 use super::topology::QueueNames;
-use crate::core::republish::PublishForm;
+use crate::core::policy::republish::PublishForm;
 use crate::messages::event::{CONTENT_TYPE, EventMessage};
 use crate::messages::headers;
 use crate::messages::headers::{

@@ -14,7 +14,7 @@ use super::topology::{
     TopologyDifference, TopologyObject, TopologySettings,
 };
 use crate::config::AmqpSection;
-use crate::core::queue_policy::{
+use crate::core::policy::queue_policy::{
     PolicedQueue, PolicyValue, QueueRole, changed_promise, changed_promise_of_exchange,
 };
 

@@ -16,7 +16,7 @@
 //!
 //! It closes the channel for a message that it refuses, without a word about which one that was. The
 //! publisher then opens another channel and publishes there what was under way, as
-//! [`republish`](crate::core::republish) decides. Whoever waits for answers learns nothing of it. What
+//! [`republish`](crate::core::policy::republish) decides. Whoever waits for answers learns nothing of it. What
 //! the broker had taken before it closed the channel, and not confirmed, is then there twice, as after
 //! any loss of a connection.
 
@@ -38,7 +38,7 @@ use super::declare::open_channel;
 use super::outgoing::{EncodedPublish, MessageReduction, OutboundMessage, PublishRouting};
 use super::proof::{PublishResult, PublisherConfirm};
 use super::trouble::BrokerError;
-use crate::core::republish::{PublishForm, RefusalSuspicion};
+use crate::core::policy::republish::{PublishForm, RefusalSuspicion};
 
 /// How many channels a publisher uses up, at most. lapin never lets go of a channel's number, and
 /// RabbitMQ has 2047 for a connection; several publishers may share it, one after the other.

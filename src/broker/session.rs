@@ -27,8 +27,8 @@ use super::proof::PublishResult;
 use super::publisher::{ConfirmBatch, PublishId, SessionPublisher};
 use super::trouble::{BrokerError, closed_without_reason};
 use super::undeliverable::UndeliverableReader;
-use crate::core::consume_plan::{ConsumePlan, ConsumeScope};
-use crate::core::consume_window::SessionDeath;
+use crate::core::policy::consume_plan::{ConsumePlan, ConsumeScope};
+use crate::core::policy::consume_window::SessionDeath;
 
 /// How often the states are looked at, in case lapin closed something without a word, as it does
 /// when the broker closes a connection with a code that is no error.

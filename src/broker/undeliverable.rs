@@ -28,7 +28,7 @@ use super::frame_filter::StreamLimits;
 use super::intake::consume;
 use super::link::{BrokerEvent, SessionConfig};
 use super::trouble::{BrokerError, RetryClass, closed_without_reason};
-use crate::core::consume_plan::SourceQueue;
+use crate::core::policy::consume_plan::SourceQueue;
 
 /// Before the first new attempt after a connection ended; it doubles …
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{CliError, ExitStatus};
 use crate::config::without_bom;
-use crate::core::request::{AccountId, BadAccountId, Username};
+use crate::core::model::request::{AccountId, BadAccountId, Username};
 use crate::sandbox::{
     ApiFault, CLIENT_ID, CLIENT_SECRET, KEYS, KINDS, LatencyRange, NewUser, OAuthClient, Sandbox,
     SandboxOptions, SandboxStartError, people,

@@ -9,7 +9,7 @@ use figment::value::{Dict, Value};
 
 use super::errors::{ConfigErrors, ValueOrigin};
 use super::keys::{self, ACCOUNT, KEYS};
-use crate::core::request::AccountId;
+use crate::core::model::request::AccountId;
 
 /// Keeps what is known, tells what is not.
 pub(super) fn is_known_key(

@@ -21,7 +21,7 @@ use super::{
     EventsSection, HoldSection, LogFormat, LogSection, OtlpSection, RetrySection, Settings,
     UsernameLogging, VerifyUser,
 };
-use crate::core::request::AccountId;
+use crate::core::model::request::AccountId;
 
 pub(super) fn settings(reader: &mut SettingsReader) -> Settings {
     Settings {

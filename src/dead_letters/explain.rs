@@ -81,7 +81,7 @@ fn explain_reason(reason: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::outcome::Reason;
+    use crate::core::model::outcome::Reason;
 
     #[test]
     fn every_reason_is_explained() {

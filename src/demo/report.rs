@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::scenario::ScenarioRequest;
-use crate::core::outcome::Reason;
+use crate::core::model::outcome::Reason;
 
 /// Latencies are kept to three digits, up to ten minutes: nothing of a demo takes longer.
 const LONGEST: Duration = Duration::from_mins(10);

@@ -12,8 +12,8 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::core::outcome::Reason;
-use crate::core::request::AccountId;
+use crate::core::model::outcome::Reason;
+use crate::core::model::request::AccountId;
 use crate::sandbox::{
     ApiFault, CallFilter, FaultBody, FaultKind, LatencyRange, NewUser, RetryAfter, people,
 };

@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::http::{BodyError, HttpReply};
-use crate::core::answer::{ApiResponse, ErrorResponse, TransportError, UserRecord};
-use crate::core::request::Username;
+use crate::core::model::api_response::{ApiResponse, ErrorResponse, TransportError, UserRecord};
+use crate::core::model::request::Username;
 
 /// The longest wait that `Retry-After` can ask for, as the contract says.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);

@@ -7,8 +7,8 @@ use reqwest::header::HeaderValue;
 use super::answer::to_change_username;
 use super::http::{BodyError, HttpReply};
 use super::path::ApiPaths;
-use crate::core::answer::ApiResponse;
-use crate::core::request::{AccountId, Username};
+use crate::core::model::api_response::ApiResponse;
+use crate::core::model::request::{AccountId, Username};
 
 /// What an HTTP reply comes to; without a body, the body was too long.
 #[must_use]

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::path::ApiPaths;
 use super::{CallObserver, ClientError, encoding, proxy, tls};
 use crate::config;
-use crate::core::answer::TransportError;
+use crate::core::model::api_response::TransportError;
 
 const USER_AGENT: &str = concat!("rename-worker/", env!("CARGO_PKG_VERSION"));
 

@@ -31,8 +31,8 @@ use reqwest::header::HeaderValue;
 use serde::Serialize;
 
 use crate::config;
-use crate::core::answer::{ApiResponse, CallKind, ErrorResponse, TransportError};
-use crate::core::request::{AccountId, Username};
+use crate::core::model::api_response::{ApiResponse, CallKind, ErrorResponse, TransportError};
+use crate::core::model::request::{AccountId, Username};
 use http::HttpClient;
 pub use proxy::collector_client;
 use token::{BearerToken, TokenSet};

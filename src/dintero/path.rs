@@ -4,7 +4,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 
 use super::ClientError;
-use crate::core::request::{AccountId, BadUsername, Username};
+use crate::core::model::request::{AccountId, BadUsername, Username};
 
 /// Everything but RFC 3986's unreserved characters. More than a segment needs encoded, but no
 /// client, proxy or server on the way has an opinion of its own about these.

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use super::{ApiCall, ApiClient, CallObserver, HttpCallKind, HttpStatus};
 use crate::config::{ApiSection, CredentialsSection, Secret, VerifyUser};
-use crate::core::answer::{ApiResponse, CallKind, ErrorResponse, UserRecord};
-use crate::core::request::{AccountId, Username};
+use crate::core::model::api_response::{ApiResponse, CallKind, ErrorResponse, UserRecord};
+use crate::core::model::request::{AccountId, Username};
 
 /// What the client told its observer.
 #[derive(Clone, Default)]

@@ -16,8 +16,8 @@ use secrecy::ExposeSecret as _;
 
 use super::http::HttpClient;
 use crate::config::{ApiSection, CredentialsSection, Secret};
-use crate::core::answer::TokenError;
-use crate::core::request::AccountId;
+use crate::core::model::api_response::TokenError;
+use crate::core::model::request::AccountId;
 use client_credentials::ClientCredentialsTokens;
 
 /// Every account's tokens.

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::request::PartialRequest;
 use super::schema::MessageSchema;
 use super::timestamp::Rfc3339Millis;
-use crate::core::outcome::{Failed, Reason, Renamed};
-use crate::core::request::RenameRequest;
+use crate::core::model::outcome::{Failed, Reason, Renamed};
+use crate::core::model::request::RenameRequest;
 
 /// The type of the event that tells a rename; also its routing key.
 pub const RENAMED: &str = "user.renamed";

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::timestamp;
-use crate::core::outcome::{AttemptHistory, Failed};
+use crate::core::model::outcome::{AttemptHistory, Failed};
 
 /// Attempts made so far; on deferred copies and dead letters.
 pub const ATTEMPTS: &str = "x-rename-attempts";
@@ -293,7 +293,7 @@ fn time(instant: Timestamp) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::outcome::Reason;
+    use crate::core::model::outcome::Reason;
 
     const ORIGIN: MessageOrigin<'_> = MessageOrigin {
         exchange: "rename.requests",

@@ -19,7 +19,7 @@ use super::headers::HeaderSource;
 use super::strict_object;
 use super::strict_object::BoundedText;
 use super::timestamp::{self, Rfc3339Millis};
-use crate::core::request::{AccountId, RenameRequest, Username};
+use crate::core::model::request::{AccountId, RenameRequest, Username};
 
 pub use partial::PartialRequest;
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
 use uuid::Uuid;
 
-use crate::core::request::RenameRequest;
+use crate::core::model::request::RenameRequest;
 use crate::messages::headers::NoHeaders;
 use crate::messages::request;
 use crate::messages::request::BODY_MAX;

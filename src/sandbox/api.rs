@@ -22,7 +22,7 @@ use super::responses::SandboxResponse;
 use super::route::SandboxRoute;
 use super::users::AppliedRename;
 use super::{SandboxState, control, locked};
-use crate::core::request::{AccountId, BadUsername, Username};
+use crate::core::model::request::{AccountId, BadUsername, Username};
 
 /// The longest body read: a name of 255 characters is 3 KiB when each is escaped as two `\uXXXX`.
 const BODY_MAX: usize = 16 * 1024;

@@ -2,7 +2,7 @@
 //! names with letters that a path must encode.
 
 use super::users::NewUser;
-use crate::core::request::AccountId;
+use crate::core::model::request::AccountId;
 
 const FIRST: [&str; 32] = [
     "Anne", "Bjørn", "Camilla", "Dag", "Eirik", "Frøydis", "Geir", "Hanne", "Ingrid", "Jan",

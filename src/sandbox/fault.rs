@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::calls::SandboxCallKind;
-use crate::core::request::AccountId;
+use crate::core::model::request::AccountId;
 
 /// What `slow` waits when `delay` is not given: longer than any healthy call, shorter than a
 /// sensible timeout.

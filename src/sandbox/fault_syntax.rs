@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use super::fault::{
     ApiFault, CallFilter, FaultBody, FaultKind, Frequency, MalformedBody, RetryAfter, SILENT, SLOW,
 };
-use crate::core::request::AccountId;
+use crate::core::model::request::AccountId;
 
 /// The kinds and what they do.
 pub const KINDS: [(&str, &str); 15] = [

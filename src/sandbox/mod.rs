@@ -42,7 +42,7 @@ use self::calls::CallCounter;
 use self::faults::FaultTable;
 use self::tokens::IssuedTokens;
 use self::users::UserStore;
-use crate::core::request::AccountId;
+use crate::core::model::request::AccountId;
 
 /// The client that is known when none is named.
 pub const CLIENT_ID: &str = "sandbox-client";

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::fault::{FaultBody, MalformedBody, RetryAfter};
 use super::users::SandboxUser;
-use crate::core::request::AccountId;
+use crate::core::model::request::AccountId;
 
 pub(super) type SandboxResponse = Response<HttpBody>;
 

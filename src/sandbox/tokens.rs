@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
 
 use super::locked;
-use crate::core::request::AccountId;
+use crate::core::model::request::AccountId;
 
 /// How many tokens are kept before the expired ones are swept out.
 const SWEEP_AT: usize = 1024;

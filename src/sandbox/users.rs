@@ -10,7 +10,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::core::request::{AccountId, Username};
+use crate::core::model::request::{AccountId, Username};
 
 /// A user to be there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,12 +18,12 @@ use uuid::Uuid;
 use super::logged_names::LoggedNames;
 use super::metrics::{EventType, Metrics, UndeliverableCause};
 use crate::clock;
-use crate::core::fault_log::{FaultLine, FaultRecovery, LineLimit, OutageLog};
-use crate::core::machine::{CallReport, DeferralNote, Destination, Observation, RequestEnded};
-use crate::core::outcome::{Outcome, Reason};
+use crate::core::model::outcome::{Outcome, Reason};
+use crate::core::model::request::{AccountId, RenameRequest};
+use crate::core::policy::fault_log::{FaultLine, FaultRecovery, LineLimit, OutageLog};
 use crate::core::policy::hold::HoldCause;
-use crate::core::removal::RemovalCause;
-use crate::core::request::{AccountId, RenameRequest};
+use crate::core::policy::removal::RemovalCause;
+use crate::core::scheduler::{CallReport, DeferralNote, Destination, Observation, RequestEnded};
 
 /// Tells logs and metrics.
 #[derive(Debug, Clone)]

@@ -22,9 +22,9 @@ use self::families::MetricFamilies;
 pub use self::family::StaticLabels;
 use self::labels::{BuildLabels, DelayLabel, ReasonLabel, RedeliveredLabel};
 pub use self::labels::{EventType, OutcomeLabel, UndeliverableCause};
-use crate::core::outcome::{Outcome, Reason};
+use crate::core::model::outcome::{Outcome, Reason};
 use crate::core::policy::hold::HoldCause;
-use crate::core::verdict::Confirmation;
+use crate::core::policy::verdict::Confirmation;
 
 /// The worker's metrics; clones share them.
 #[derive(Debug, Clone)]

@@ -26,9 +26,9 @@ use self::context::TraceContext;
 pub use self::otlp::{BadExporter, HttpClient};
 use self::otlp::{Exporter, Span};
 use crate::config::{AmqpUrl, RetryDelays, Settings};
-use crate::core::answer::{ApiResponse, CallKind, TokenError, TransportError};
-use crate::core::outcome::Outcome;
-use crate::core::request::{AccountId, RenameRequest};
+use crate::core::model::api_response::{ApiResponse, CallKind, TokenError, TransportError};
+use crate::core::model::outcome::Outcome;
+use crate::core::model::request::{AccountId, RenameRequest};
 
 /// The call's path with nobody's name in it, and the span's name made of it.
 const TEMPLATE: &str = "/accounts/{aid}/auth/users/{username}/change_username";

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::broker::{AckPermit, Delivery, PublisherConfirm, ReceivedMessage};
-use crate::core::machine::PublishPart;
-use crate::core::outcome::Reason;
+use crate::core::model::outcome::Reason;
+use crate::core::scheduler::PublishPart;
 use crate::messages::request::PartialRequest;
 use crate::telemetry::metrics::EventType;
 use crate::telemetry::trace::{RequestTrace, StepTrace};

@@ -4,9 +4,9 @@ use uuid::Uuid;
 
 use super::in_flight::InFlight;
 use crate::broker::{CopyTo, OutboundMessage, PublishId};
-use crate::core::machine::{Destination, JobId, PublishEffect, PublishPart};
-use crate::core::outcome::{Failed, Outcome};
-use crate::core::request::RenameRequest;
+use crate::core::model::outcome::{Failed, Outcome};
+use crate::core::model::request::RenameRequest;
+use crate::core::scheduler::{Destination, JobId, PublishEffect, PublishPart};
 use crate::messages;
 use crate::telemetry::metrics::EventType;
 use crate::telemetry::trace::PublishAttributes;

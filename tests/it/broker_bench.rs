@@ -15,7 +15,7 @@ use rename_worker::broker::{
     OutboundMessage, PublishId, PublishResult, StreamLimits,
 };
 use rename_worker::config::{AmqpSection, Secret};
-use rename_worker::core::consume_plan::SourceQueue;
+use rename_worker::core::policy::consume_plan::SourceQueue;
 use rename_worker::messages::event::{EventMessage, RENAMED};
 use tokio::sync::mpsc;
 use uuid::Uuid;

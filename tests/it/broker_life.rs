@@ -9,7 +9,7 @@ use lapin::{BasicProperties, Connection, ConnectionProperties};
 use rename_worker::broker::topology::{DifferenceKind, TopologyDifference, TopologySettings};
 use rename_worker::broker::{BrokerError, BrokerEvent, PublishResult, RetryClass};
 use rename_worker::config::{AmqpSection, Secret};
-use rename_worker::core::consume_plan::ConsumeScope;
+use rename_worker::core::policy::consume_plan::ConsumeScope;
 use tokio::io::{AsyncReadExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;

@@ -11,7 +11,7 @@ use rename_worker::broker::{
     AckPermit, BrokerError, BrokerEvent, CopyTo, Delivery, OutboundMessage, PublishId,
     PublishResult,
 };
-use rename_worker::core::consume_plan::{ConsumeScope, SourceQueue};
+use rename_worker::core::policy::consume_plan::{ConsumeScope, SourceQueue};
 use rename_worker::messages::headers;
 use rename_worker::messages::headers::{HeaderSource as _, HeaderValue};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use lapin::BasicProperties;
 use rename_worker::broker::{BrokerEvent, PublishId, RetryClass};
-use rename_worker::core::consume_plan::ConsumeScope;
+use rename_worker::core::policy::consume_plan::ConsumeScope;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};

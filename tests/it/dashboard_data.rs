@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use lapin::BasicProperties;
 use rename_worker::clock;
-use rename_worker::core::request::AccountId;
+use rename_worker::core::model::request::AccountId;
 use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, NewUser, Sandbox, SandboxOptions};
 use serde_json::{Value, json};
 use tokio::time::{interval, sleep};

@@ -7,8 +7,8 @@ use lapin::types::{AMQPValue, FieldTable};
 use rename_worker::broker::{
     BrokerEvent, DeadLetterQueue, Delivery, DeliveryLimitCheck, StreamLimits,
 };
-use rename_worker::core::consume_plan::{ConsumeScope, SourceQueue};
-use rename_worker::core::removal::RemovalCause;
+use rename_worker::core::policy::consume_plan::{ConsumeScope, SourceQueue};
+use rename_worker::core::policy::removal::RemovalCause;
 use rename_worker::messages::headers::{HeaderSource as _, LEFT_OUT_HEADERS};
 
 use crate::broker_bench::{Bench, ROUTING_KEY, amqp, start_limited};

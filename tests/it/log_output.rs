@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use lapin::BasicProperties;
 use lapin::options::QueuePurgeOptions;
-use rename_worker::core::request::AccountId;
+use rename_worker::core::model::request::AccountId;
 use rename_worker::demo::broker::docker::free_ports;
 use rename_worker::sandbox::{ApiFault, NewUser};
 use secrecy::ExposeSecret as _;

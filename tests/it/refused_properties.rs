@@ -11,7 +11,7 @@ use rename_worker::broker::{
     AckPermit, BrokerEvent, DeadLetterQueue, DeliveryLimitCheck, OutboundMessage, PublishId,
     PublishResult, PublisherConfirm,
 };
-use rename_worker::core::consume_plan::ConsumeScope;
+use rename_worker::core::policy::consume_plan::ConsumeScope;
 use rename_worker::messages::headers::HeaderValue;
 use rename_worker::messages::message::{MessageField, MessageProperties, MessageView};
 

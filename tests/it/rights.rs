@@ -9,7 +9,7 @@ use lapin::BasicProperties;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use rename_worker::broker::topology::QueueNames;
-use rename_worker::core::request::AccountId;
+use rename_worker::core::model::request::AccountId;
 use rename_worker::demo::broker::DemoBroker;
 use rename_worker::sandbox::{
     ApiFault, CLIENT_ID, CLIENT_SECRET, CallFilter, NewUser, Sandbox, SandboxOptions,

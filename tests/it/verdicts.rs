@@ -272,7 +272,7 @@ async fn a_408_a_425_and_a_429_are_tried_again() {
         stage.user("old");
         let event = event_of(&stage, vec![ApiFault::status(status).next(1)]).await;
         renamed(&event, "applied", "answer", 2);
-        let account = rename_worker::core::request::AccountId::parse("T12345678").unwrap();
+        let account = rename_worker::core::model::request::AccountId::parse("T12345678").unwrap();
         stage.sandbox.remove(&account, "new");
     }
     stage.strike(worker).await;
@@ -319,7 +319,7 @@ async fn retry_after_is_waited_for_by_the_whole_account() {
 async fn a_5xx_a_timeout_and_a_reset_are_tried_again() {
     let stage = Stage::set(|settings| settings.api.timeout = Duration::from_millis(500)).await;
     let worker = stage.worker().await;
-    let account = rename_worker::core::request::AccountId::parse("T12345678").unwrap();
+    let account = rename_worker::core::model::request::AccountId::parse("T12345678").unwrap();
     for fault in [
         ApiFault::status(500),
         ApiFault::new(FaultKind::Status {

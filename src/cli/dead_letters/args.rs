@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::render::{DETAIL_MAX, truncate};
 use crate::clock;
-use crate::core::outcome::Reason;
-use crate::core::request::AccountId;
+use crate::core::model::outcome::Reason;
+use crate::core::model::request::AccountId;
 use crate::dead_letters::{LetterFilter, LetterRef, OTHER_REASONS, SearchResult};
 use crate::messages::timestamp;
 

@@ -11,7 +11,7 @@ use super::super::{CliError, ExitStatus, print};
 use super::args::{CommonArgs, FilterArgs};
 use super::bulk_action::failed;
 use super::render::{DETAIL_MAX, ProgressLine, counted, letters, table, time, truncate};
-use crate::core::request::AccountId;
+use crate::core::model::request::AccountId;
 use crate::dead_letters::{
     DeadLetter, HeaderAuthor, LetterGroups, LetterVisitor, ReviewSession, SearchResult,
 };

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::core::request::AccountId;
-use crate::core::retry::saturating_add;
-use crate::core::verdict::HealthSignal;
+use crate::core::model::request::AccountId;
+use crate::core::policy::retry::saturating_add;
+use crate::core::policy::verdict::HealthSignal;
 
 /// The numbers of contract section 6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use tokio::sync::Barrier;
 
 use super::server::{ServerReaction, ok, response, serve};
 use super::*;
-use crate::core::answer::TransportError;
+use crate::core::model::api_response::TransportError;
 
 /// What one rename comes to at a server that answers as told, and how often it was asked.
 async fn answer_to(

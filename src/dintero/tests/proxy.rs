@@ -10,7 +10,7 @@ use super::server::{ServerReaction, ok, serve};
 use super::tls::{TestAuthority, ca_file};
 use super::*;
 use crate::config::ProxyUrl;
-use crate::core::answer::TransportError;
+use crate::core::model::api_response::TransportError;
 
 /// A name that leads nowhere by itself.
 const ELSEWHERE: &str = "api.example.test";

@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use super::server::{ok, read_request};
 use super::*;
 use crate::config::pem::BadPem;
-use crate::core::answer::TransportError;
+use crate::core::model::api_response::TransportError;
 use crate::dintero::ClientError;
 
 pub struct TestAuthority(CertifiedIssuer<'static, KeyPair>);

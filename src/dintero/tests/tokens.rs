@@ -8,7 +8,7 @@ use tokio::sync::{Barrier, Notify};
 
 use super::server::{FakeServer, ReceivedCall, ServerReaction, ok, response, serve};
 use super::*;
-use crate::core::answer::TokenError;
+use crate::core::model::api_response::TokenError;
 
 fn with_client(base_url: &str) -> ApiSection {
     ApiSection {

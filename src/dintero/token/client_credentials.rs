@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::grant::{ClientCredentials, GrantSettings};
 use super::{BearerToken, locked};
 use crate::config::Secret;
-use crate::core::answer::TokenError;
-use crate::core::request::AccountId;
+use crate::core::model::api_response::TokenError;
+use crate::core::model::request::AccountId;
 use crate::dintero::http::HttpClient;
 
 /// A token is renewed when this share of its lifetime is over, or this long before its end,

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::BearerToken;
 use crate::config::Secret;
-use crate::core::answer::{TokenError, TransportError};
-use crate::core::request::AccountId;
+use crate::core::model::api_response::{TokenError, TransportError};
+use crate::core::model::request::AccountId;
 use crate::dintero::http::{BodyError, HttpClient, HttpReply};
 use crate::dintero::{HttpCallKind, HttpStatus};
 

@@ -1,8 +1,8 @@
 use serde_json::Value;
 
 use super::*;
-use crate::core::outcome::{AppliedBy, ConfirmedBy};
-use crate::core::request::Username;
+use crate::core::model::outcome::{AppliedBy, ConfirmedBy};
+use crate::core::model::request::Username;
 use crate::messages::headers::NoHeaders;
 use crate::messages::request::read;
 use crate::messages::timestamp::parse;

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::super::headers::{CLOUD_EVENT_PREFIXES, HeaderSource};
 use super::{parse, text_of, violations};
-use crate::core::request::RenameRequest;
+use crate::core::model::request::RenameRequest;
 use crate::messages::strict_object;
 use crate::messages::strict_object::BoundedText;
 

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{uuid, without_mark};
-use crate::core::request::AccountId;
+use crate::core::model::request::AccountId;
 use crate::messages::strict_object::FieldName;
 
 /// The parts of a request as they were given, valid or not. They may be anyone's words, so `Debug`

@@ -10,7 +10,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use crate::clock;
-use crate::core::fault_log::LineLimit;
+use crate::core::policy::fault_log::LineLimit;
 
 /// Where lines are bounded already, and counted where they are left out; and the commands, which
 /// say each thing once.

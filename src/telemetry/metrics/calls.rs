@@ -2,7 +2,7 @@
 
 use super::family::{LabelSet, StaticLabels};
 use super::labels::label;
-use crate::core::answer::{ApiResponse, CallKind, TransportError};
+use crate::core::model::api_response::{ApiResponse, CallKind, TransportError};
 
 /// Any call to the API: the core's two, and Get Token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use super::labels::{
     BuildLabels, DelayLabel, EventType, OutcomeLabel, ReasonLabel, RedeliveredLabel,
     UndeliverableCause,
 };
-use crate::core::outcome::Reason;
+use crate::core::model::outcome::Reason;
 use crate::core::policy::hold::HoldCause;
-use crate::core::verdict::Confirmation;
+use crate::core::policy::verdict::Confirmation;
 
 /// Seconds. A call takes some ms on a good day and is cut off after 10 s by default, so: from 5 ms
 /// to 30 s, about ×2 a step.

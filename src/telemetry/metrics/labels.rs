@@ -1,10 +1,10 @@
 //! The labels and every value each can have. A label that is no enum here cannot exist.
 
 use super::family::{LabelSet, StaticLabels};
-use crate::core::outcome::{AppliedBy, Failed, Outcome, Reason, Renamed};
+use crate::core::model::outcome::{AppliedBy, Failed, Outcome, Reason, Renamed};
 use crate::core::policy::hold::HoldCause;
-use crate::core::removal::RemovalCause;
-use crate::core::verdict::Confirmation;
+use crate::core::policy::removal::RemovalCause;
+use crate::core::policy::verdict::Confirmation;
 
 /// A label that is a plain enum with a text for each value.
 macro_rules! label {

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::family::NAMESPACE;
 use super::*;
-use crate::core::answer::CallKind;
-use crate::core::outcome::{AppliedBy, ConfirmedBy, Failed, Renamed};
+use crate::core::model::api_response::CallKind;
+use crate::core::model::outcome::{AppliedBy, ConfirmedBy, Failed, Renamed};
 
 /// The generated list of metrics, and how to make it anew.
 const DOC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");

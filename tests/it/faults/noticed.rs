@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rename_worker::core::request::AccountId;
+use rename_worker::core::model::request::AccountId;
 use rename_worker::sandbox::LedgerEntry;
 use serde_json::json;
 use uuid::Uuid;

@@ -3,7 +3,7 @@
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
-use rename_worker::core::request::AccountId;
+use rename_worker::core::model::request::AccountId;
 use rename_worker::sandbox::NewUser;
 use serde_json::{Value, json};
 use uuid::{Builder, Uuid};

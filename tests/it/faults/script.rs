@@ -21,7 +21,7 @@ use super::process::{Process, Settings};
 use crate::support::proxy::Proxy;
 
 /// The longest that may pass in silence: a place in a line is kept for 150 s after a connection is
-/// lost (`core::order`). All else takes far less.
+/// lost (`core::scheduler::name_order`). All else takes far less.
 pub const PATIENCE: Duration = Duration::from_mins(5);
 
 /// What is to be 2 s on a machine with nothing else to do; past this, it is wrong on any.

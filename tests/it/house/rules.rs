@@ -80,6 +80,10 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("", &[]),
 ];
 
+/// The sub-rooms of a room, each of which may see only those before it and itself. What lies in
+/// the room itself, outside them, is for all of them.
+const SUB_ROOMS: [(&str, &[&str]); 1] = [("core", &["model", "policy", "scheduler"])];
+
 /// Rooms that decide and know nothing, so that all but `core` may ask them.
 const PLAIN: [&str; 1] = ["clock"];
 
@@ -139,7 +143,9 @@ pub fn broken(module: &[String], text: &str) -> Vec<String> {
     let mut told: Vec<String> = seen_by(module, text)
         .into_iter()
         .filter_map(|seen| match seen {
-            Seen::Ours(path) => breaks_order(room, may_see, &path),
+            Seen::Ours(path) => {
+                breaks_order(room, may_see, &path).or_else(|| breaks_sub_order(module, &path))
+            }
             Seen::Foreign(path) => breaks_keeping(room, &path),
         })
         .collect();
@@ -157,6 +163,19 @@ fn breaks_order(room: &str, may_see: &[&str], path: &[String]) -> Option<String>
         || may_see.contains(&other)
         || (PLAIN.contains(&other) && room != "core");
     (!fine).then(|| format!("`{room}` may not see `{other}` ({})", path.join("::")))
+}
+
+fn breaks_sub_order(module: &[String], path: &[String]) -> Option<String> {
+    let [room, from, ..] = module else {
+        return None;
+    };
+    let [other_room, to, ..] = path else {
+        return None;
+    };
+    let (_, in_order) = SUB_ROOMS.iter().find(|(name, _)| name == room)?;
+    let level = |sub_room: &String| in_order.iter().position(|name| name == sub_room);
+    let above = other_room == room && level(from)? < level(to)?;
+    above.then(|| format!("`{room}::{from}` may not see `{to}` ({})", path.join("::")))
 }
 
 fn breaks_keeping(room: &str, path: &[String]) -> Option<String> {
@@ -206,9 +225,9 @@ mod tests {
     #[test]
     fn what_points_up_or_sideways_is_found() {
         for (module, text) in [
-            ("core::retry", "use crate::messages::Thing;"),
-            ("core::retry", "use super::super::worker;"),
-            ("messages", "use crate::{core::request, broker::link};"),
+            ("core::policy::retry", "use crate::messages::Thing;"),
+            ("core::policy::retry", "use super::super::super::worker;"),
+            ("messages", "use crate::{core::model, broker::session};"),
             ("messages", "fn f() { crate::app::run() }"),
             ("broker::link", "use crate::dintero;"),
             ("dintero", "type T = crate::broker::Link;"),
@@ -224,18 +243,38 @@ mod tests {
             ("worker", "fn f() -> reqwest::Result<()> { todo() }"),
             ("worker", "use ::lapin;"),
             ("sandbox", "use reqwest as http;"),
-            ("core::order", "use tokio::sync;"),
-            ("core::order", "fn f() { tracing::info!(\"x\") }"),
-            ("core::order", "fn f() -> f64 { rand::random() }"),
-            ("core::order", "use std::time::{Duration, Instant};"),
-            ("core::order", "fn f() { std::time::SystemTime::now(); }"),
-            ("core::order", "fn f() { jiff::Timestamp::now(); }"),
+            ("core::scheduler::name_order", "use tokio::sync;"),
             (
-                "core::order",
+                "core::scheduler::name_order",
+                "fn f() { tracing::info!(\"x\") }",
+            ),
+            (
+                "core::scheduler::name_order",
+                "fn f() -> f64 { rand::random() }",
+            ),
+            (
+                "core::scheduler::name_order",
+                "use std::time::{Duration, Instant};",
+            ),
+            (
+                "core::scheduler::name_order",
+                "fn f() { std::time::SystemTime::now(); }",
+            ),
+            (
+                "core::scheduler::name_order",
+                "fn f() { jiff::Timestamp::now(); }",
+            ),
+            (
+                "core::scheduler::name_order",
                 "use jiff::Timestamp; fn f() { Timestamp::now(); }",
             ),
-            ("core::order", "use uuid::Uuid; fn f() { Uuid::new_v4(); }"),
-            ("core::order", "use crate::clock;"),
+            (
+                "core::scheduler::name_order",
+                "use uuid::Uuid; fn f() { Uuid::new_v4(); }",
+            ),
+            ("core::scheduler::name_order", "use crate::clock;"),
+            ("core::model::outcome", "use crate::core::policy::retry;"),
+            ("core::policy", "fn f() { super::scheduler::run() }"),
             ("attic", ""),
         ] {
             assert_eq!(told(module, text).len(), 1, "{module}: {text}");
@@ -246,16 +285,20 @@ mod tests {
     fn what_points_down_is_fine() {
         for (module, text) in [
             (
-                "core::retry",
-                "use super::request; use crate::core::answer; use std::time::Duration;",
+                "core::policy::retry",
+                "use super::request; use crate::core::model::api_response; use std::time::Duration;",
             ),
             (
-                "core::retry",
+                "core::policy::retry",
                 "use core::fmt; use jiff::Timestamp; use uuid::Uuid;",
             ),
             (
+                "core::scheduler::job",
+                "use crate::core::policy::retry; use super::super::model::request;",
+            ),
+            (
                 "broker",
-                "use lapin::Channel; use crate::{config::Amqp, core::request};",
+                "use lapin::Channel; use crate::{config::Amqp, core::model};",
             ),
             (
                 "dintero::token",

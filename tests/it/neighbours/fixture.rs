@@ -5,7 +5,7 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use rename_worker::config::Settings;
-use rename_worker::core::request::AccountId;
+use rename_worker::core::model::request::AccountId;
 use rename_worker::sandbox::{ApiFault, NewUser};
 use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};

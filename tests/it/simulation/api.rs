@@ -7,10 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
-use rename_worker::core::answer::{
+use rename_worker::core::model::api_response::{
     ApiResponse, ErrorResponse, TokenError, TransportError, UserRecord,
 };
-use rename_worker::core::names::{folded, same_name};
+use rename_worker::core::model::names::{folded, same_name};
 use uuid::Uuid;
 
 use super::plan::Users;

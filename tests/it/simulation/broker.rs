@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rename_worker::core::consume_plan::{ConsumeScope, SourceQueue};
-use rename_worker::core::machine::{Destination, JobId, PublishEffect, PublishPart};
-use rename_worker::core::outcome::{AttemptHistory, Failed, Outcome};
+use rename_worker::core::model::outcome::{AttemptHistory, Failed, Outcome};
+use rename_worker::core::policy::consume_plan::{ConsumeScope, SourceQueue};
+use rename_worker::core::scheduler::{Destination, JobId, PublishEffect, PublishPart};
 
 use super::plan::later;
 

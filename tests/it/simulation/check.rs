@@ -8,9 +8,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rename_worker::core::names::same_name;
-use rename_worker::core::outcome::{AppliedBy, ConfirmedBy, Failed, Outcome, Reason, Renamed};
-use rename_worker::core::request::RenameRequest;
+use rename_worker::core::model::names::same_name;
+use rename_worker::core::model::outcome::{
+    AppliedBy, ConfirmedBy, Failed, Outcome, Reason, Renamed,
+};
+use rename_worker::core::model::request::RenameRequest;
 
 use super::api::Applied;
 use super::broker::Told;

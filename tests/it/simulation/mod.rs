@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use rename_worker::core::outcome::{Outcome, Reason};
+use rename_worker::core::model::outcome::{Outcome, Reason};
 
 use self::plan::{Plan, later};
 use self::world::World;

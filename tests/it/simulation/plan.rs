@@ -6,9 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
-use rename_worker::core::machine::SchedulerConfig;
-use rename_worker::core::request::{AccountId, RenameRequest, Username};
-use rename_worker::core::retry::RetrySettings;
+use rename_worker::core::model::request::{AccountId, RenameRequest, Username};
+use rename_worker::core::policy::retry::RetrySettings;
+use rename_worker::core::scheduler::SchedulerConfig;
 use uuid::Uuid;
 
 use super::api::{Mood, Window};

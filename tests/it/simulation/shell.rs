@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rand::Rng as _;
-use rename_worker::core::answer::CallKind;
-use rename_worker::core::consume_plan::{ConsumePlan, DeliveryCheck, SourceQueue};
-use rename_worker::core::consume_window::{ConsumeWindow, SessionDeath, SessionHistory};
-use rename_worker::core::machine::{
+use rename_worker::core::model::api_response::CallKind;
+use rename_worker::core::model::names::folded;
+use rename_worker::core::model::outcome::Outcome;
+use rename_worker::core::model::request::RenameRequest;
+use rename_worker::core::policy::consume_plan::{ConsumePlan, DeliveryCheck, SourceQueue};
+use rename_worker::core::policy::consume_window::{ConsumeWindow, SessionDeath, SessionHistory};
+use rename_worker::core::policy::removal::RemovalCause;
+use rename_worker::core::policy::verdict::NameRole;
+use rename_worker::core::scheduler::{
     AckBarrier, ArrivedRequest, Effect, JobCounts, JobEvent, JobId, Observation, PublishPart,
     Scheduler, SchedulerConfig,
 };
-use rename_worker::core::names::folded;
-use rename_worker::core::outcome::Outcome;
-use rename_worker::core::removal::RemovalCause;
-use rename_worker::core::request::RenameRequest;
-use rename_worker::core::verdict::NameRole;
 
 use super::broker::{Frame, Message};
 use super::plan::later;

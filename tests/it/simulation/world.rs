@@ -7,9 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
-use rename_worker::core::answer::ApiResponse;
-use rename_worker::core::consume_plan::SourceQueue;
-use rename_worker::core::machine::{JobEvent, JobId, SchedulerConfig};
+use rename_worker::core::model::api_response::ApiResponse;
+use rename_worker::core::policy::consume_plan::SourceQueue;
+use rename_worker::core::scheduler::{JobEvent, JobId, SchedulerConfig};
 
 use super::api::{self, Api};
 use super::broker::Broker;

@@ -9,7 +9,7 @@ use rename_worker::app::App;
 use rename_worker::broker::declare_topology;
 use rename_worker::broker::topology::{QueueNames, TopologySettings};
 use rename_worker::config::{CredentialsSection, RetryDelays, Secret, Settings};
-use rename_worker::core::request::AccountId;
+use rename_worker::core::model::request::AccountId;
 use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, NewUser, Sandbox, SandboxOptions};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};

@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 
 use super::{HoldCause, HoldSettings, is_news};
-use crate::core::retry::saturating_add;
-use crate::core::verdict::HealthSignal;
+use crate::core::policy::retry::saturating_add;
+use crate::core::policy::verdict::HealthSignal;
 
 /// What keeps an account held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
