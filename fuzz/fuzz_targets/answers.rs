@@ -9,7 +9,9 @@ use libfuzzer_sys::fuzz_target;
 use rename_worker::core::model::api_response::ApiResponse;
 use rename_worker::core::model::outcome::Reason;
 use rename_worker::core::model::request::RenameRequest;
-use rename_worker::core::policy::verdict::{CallContext, CallStep, ProvisionalFailure, Verdict, confirmation, judge, sign};
+use rename_worker::core::policy::verdict::{
+    CallContext, CallStep, ProvisionalFailure, Verdict, confirmation, judge, sign,
+};
 use rename_worker::dintero::fuzzing::answer;
 use rename_worker::messages::headers::NoHeaders;
 use rename_worker::messages::request::read;
