@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::admin::descriptors::DescriptorBudget;
-use crate::broker::topology::TopologySettings;
+use crate::broker::topology::model::TopologySettings;
 use crate::broker::{BrokerClient, BrokerEvent, LinkSettings, StreamLimits};
 use crate::clock;
 use crate::config::{RetryDelays, Settings, VerifyUser};

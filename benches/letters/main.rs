@@ -16,7 +16,7 @@ use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use rename_worker::broker::topology::{QueueNames, TopologySettings};
+use rename_worker::broker::topology::model::{QueueNames, TopologySettings};
 use rename_worker::broker::{declare_topology, remove_topology};
 use rename_worker::config::{Secret, Settings};
 use rename_worker::demo::broker::BrokerProvisioner;

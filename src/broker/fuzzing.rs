@@ -10,12 +10,12 @@ use futures_util::FutureExt as _;
 use futures_util::io::{AsyncRead, AsyncReadExt as _};
 use lapin::BasicProperties;
 
-use super::convert::message_of;
+use super::codec::message_of;
 use super::delivery::ReceivedMessage;
-use super::ear::{ReadActivity, SanitizingStream};
-use super::frame_filter::{FRAME_MIN, FrameFilter, StreamLimits};
-use super::outgoing::{CopyTo, EncodedPublish, OutboundMessage, PublishRouting};
-use super::topology::QueueNames;
+use super::publish::message::{CopyTo, EncodedPublish, OutboundMessage, PublishRouting};
+use super::topology::model::QueueNames;
+use super::transport::frame_filter::{FRAME_MIN, FrameFilter, StreamLimits};
+use super::transport::sanitizing_stream::{ReadActivity, SanitizingStream};
 use crate::core::policy::consume_plan::SourceQueue;
 use crate::messages::headers::HeaderName;
 use crate::messages::message::MessageView;

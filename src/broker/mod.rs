@@ -3,61 +3,43 @@
 //!
 //! It decides nothing about requests: what to publish and when to settle is the worker's business.
 
-mod audience;
-mod connection;
-mod consumers;
-mod content_header;
-mod convert;
-mod declare;
+// What everything below may use: failures, messages as they were delivered, their encoding.
+mod codec;
 mod delivery;
-mod ear;
-mod fetch;
-mod fit;
-mod flow;
-mod frame_filter;
-mod greeting;
-mod intake;
-mod link;
-mod management;
-mod mend;
-mod opening;
-mod outgoing;
-mod patience;
-mod pipe;
-mod policies;
-mod proof;
-mod publisher;
-mod publishing;
-mod reach;
-mod refusal;
-mod review;
-mod runtime;
-mod session;
-mod single;
-pub mod topology;
-mod trouble;
-mod undeliverable;
+mod error;
 
-pub use audience::EventSubscriber;
-pub use connection::address;
-pub use delivery::{Delivery, ReceivedMessage};
-pub use frame_filter::StreamLimits;
-pub use link::{BrokerClient, BrokerEvent, BrokerHandle, LinkSettings};
-pub use management::ManagementTrouble;
-pub use outgoing::{CopyTo, OutboundMessage, RequestMessage};
-pub use policies::policy_differences;
-pub use proof::{AckPermit, PublishResult, PublisherConfirm};
-pub use publisher::PublishId;
-pub use publishing::{BrokerAlarm, PublishWait};
-pub use refusal::advice;
-pub use review::{
+// Sub-rooms, each of which may see those before it.
+mod transport;
+pub mod topology;
+mod publish;
+mod session;
+mod dead_letter_queue;
+
+// Errands of one connection each.
+mod event_subscriber;
+mod one_shot;
+
+pub use dead_letter_queue::{
     AckHandle, Acked, BrowseCursor, BrowsedMessage, DeadLetterQueue, DeliveryLimitCheck,
     DepthCheck, FsyncProof, Republisher, ReviewError,
 };
-pub use single::{
+pub use delivery::{Delivery, ReceivedMessage};
+pub use error::{BrokerError, RetryClass, remedy};
+pub use event_subscriber::EventSubscriber;
+pub use one_shot::{
     RequestPublisher, compare_topology, count_dead_letters, declare_topology, remove_topology,
 };
-pub use trouble::{BrokerError, RetryClass, remedy};
+pub use publish::confirm::{AckPermit, PublishResult, PublisherConfirm};
+pub use publish::message::{CopyTo, OutboundMessage, RequestMessage};
+pub use publish::publisher::PublishId;
+pub use publish::publishing::{BrokerAlarm, PublishWait};
+pub use session::protocol::BrokerEvent;
+pub use session::supervisor::{BrokerClient, BrokerHandle, LinkSettings};
+pub use topology::management::ManagementTrouble;
+pub use topology::model::advice;
+pub use topology::policies::policy_differences;
+pub use transport::connection::address;
+pub use transport::frame_filter::StreamLimits;
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

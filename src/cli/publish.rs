@@ -14,7 +14,7 @@ use self::summary::BatchSummary;
 use super::stalled::StallWatch;
 use super::{CliError, ExitStatus, config, interrupted, with_broker};
 use crate::broker::RequestPublisher;
-use crate::broker::topology::QueueNames;
+use crate::broker::topology::model::QueueNames;
 use crate::config::AmqpSection;
 use crate::publish::{PublishOptions, RequestDefaults, RequestInput, SendEvent, check, send};
 

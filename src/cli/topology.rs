@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use super::{ExitStatus, config, print, with_broker};
-use crate::broker::topology::{
+use crate::broker::topology::model::{
     QueueNames, Topology, TopologyDifference, TopologyObject, TopologySettings,
 };
 use crate::broker::{

@@ -15,7 +15,7 @@ use super::report::{DeadLetterTally, DemoReport, ReceivedEvent, tally};
 use super::scenario;
 use super::scenario::{LATENCY, Scenario, ScenarioRequest};
 use crate::app::{self, App};
-use crate::broker::topology::{QueueNames, TopologySettings};
+use crate::broker::topology::model::{QueueNames, TopologySettings};
 use crate::broker::{
     BrokerError, EventSubscriber, PublishResult, RequestMessage, RequestPublisher,
     count_dead_letters, declare_topology, remove_topology,

@@ -9,7 +9,9 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use rename_worker::broker::topology::{QueueNames, Topology, TopologyObject, TopologySettings};
+use rename_worker::broker::topology::model::{
+    QueueNames, Topology, TopologyObject, TopologySettings,
+};
 use rename_worker::broker::{
     AckPermit, BrokerClient, BrokerError, BrokerEvent, BrokerHandle, Delivery, LinkSettings,
     OutboundMessage, PublishId, PublishResult, StreamLimits,

@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use lapin::BasicProperties;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use rename_worker::broker::topology::{QueueNames, TopologySettings};
+use rename_worker::broker::topology::model::{QueueNames, TopologySettings};
 use rename_worker::broker::{
     BrokerError, DeadLetterQueue, DeliveryLimitCheck, PublishResult, ReviewError, declare_topology,
 };

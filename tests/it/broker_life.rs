@@ -6,7 +6,9 @@ use std::time::Duration;
 use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
-use rename_worker::broker::topology::{DifferenceKind, TopologyDifference, TopologySettings};
+use rename_worker::broker::topology::model::{
+    DifferenceKind, TopologyDifference, TopologySettings,
+};
 use rename_worker::broker::{BrokerError, BrokerEvent, PublishResult, RetryClass};
 use rename_worker::config::{AmqpSection, Secret};
 use rename_worker::core::policy::consume_plan::ConsumeScope;

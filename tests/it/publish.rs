@@ -3,7 +3,7 @@
 use std::process::{Output, Stdio};
 
 use rename_worker::broker::declare_topology;
-use rename_worker::broker::topology::{QueueNames, TopologySettings};
+use rename_worker::broker::topology::model::{QueueNames, TopologySettings};
 use rename_worker::config::{AmqpSection, Secret};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
-use rename_worker::broker::topology::QueueNames;
+use rename_worker::broker::topology::model::QueueNames;
 use rename_worker::core::model::request::AccountId;
 use rename_worker::demo::broker::DemoBroker;
 use rename_worker::sandbox::{

@@ -22,7 +22,7 @@ use lapin::BasicProperties;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use rename_worker::broker::declare_topology;
-use rename_worker::broker::topology::{QueueNames, TopologySettings};
+use rename_worker::broker::topology::model::{QueueNames, TopologySettings};
 use rename_worker::config::{self, Secret};
 use rename_worker::demo::broker::DemoBroker;
 use rename_worker::sandbox::{LatencyRange, Sandbox, SandboxOptions};

@@ -18,7 +18,7 @@ use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use rename_worker::broker::topology::{Topology, TopologyObject, TopologySettings};
+use rename_worker::broker::topology::model::{Topology, TopologyObject, TopologySettings};
 use rename_worker::demo::broker::docker::free_ports;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;

@@ -82,7 +82,19 @@ const ROOMS: [(&str, &[&str]); 17] = [
 
 /// The sub-rooms of a room, each of which may see only those before it and itself. What lies in
 /// the room itself, outside them, is for all of them.
-const SUB_ROOMS: [(&str, &[&str]); 1] = [("core", &["model", "policy", "scheduler"])];
+const SUB_ROOMS: [(&str, &[&str]); 2] = [
+    ("core", &["model", "policy", "scheduler"]),
+    (
+        "broker",
+        &[
+            "transport",
+            "topology",
+            "publish",
+            "session",
+            "dead_letter_queue",
+        ],
+    ),
+];
 
 /// Rooms that decide and know nothing, so that all but `core` may ask them.
 const PLAIN: [&str; 1] = ["clock"];
@@ -229,7 +241,7 @@ mod tests {
             ("core::policy::retry", "use super::super::super::worker;"),
             ("messages", "use crate::{core::model, broker::session};"),
             ("messages", "fn f() { crate::app::run() }"),
-            ("broker::link", "use crate::dintero;"),
+            ("broker::session", "use crate::dintero;"),
             ("dintero", "type T = crate::broker::Link;"),
             ("dintero", "fn f() { log!(\"{}\", crate::broker::LIMIT) }"),
             ("worker", "use crate::cli::Exit;"),
@@ -274,6 +286,7 @@ mod tests {
             ),
             ("core::scheduler::name_order", "use crate::clock;"),
             ("core::model::outcome", "use crate::core::policy::retry;"),
+            ("broker::publish", "use super::session::event_loop;"),
             ("core::policy", "fn f() { super::scheduler::run() }"),
             ("attic", ""),
         ] {

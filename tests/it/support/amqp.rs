@@ -12,7 +12,9 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable},
 };
-use rename_worker::broker::topology::{QueueNames, Topology, TopologyObject, TopologySettings};
+use rename_worker::broker::topology::model::{
+    QueueNames, Topology, TopologyObject, TopologySettings,
+};
 use tokio::time::timeout;
 
 /// For what takes milliseconds, unless the machine is busy with several brokers.

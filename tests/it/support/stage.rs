@@ -7,7 +7,7 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use rename_worker::app::App;
 use rename_worker::broker::declare_topology;
-use rename_worker::broker::topology::{QueueNames, TopologySettings};
+use rename_worker::broker::topology::model::{QueueNames, TopologySettings};
 use rename_worker::config::{CredentialsSection, RetryDelays, Secret, Settings};
 use rename_worker::core::model::request::AccountId;
 use rename_worker::sandbox::{CLIENT_ID, CLIENT_SECRET, NewUser, Sandbox, SandboxOptions};
