@@ -11,7 +11,9 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::load::{self, ACCOUNT};
-use crate::stage::{TOKEN, WORKER};
+
+pub const WORKER: &str = env!("CARGO_BIN_EXE_rename-worker");
+pub const TOKEN: &str = "bench-token";
 
 /// A sandbox with a user for each request.
 pub struct Api {

@@ -18,13 +18,10 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use crate::api::Api;
+use crate::api::{Api, TOKEN, WORKER};
 use crate::load::{self, Users};
 use crate::side::{RATE, Side};
 use crate::{CONCURRENCY, bare_loop, process};
-
-pub const WORKER: &str = env!("CARGO_BIN_EXE_rename-worker");
-pub const TOKEN: &str = "bench-token";
 
 /// How often the progress is looked at: seldom enough to cost nothing.
 const POLL: Duration = Duration::from_millis(5);

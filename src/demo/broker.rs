@@ -5,6 +5,7 @@
 //! others; only the server's greeting is read, which tells that it is up and which version it is.
 
 pub mod docker;
+mod docker_command;
 mod readiness;
 pub mod image;
 pub mod cleanup_guard;

@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::http::{BodyError, HttpReply};
+use super::encoding::BodyError;
+use super::http::HttpReply;
 use crate::core::model::api_response::{ApiResponse, ErrorResponse, TransportError, UserRecord};
 use crate::core::model::request::Username;
 

@@ -9,7 +9,19 @@ use bytes::Bytes;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use reqwest::header::HeaderValue;
 
-use super::http::{BODY_MAX, BodyError};
+use crate::core::model::api_response::TransportError;
+
+/// The longest body that is read, in bytes; a user takes well under one KiB.
+pub(super) const BODY_MAX: usize = 64 * 1024;
+
+/// Why a body was not read whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyError {
+    TooLong,
+    /// Encoded in a way that is not known here, or not as its header says.
+    Encoded,
+    Lost(TransportError),
+}
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 

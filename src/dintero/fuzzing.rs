@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use reqwest::header::HeaderValue;
 
 use super::answer::to_change_username;
-use super::http::{BodyError, HttpReply};
+use super::encoding::BodyError;
+use super::http::HttpReply;
 use super::path::ApiPaths;
 use crate::core::model::api_response::ApiResponse;
 use crate::core::model::request::{AccountId, Username};

@@ -16,15 +16,13 @@ use reqwest::header::{
 use reqwest::{Method, Request, StatusCode, Url};
 use tokio::time::{Instant, timeout_at};
 
+use super::encoding::{BODY_MAX, BodyError};
 use super::path::ApiPaths;
 use super::{CallObserver, ClientError, encoding, proxy, tls};
 use crate::config;
 use crate::core::model::api_response::TransportError;
 
 const USER_AGENT: &str = concat!("rename-worker/", env!("CARGO_PKG_VERSION"));
-
-/// The longest body that is read, in bytes; a user takes well under one KiB.
-pub(super) const BODY_MAX: usize = 64 * 1024;
 
 /// How long an unused connection is kept. Shorter than the idle limits of common load balancers
 /// (60 s and more), since a call on a connection that is just being closed ends unclear.
@@ -49,15 +47,6 @@ pub(super) struct HttpReply {
     pub(super) status: u16,
     pub(super) retry_after: Option<HeaderValue>,
     pub(super) body: Result<Bytes, BodyError>,
-}
-
-/// Why a body was not read whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BodyError {
-    TooLong,
-    /// Encoded in a way that is not known here, or not as its header says.
-    Encoded,
-    Lost(TransportError),
 }
 
 impl HttpClient {

@@ -8,7 +8,6 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::request::PartialRequest;
-use super::schema::MessageSchema;
 use super::timestamp::Rfc3339Millis;
 use crate::core::model::outcome::{Failed, Reason, Renamed};
 use crate::core::model::request::RenameRequest;
@@ -17,6 +16,12 @@ use crate::core::model::request::RenameRequest;
 pub const RENAMED: &str = "user.renamed";
 /// The type of the event that tells a failure; also its routing key.
 pub const RENAME_FAILED: &str = "user.rename-failed";
+
+/// The `dataschema` of each: what its `data` keeps to, within the schema of the whole event.
+pub(super) const RENAMED_DATA_SCHEMA: &str =
+    "urn:rename-worker:schema:user-renamed#/$defs/RenamedData";
+pub(super) const RENAME_FAILED_DATA_SCHEMA: &str =
+    "urn:rename-worker:schema:user-rename-failed#/$defs/FailedData";
 /// The content type of both.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 
@@ -94,7 +99,7 @@ pub fn renamed(
         subject: user_id,
         time: data.completed_at,
         datacontenttype: "application/json",
-        dataschema: MessageSchema::UserRenamed.data_uri(),
+        dataschema: RENAMED_DATA_SCHEMA,
         traceparent: trace,
         data,
     }
@@ -130,7 +135,7 @@ pub fn failed<'a>(
         subject: user_id,
         time: data.failed_at,
         datacontenttype: "application/json",
-        dataschema: MessageSchema::UserRenameFailed.data_uri(),
+        dataschema: RENAME_FAILED_DATA_SCHEMA,
         traceparent: trace,
         data,
     }

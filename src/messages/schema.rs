@@ -6,7 +6,10 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Value, json};
 
-use super::event::{EventEnvelope, FailedData, RENAME_FAILED, RENAMED, RenamedData};
+use super::event::{
+    EventEnvelope, FailedData, RENAME_FAILED, RENAME_FAILED_DATA_SCHEMA, RENAMED,
+    RENAMED_DATA_SCHEMA, RenamedData,
+};
 use super::request::RequestBody;
 
 /// A message that has a schema.
@@ -58,11 +61,11 @@ impl MessageSchema {
         };
         schema["$id"] = self.uri().into();
         schema["examples"] = Value::Array(self.examples());
-        if let Some((event_type, description)) = self.event() {
+        if let Some((event_type, data_schema, description)) = self.event() {
             schema["title"] = event_type.into();
             schema["description"] = description.into();
             schema["properties"]["type"]["const"] = event_type.into();
-            schema["properties"]["dataschema"]["const"] = self.data_uri().into();
+            schema["properties"]["dataschema"]["const"] = data_schema.into();
         }
         tidy(&mut schema);
         schema
@@ -76,18 +79,6 @@ impl MessageSchema {
         text
     }
 
-    /// What an event says its `data` keeps to.
-    #[must_use]
-    pub(super) const fn data_uri(self) -> &'static str {
-        match self {
-            Self::RenameRequest => "urn:rename-worker:schema:rename-request",
-            Self::UserRenamed => "urn:rename-worker:schema:user-renamed#/$defs/RenamedData",
-            Self::UserRenameFailed => {
-                "urn:rename-worker:schema:user-rename-failed#/$defs/FailedData"
-            }
-        }
-    }
-
     const fn uri(self) -> &'static str {
         match self {
             Self::RenameRequest => "urn:rename-worker:schema:rename-request",
@@ -96,16 +87,19 @@ impl MessageSchema {
         }
     }
 
-    const fn event(self) -> Option<(&'static str, &'static str)> {
+    /// Of an event: its type, its `dataschema`, its description.
+    const fn event(self) -> Option<(&'static str, &'static str, &'static str)> {
         match self {
             Self::RenameRequest => None,
             Self::UserRenamed => Some((
                 RENAMED,
+                RENAMED_DATA_SCHEMA,
                 "A rename took effect. A CloudEvent 1.0 in structured mode, published to the \
                  exchange `rename.events` with its type as the routing key.",
             )),
             Self::UserRenameFailed => Some((
                 RENAME_FAILED,
+                RENAME_FAILED_DATA_SCHEMA,
                 "A request failed; it lies in `rename.dead-letters` as well. A CloudEvent 1.0 in \
                  structured mode, published to the exchange `rename.events` with its type as the \
                  routing key.",

@@ -4,6 +4,7 @@
 //! It reads the sources: `use` lines, paths in code, paths inside macros. Unit tests, under
 //! `#[cfg(test)]` or in a file `tests.rs`, may see anything.
 
+mod circles;
 mod imports;
 mod rules;
 mod vocabulary;
@@ -32,6 +33,18 @@ fn every_dependency_points_down() {
         }
     }
     assert!(told.is_empty(), "\n{told}");
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let sources = sources();
+    let files: Vec<_> = sources
+        .iter()
+        .filter(|file| !file.is_tests() && !file.module.is_empty())
+        .map(|file| (file.module.clone(), file.text.as_str()))
+        .collect();
+    let circles = circles::circles(&files);
+    assert!(circles.is_empty(), "{circles:#?}");
 }
 
 #[test]

@@ -1,19 +1,16 @@
-//! Docker, through its command: is there a daemon, and containers of RabbitMQ.
+//! Containers of RabbitMQ in Docker.
 
 use std::{io, net::TcpListener, ops::Range, time::Duration};
 
-use tokio::process::Command;
 use uuid::Uuid;
 
 use super::cleanup_guard::CleanupGuard;
+use super::docker_command::{SHORT, docker};
 use super::image::BrokerImage;
-use super::process::{CommandFailed, run};
+use super::process::CommandFailed;
 
 /// Marks every container that this project starts: `docker ps --filter label=rename-worker`.
 pub const LABEL: &str = "rename-worker=throw-away";
-
-/// For calls that only ask or tell the daemon something.
-const SHORT: Duration = Duration::from_secs(30);
 
 /// For calls that wait until a broker has stopped (2 s on an idle machine).
 const LONG: Duration = Duration::from_secs(90);
@@ -24,17 +21,6 @@ const PORT_TRIES: usize = 5;
 /// Below those that a system gives to outgoing connections (from 32768 on Linux): while a broker
 /// restarts nobody listens on its port, and a connection that got it by chance would keep it.
 const PORTS: Range<u16> = 16_384..32_768;
-
-/// Whether a daemon answers; the error says what the client said.
-pub async fn daemon_answers() -> Result<(), CommandFailed> {
-    docker(&["version", "--format", "{{.Server.Version}}"], SHORT)
-        .await
-        .map(drop)
-}
-
-pub(super) async fn docker(arguments: &[&str], limit: Duration) -> Result<String, CommandFailed> {
-    run(Command::new("docker").args(arguments), limit).await
-}
 
 /// A running RabbitMQ; removed when dropped, or when this process is gone.
 #[derive(Debug)]

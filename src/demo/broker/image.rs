@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::docker::{daemon_answers, docker};
+use super::docker_command::{daemon_answers, docker};
 use super::host_packages::{apt_install, find_program, is_root};
 use super::process::{CommandFailed, run, script};
 use super::{BrokerRelease, ProvisionProgress, host_lock};

@@ -15,7 +15,8 @@ use super::BearerToken;
 use crate::config::Secret;
 use crate::core::model::api_response::{TokenError, TransportError};
 use crate::core::model::request::AccountId;
-use crate::dintero::http::{BodyError, HttpClient, HttpReply};
+use crate::dintero::encoding::BodyError;
+use crate::dintero::http::{HttpClient, HttpReply};
 use crate::dintero::{HttpCallKind, HttpStatus};
 
 /// What the token is for, before the account's id: always the API's public name, wherever
